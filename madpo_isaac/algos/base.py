@@ -1,0 +1,321 @@
+"""The on-policy update all algorithms share; an algorithm overrides its small hooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from madpo_isaac.config import AlgoConfig
+from madpo_isaac.env import VecEnv
+from madpo_isaac.models import Actors, Critic, ValueNorm
+from madpo_isaac.models.actor import Decision, entropy, log_prob
+from madpo_isaac.storage import Rollout, gae
+
+CPU_TILE = 2048
+"""Rows per forward and backward pass on a CPU: gradients of a minibatch are summed over such
+slices, whose activations stay in the cache. The sum is the same."""
+
+
+@dataclass
+class Batch:
+    """A rollout flattened to B = T N rows, ready for the update."""
+
+    state: Tensor
+    """(B, S)"""
+    action: Tensor
+    """(B, A)"""
+    log_prob: Tensor
+    """Behaviour policies' log-densities. (B, P)"""
+    advantage: Tensor
+    """Normalised. (B,)"""
+    returns: Tensor
+    """(B,)"""
+    value: Tensor
+    """Normalised value predictions at collection. (B,)"""
+
+
+@dataclass
+class AgentView:
+    """What one agent's update works on."""
+
+    index: int
+    obs: Tensor
+    """(B, obs_dim)"""
+    action: Tensor
+    """(B, act_dim)"""
+    old_log_prob: Tensor
+    """(B,)"""
+    weighted_advantage: Tensor
+    """preceding_ratio * advantage, the M of Eq. 2. (B,)"""
+
+
+class OnPolicy:
+    """Sequential on-policy update with a centralised critic.
+
+    Hooks: :meth:`agent_order`, :meth:`regulariser`, :meth:`agent_updated`, :meth:`begin_update`
+    and :meth:`end_update`.
+
+    Args:
+        config: hyper-parameters.
+        env: gives the agents, widths and device; it is not kept.
+        init_generator: CPU generator of the initial weights.
+        generator: generator on the device for actions and minibatches.
+    """
+
+    def __init__(
+        self,
+        config: AlgoConfig,
+        env: VecEnv,
+        init_generator: torch.Generator,
+        generator: torch.Generator,
+    ) -> None:
+        self.config, self.agents, self.device = config, env.agents, env.device
+        self.generator = generator
+        self.order_generator = torch.Generator().manual_seed(init_generator.initial_seed() + 1)
+        self.actors = Actors(
+            env.agents,
+            config.hidden,
+            activation=config.activation,
+            std_x=config.std_x,
+            std_y=config.std_y,
+            output_gain=config.output_gain,
+            generator=init_generator,
+            device=env.device,
+        )
+        self.critic = Critic(
+            env.state_dim,
+            config.hidden,
+            activation=config.activation,
+            generator=init_generator,
+            device=env.device,
+        )
+        self.value_norm = ValueNorm(env.device)
+        self.actor_optimisers = self.actors.optimisers(config.actor_lr, config.max_grad_norm)
+        self.critic_optimiser = self.critic.optimiser(config.critic_lr, config.max_grad_norm)
+        self.learning_rate = config.actor_lr
+        self.tile = CPU_TILE if env.device.type == "cpu" else 2**31
+
+    # Hooks ------------------------------------------------------------------------------------
+
+    def agent_order(self) -> list[int]:
+        """Returns the order in which agents are updated in this iteration."""
+        if self.config.agent_order == "default":
+            return list(range(len(self.agents)))
+        return torch.randperm(len(self.agents), generator=self.order_generator).tolist()
+
+    def begin_update(self, batch: Batch) -> None:
+        """Called once an iteration before the first agent."""
+
+    def begin_agent(self, view: AgentView) -> None:
+        """Called before an agent's epochs."""
+
+    def regulariser(self, view: AgentView, rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Returns a bonus summed over ``rows`` (b,), added to the objective. ()
+
+        Args:
+            view: the agent being updated.
+            rows: rows of the batch. (b,)
+            mean: its current means there, differentiable. (b, act_dim)
+            std: its current standard deviation, differentiable. (act_dim,)
+        """
+        del view, rows, mean
+        return std.new_zeros(())
+
+    def agent_updated(self, view: AgentView, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
+        """Called after an agent's epochs with its new policy on the batch; returns metrics."""
+        del view, mean, std
+        return {}
+
+    # Collection -------------------------------------------------------------------------------
+
+    def act(self, env: VecEnv, state: Tensor) -> Decision:
+        """Samples a joint action at joint states (N, S)."""
+        return self.actors.act(env.observations(state), self.generator)
+
+    def final_value(self, truncated: Tensor, final_state: Tensor) -> Tensor | None:
+        """Normalised value of ``final_state`` (N, S) where ``truncated`` (N,), else 0.
+
+        None where nothing was truncated; on a GPU that is not asked, since it would synchronise.
+        """
+        if self.device.type == "cpu" and not truncated.any():
+            return None
+        return self.critic.values(final_state, self.tile).masked_fill(~truncated, 0.0)
+
+    # Update -----------------------------------------------------------------------------------
+
+    def update(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Improves all agents and the critic on one rollout; returns scalar metrics by name."""
+        batch = self._prepare(rollout)
+        metrics: dict[str, Tensor] = {}
+        self.begin_update(batch)
+        preceding_ratio = torch.ones_like(batch.advantage)
+        for p in self.agent_order():
+            view = self._view(batch, p, preceding_ratio)
+            self.begin_agent(view)
+            stats = self.update_agent(view)
+            with torch.no_grad():
+                mean, std = self._evaluate(view)
+                log_ratio = log_prob(mean, std, view.action) - view.old_log_prob
+                stats["preceding_ratio"] = preceding_ratio.mean()
+                # E[r - 1 - log r] >= 0, an estimator of KL(old || new) from old samples.
+                stats["kl"] = (log_ratio.exp() - 1.0 - log_ratio).mean()
+                stats["entropy"] = entropy(std)
+                stats.update(self.agent_updated(view, mean, std))
+                preceding_ratio = preceding_ratio * log_ratio.exp()
+            metrics.update({f"agent{p}/{name}": value for name, value in stats.items()})
+        metrics.update(self.update_critic(batch))
+        return metrics
+
+    def _prepare(self, rollout: Rollout) -> Batch:
+        """Computes values, advantages and returns, and flattens time and environments."""
+        horizon, num_envs = rollout.reward.shape
+        states = rollout.state.flatten(0, 1)
+        value = self.critic.values(states, self.tile).view(horizon, num_envs)
+        last = self.critic.values(rollout.last_state, self.tile)
+        next_value = torch.cat((value[1:], last[None]))
+        next_value = torch.where(rollout.truncated, rollout.final_value, next_value)
+        real_value = self.value_norm.denormalise(value)
+        advantage = gae(
+            rollout.reward,
+            real_value,
+            self.value_norm.denormalise(next_value),
+            rollout.terminated,
+            rollout.truncated,
+            self.config.gamma,
+            self.config.gae_lambda,
+        )
+        centred = advantage - advantage.mean()
+        return Batch(
+            state=states,
+            action=rollout.action.flatten(0, 1),
+            log_prob=rollout.log_prob.flatten(0, 1),
+            advantage=(centred / (advantage.std(correction=0) + 1e-5)).flatten(),
+            returns=(advantage + real_value).flatten(),
+            value=value.flatten(),
+        )
+
+    def _view(self, batch: Batch, p: int, preceding_ratio: Tensor) -> AgentView:
+        agent = self.agents[p]
+        return AgentView(
+            index=p,
+            obs=agent.observe(batch.state),
+            action=batch.action[:, agent.action_slice],
+            old_log_prob=batch.log_prob[:, p],
+            weighted_advantage=preceding_ratio * batch.advantage,
+        )
+
+    def _evaluate(self, view: AgentView) -> tuple[Tensor, Tensor]:
+        """The agent's current policy on the whole batch: mean (B, d) and std (d,)."""
+        tiles = view.obs.split(self.tile)
+        mean = torch.cat([self.actors.stack.forward(view.index, rows) for rows in tiles])
+        return mean, self.actors.std(view.index)
+
+    def _minibatches(self, size: int) -> list[Tensor]:
+        """Row indices of each minibatch of one epoch; every row appears once."""
+        if self.config.num_minibatches == 1:
+            return [torch.arange(size, device=self.device)]
+        order = torch.randperm(size, generator=self.generator, device=self.device)
+        return list(order.chunk(self.config.num_minibatches))
+
+    def update_agent(self, view: AgentView) -> dict[str, Tensor]:
+        """Clipped-objective ascent on one agent (Eq. 2); returns means over its minibatches."""
+        optimiser = self.actor_optimisers[view.index]
+        history: list[Tensor] = []
+        for _ in range(self.config.epochs):
+            for minibatch in self._minibatches(len(view.obs)):
+                optimiser.zero_grad()
+                tiles = [
+                    self._actor_tile(view, rows, len(minibatch))
+                    for rows in minibatch.split(self.tile)
+                ]
+                sums = torch.stack(tiles).sum(0)
+                history.append(torch.cat((sums, optimiser.step()[None])))
+        loss, clip_fraction, grad_norm = torch.stack(history).mean(0)
+        return {"loss": loss, "clip_fraction": clip_fraction, "grad_norm": grad_norm}
+
+    def _actor_tile(self, view: AgentView, rows: Tensor, size: int) -> Tensor:
+        """Adds the gradient of some rows' share of the loss over ``size`` rows. (2,)"""
+        clip = self.config.clip
+        mean, std = self.actors.distribution(view.index, view.obs[rows])
+        ratio = torch.exp(log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows])
+        advantage = view.weighted_advantage[rows]
+        clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
+        objective = torch.min(ratio * advantage, clipped * advantage).sum()
+        bonus = self.regulariser(view, rows, mean, std)
+        bonus = bonus + self.config.entropy_coef * len(rows) * entropy(std)
+        loss = -(objective + bonus) / size
+        loss.backward()
+        outside = ((ratio.detach() - 1.0).abs() > clip).sum() / size
+        return torch.stack((loss.detach(), outside))
+
+    def update_critic(self, batch: Batch) -> dict[str, Tensor]:
+        """Fits the critic to the returns; returns means over its minibatches."""
+        history: list[Tensor] = []
+        for _ in range(self.config.critic_epochs):
+            for minibatch in self._minibatches(len(batch.state)):
+                returns = batch.returns[minibatch]
+                self.value_norm.update(returns)
+                target = self.value_norm.normalise(returns)
+                self.critic_optimiser.zero_grad()
+                pairs = zip(minibatch.split(self.tile), target.split(self.tile), strict=True)
+                tiles = [
+                    self._critic_tile(batch, rows, goal, len(minibatch)) for rows, goal in pairs
+                ]
+                loss = torch.stack(tiles).sum()
+                history.append(torch.stack((loss, self.critic_optimiser.step())))
+        loss, grad_norm = torch.stack(history).mean(0)
+        return {"critic/loss": loss, "critic/grad_norm": grad_norm}
+
+    def _critic_tile(self, batch: Batch, rows: Tensor, target: Tensor, size: int) -> Tensor:
+        """Adds the gradient of some rows' share of the clipped Huber loss over ``size`` rows."""
+        cfg = self.config
+        value, old = self.critic(batch.state[rows]), batch.value[rows]
+        near = old + (value - old).clamp(-cfg.clip, cfg.clip)
+        losses = [
+            F.huber_loss(v, target, reduction="none", delta=cfg.huber_delta) for v in (value, near)
+        ]
+        loss = cfg.value_coef * torch.max(*losses).sum() / size
+        loss.backward()
+        return loss.detach()
+
+    def set_progress(self, done: float) -> None:
+        """Sets learning rates for ``done`` in [0, 1] of the training, if they decay."""
+        scale = 1.0 - done if self.config.lr_decay else 1.0
+        self.learning_rate = self.config.actor_lr * scale
+        for optimiser in self.actor_optimisers:
+            optimiser.set_lr(self.learning_rate)
+        self.critic_optimiser.set_lr(self.config.critic_lr * scale)
+
+    # Resume -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns parameters, moments, normaliser and generators."""
+        return {
+            "actors": self.actors.stack.flat.clone(),
+            "critic": self.critic.stack.flat.clone(),
+            "value_norm": self.value_norm.state_dict(),
+            "actor_optimisers": [optimiser.state_dict() for optimiser in self.actor_optimisers],
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "order_generator": self.order_generator.get_state(),
+        }
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Restores the networks only, enough to play."""
+        self.actors.stack.flat.copy_(state["actors"])
+        self.critic.stack.flat.copy_(state["critic"])
+        self.value_norm.load_state_dict(state["value_norm"])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`."""
+        self.load_policy(state)
+        saved = zip(self.actor_optimisers, state["actor_optimisers"], strict=True)
+        for optimiser, moments in saved:
+            optimiser.load_state_dict(moments)
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.generator.set_state(state["generator"])
+        self.order_generator.set_state(state["order_generator"])

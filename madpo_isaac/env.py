@@ -1,0 +1,80 @@
+"""The contract between tasks and learners: a batch of environments as torch tensors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """One agent: which columns of the joint action it writes and what it sees of the state."""
+
+    name: str
+    action_slice: slice | Tensor
+    """Columns of the joint action, as a slice or an index tensor (act_dim,)."""
+    act_dim: int
+    """Number of those columns."""
+    obs_dim: int
+    observe: Callable[[Tensor], Tensor]
+    """Maps joint states (B, S) to this agent's observations (B, obs_dim)."""
+
+
+class Step(NamedTuple):
+    """What one step of N environments returns."""
+
+    state: Tensor
+    """Joint state to act on next, after any reset. (N, S)"""
+    reward: Tensor
+    """Reward shared by all agents. (N,)"""
+    terminated: Tensor
+    """The episode ended by the task's own rules: nothing follows. (N,) bool"""
+    truncated: Tensor
+    """The episode was cut by its time limit: the value of ``final_state`` follows. (N,) bool"""
+    final_state: Tensor
+    """Joint state before any reset; differs from ``state`` where an episode ended. (N, S)"""
+    log: dict[str, Tensor]
+    """Per-environment readings, each (N,): ``success`` (of the episode so far), reward terms."""
+
+
+class VecEnv(ABC):
+    """N environments of one task that reset themselves; the only thing a learner sees.
+
+    Observations, rewards and flags live on ``device``. ``step`` takes any real action: a task
+    that bounds its actions clips them itself.
+    """
+
+    num_envs: int
+    device: torch.device
+    agents: tuple[AgentSpec, ...]
+    state_dim: int
+    action_dim: int
+    max_episode_length: int
+    """Steps after which an episode is truncated."""
+    step_dt: float
+    """Simulated seconds per step."""
+
+    @abstractmethod
+    def reset(self) -> Tensor:
+        """Starts a new episode everywhere and returns the joint state (N, S)."""
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Applies the joint action (N, A) for one control step."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything needed to continue exactly: simulator, counters, generator."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`."""
+
+    def observations(self, state: Tensor) -> list[Tensor]:
+        """Returns every agent's observation of joint states (B, S): a list of (B, obs_dim)."""
+        return [agent.observe(state) for agent in self.agents]

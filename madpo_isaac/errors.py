@@ -1,0 +1,19 @@
+"""The one exception for bad input: a single clear line, shown without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Raised for anything the user can mend: the entry points print it and exit with code 2."""
+
+
+def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
+    """Returns the error for a name that is not among ``allowed``, with the closest match named."""
+    choices = sorted(allowed)
+    lowered = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
+    hint = f" Did you mean '{lowered[near[0]]}'?" if near else ""
+    return UserError(f"Unknown {kind} '{name}'.{hint} Allowed: {', '.join(choices)}.")

@@ -1,0 +1,144 @@
+"""Numbers of a run: episode statistics on the device, metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Step
+
+TENSORBOARD_TAGS = {
+    "episode_return": "rewards",
+    "episode_length": "episode_lengths",
+    "success_rate": "Metrics/success_rate",
+    "nan_resets": "Metrics/nan_resets",
+    "critic/loss": "losses/c_loss",
+    "loss": "losses/a_loss",
+    "entropy": "losses/entropy",
+    "kl": "info/kl",
+    "clip": "info/e_clip",
+    "lr": "info/last_lr",
+    "fps_step": "performance/step_fps",
+    "fps_step_infer": "performance/step_inference_fps",
+    "fps_total": "performance/step_inference_rl_update_fps",
+    "time_step": "performance/step_time",
+    "time_infer": "performance/step_inference_time",
+    "time_update": "performance/rl_update_time",
+}
+"""Metric to rl_games' TensorBoard tag; other metrics keep their own name."""
+
+
+class EpisodeTracker:
+    """Accumulates returns and lengths of N environments, without leaving the device."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self.returns = torch.zeros(num_envs, device=device)
+        self.lengths = torch.zeros(num_envs, device=device)
+        self._totals = torch.zeros(4, dtype=torch.float64, device=device)
+        self._log: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def add(self, step: Step) -> None:
+        """Takes in one step of all environments."""
+        self.returns += step.reward
+        self.lengths += 1.0
+        for name, value in step.log.items():
+            if name != "success":
+                total = value.sum(dtype=torch.float64)
+                self._log[name] = self._log[name] + total if name in self._log else total
+        self._steps += len(step.reward)
+        done = step.terminated | step.truncated
+        if done.device.type == "cpu" and not done.any():
+            return
+        finished = torch.stack(
+            (done.double(), self.returns * done, self.lengths * done, step.log["success"] * done)
+        )
+        self._totals += finished.sum(dim=1)
+        self.returns.masked_fill_(done, 0.0)
+        self.lengths.masked_fill_(done, 0.0)
+
+    def flush(self) -> dict[str, float | int | None]:
+        """Returns means over the episodes finished since the last flush; None if none did."""
+        count, *sums = self._totals.tolist()
+        means = [total / count if count else None for total in sums]
+        log = {name: total.item() for name, total in self._log.items()}
+        diverged = log.pop("diverged", 0.0)
+        result: dict[str, float | int | None] = {
+            "episode_return": means[0],
+            "episode_length": means[1],
+            "success_rate": means[2],
+            "episodes": int(count),
+            "nan_resets": int(diverged),
+        }
+        for name, total in log.items():
+            result[f"Episode_Reward/{name}"] = total / self._steps
+        self._totals.zero_()
+        self._log.clear()
+        self._steps = 0
+        return result
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the running episodes."""
+        return {"returns": self.returns.clone(), "lengths": self.lengths.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores :meth:`state_dict`."""
+        self.returns.copy_(state["returns"])
+        self.lengths.copy_(state["lengths"])
+
+
+def to_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """Reads scalar tensors in one transfer."""
+    values = torch.stack([value.detach().double() for value in metrics.values()]).tolist()
+    return dict(zip(metrics, values, strict=True))
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object per iteration; numbers that are not finite become null."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1)
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Appends one line."""
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in metrics.items()
+        }
+        self._file.write(json.dumps(finite) + "\n")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Writes rl_games' tags; rewards and lengths also against iterations and seconds."""
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Writes one iteration."""
+        frames = metrics["env_steps"]
+        for key, value in metrics.items():
+            if value is None or key in ("iteration", "env_steps", "wall_s", "episodes"):
+                continue
+            tag = TENSORBOARD_TAGS.get(key, key)
+            if tag in ("rewards", "episode_lengths"):
+                self._writer.add_scalar(f"{tag}/step", value, frames)
+                self._writer.add_scalar(f"{tag}/iter", value, metrics["iteration"])
+                self._writer.add_scalar(f"{tag}/time", value, int(metrics["wall_s"]))
+            else:
+                self._writer.add_scalar(tag, value, frames)
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        self._writer.close()

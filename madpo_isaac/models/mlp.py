@@ -1,0 +1,189 @@
+"""Several multi-layer perceptrons of one shape, with stacked parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from madpo_isaac.errors import unknown
+
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "relu": (F.relu, math.sqrt(2.0)),
+    "tanh": (torch.tanh, 5.0 / 3.0),
+    "elu": (F.elu, 1.0),
+    "selu": (F.selu, 0.75),
+}
+"""Activation and the gain of its orthogonal initialisation."""
+
+
+class MLPStack:
+    """P networks: LayerNorm, then (Linear, activation, LayerNorm) per hidden layer, then Linear.
+
+    The parameters of network p are row p of one matrix, ``flat`` (P, K), and its gradients row p
+    of ``grad``. All networks run as batched products over views of ``flat`` when acting, while
+    one network at a time is differentiated through its own leaf tensors, which share that memory.
+    Widths that differ between networks are padded with zeros that never receive a gradient.
+
+    Args:
+        in_dims: input width of each network.
+        hidden: widths of the hidden layers, the same for all.
+        out_dims: output width of each network.
+        activation: one of :data:`ACTIVATIONS`.
+        output_gain: gain of the output layer's orthogonal initialisation.
+        generator: draws the initial weights (on the CPU, so that devices agree).
+        device: where the parameters live.
+        vectors: extra parameter vectors per network, name to width.
+    """
+
+    def __init__(
+        self,
+        in_dims: Sequence[int],
+        hidden: Sequence[int],
+        out_dims: Sequence[int],
+        *,
+        activation: str,
+        output_gain: float,
+        generator: torch.Generator,
+        device: torch.device,
+        vectors: dict[str, int] | None = None,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise unknown("activation", activation, ACTIVATIONS)
+        self.in_dims, self.out_dims = tuple(in_dims), tuple(out_dims)
+        self.num_nets = len(self.in_dims)
+        self.depth = len(hidden)
+        self._activation, gain = ACTIVATIONS[activation]
+        widths = [max(in_dims), *hidden]
+        shapes: dict[str, tuple[int, ...]] = {"norm0.weight": (widths[0],)}
+        shapes["norm0.bias"] = (widths[0],)
+        for k in range(self.depth):
+            shapes[f"linear{k}.weight"] = (widths[k + 1], widths[k])
+            shapes[f"linear{k}.bias"] = (widths[k + 1],)
+            shapes[f"norm{k + 1}.weight"] = shapes[f"norm{k + 1}.bias"] = (widths[k + 1],)
+        shapes["out.weight"] = (max(out_dims), widths[-1])
+        shapes["out.bias"] = (max(out_dims),)
+        shapes.update({name: (width,) for name, width in (vectors or {}).items()})
+        size = sum(math.prod(shape) for shape in shapes.values())
+        self.flat = torch.zeros(self.num_nets, size, device=device)
+        self.grad = torch.zeros_like(self.flat)
+        self.stacked = _carve(self.flat, shapes)
+        grads = _carve(self.grad, shapes)
+        self.nets: list[dict[str, Tensor]] = []
+        for p in range(self.num_nets):
+            net = {}
+            for name, values in self.stacked.items():
+                crop = self._crop(name, p)
+                leaf = nn.Parameter(values[p][crop].detach())
+                leaf.grad = grads[name][p][crop]
+                net[name] = leaf
+            self.nets.append(net)
+            self._initialise(net, gain, output_gain, generator)
+
+    def _crop(self, name: str, p: int) -> tuple[slice, ...]:
+        """The part of parameter ``name`` that network p uses."""
+        if name in ("norm0.weight", "norm0.bias"):
+            return (slice(self.in_dims[p]),)
+        if name == "linear0.weight":
+            return (slice(None), slice(self.in_dims[p]))
+        if name in ("out.weight", "out.bias"):
+            return (slice(self.out_dims[p]),)
+        return (slice(None),)
+
+    @staticmethod
+    @torch.no_grad()
+    def _initialise(
+        net: dict[str, Tensor], gain: float, output_gain: float, generator: torch.Generator
+    ) -> None:
+        for name, value in net.items():
+            if name.startswith("norm") and name.endswith("weight"):
+                value.fill_(1.0)
+            elif name.endswith("weight"):
+                drawn = torch.empty(value.shape)
+                scale = output_gain if name == "out.weight" else gain
+                nn.init.orthogonal_(drawn, scale, generator=generator)
+                value.copy_(drawn)
+
+    def forward(self, p: int, x: Tensor) -> Tensor:
+        """Runs network p on (B, in_dims[p]), differentiably. (B, out_dims[p])"""
+        net = self.nets[p]
+        x = F.layer_norm(x, x.shape[-1:], net["norm0.weight"], net["norm0.bias"])
+        for k in range(self.depth):
+            x = self._activation(F.linear(x, net[f"linear{k}.weight"], net[f"linear{k}.bias"]))
+            weight, bias = net[f"norm{k + 1}.weight"], net[f"norm{k + 1}.bias"]
+            x = F.layer_norm(x, x.shape[-1:], weight, bias)
+        return F.linear(x, net["out.weight"], net["out.bias"])
+
+    @torch.no_grad()
+    def forward_all(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Runs every network on its own input (B, in_dims[p]) at once, without gradient.
+
+        Returns:
+            Outputs, zero beyond ``out_dims[p]``. (P, B, max(out_dims))
+        """
+        params = self.stacked
+        x = self._normalise_inputs(inputs)
+        for k in range(self.depth):
+            x = torch.baddbmm(params[f"linear{k}.bias"][:, None], x, params[f"linear{k}.weight"].mT)
+            x = F.layer_norm(self._activation(x), x.shape[-1:])
+            weight, bias = params[f"norm{k + 1}.weight"], params[f"norm{k + 1}.bias"]
+            x = torch.addcmul(bias[:, None], x, weight[:, None])
+        return torch.baddbmm(params["out.bias"][:, None], x, params["out.weight"].mT)
+
+    def _normalise_inputs(self, inputs: Sequence[Tensor]) -> Tensor:
+        weight, bias = self.stacked["norm0.weight"], self.stacked["norm0.bias"]
+        width = max(self.in_dims)
+        rows = [F.layer_norm(x, x.shape[-1:]) for x in inputs]
+        x = torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows])
+        return torch.addcmul(bias[:, None], x, weight[:, None])
+
+
+def _carve(flat: Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Cuts (P, K) into views (P, *shape), in order."""
+    views, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        views[name] = flat[:, start:stop].unflatten(1, shape)
+        start = stop
+    return views
+
+
+class FlatAdam:
+    """Adam with gradient-norm clipping on one row of an :class:`MLPStack`.
+
+    One flat tensor instead of a dozen small ones: a step is a handful of vector operations.
+    """
+
+    def __init__(self, stack: MLPStack, row: int, lr: float, max_grad_norm: float) -> None:
+        self._grad = stack.grad[row]
+        self._max_grad_norm = max_grad_norm
+        self._param = nn.Parameter(stack.flat[row].detach())
+        self._param.grad = self._grad
+        self._adam = torch.optim.Adam([self._param], lr=lr, eps=1e-5, fused=True)
+
+    def zero_grad(self) -> None:
+        """Clears the gradient in place."""
+        self._grad.zero_()
+
+    @torch.no_grad()
+    def step(self) -> Tensor:
+        """Clips the gradient, steps, and returns the norm before clipping. ()"""
+        norm = torch.linalg.vector_norm(self._grad)
+        self._grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        self._adam.step()
+        return norm
+
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate."""
+        self._adam.param_groups[0]["lr"] = lr
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the moments and the step count."""
+        return {k: v.clone() for k, v in self._adam.state.get(self._param, {}).items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores :meth:`state_dict`."""
+        self._adam.state[self._param] = {k: v.clone() for k, v in state.items()}

@@ -1,0 +1,317 @@
+"""The run: collects, updates, reports and saves; or plays a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import tasks
+from madpo_isaac import checkpoint, console, device
+from madpo_isaac.algos import ALGORITHMS, OnPolicy
+from madpo_isaac.config import Config, task_settings
+from madpo_isaac.env import VecEnv
+from madpo_isaac.errors import UserError
+from madpo_isaac.metrics import EpisodeTracker, to_numbers
+from madpo_isaac.observers import ConsoleView, Observer, Recorder
+from madpo_isaac.run_folder import RunFolder, as_yaml
+from madpo_isaac.storage import Rollout
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class Runner:
+    """Trains or plays one configuration, in the manner of rl_games' Runner.
+
+    Args:
+        config: a validated configuration.
+        observers: called in order; by default the recorder of metrics and the console.
+        overrides: the command line, recorded in the run folder.
+    """
+
+    env: VecEnv
+    algo: OnPolicy
+    folder: RunFolder
+
+    def __init__(
+        self,
+        config: Config,
+        observers: Sequence[Observer] | None = None,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        if config.seed == -1:
+            config = replace(config, seed=int(np.random.SeedSequence().generate_state(1)[0]))
+        self.config = config
+        self.overrides = list(overrides)
+        self.observers = [Recorder(), ConsoleView()] if observers is None else list(observers)
+        self.threads = device.configure(config.num_threads)
+        self.iteration = 0
+        self.env_steps = 0
+        self.wall_s = 0.0
+        self.best_return = -float("inf")
+        self._stop = False
+        self._saved_at = -float("inf")
+
+    def run(self) -> int:
+        """Trains, or plays if ``test``; returns the exit code."""
+        return self.play() if self.config.test else self.train()
+
+    # Building ---------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        cfg = self.config
+        env_seed, init_seed, act_seed = (
+            int(s) for s in np.random.SeedSequence(cfg.seed).generate_state(3)
+        )
+        self.env = tasks.make(
+            cfg.task.name,
+            cfg.num_envs,
+            device=cfg.sim_device,
+            sim=cfg.sim.name,
+            seed=env_seed,
+            num_threads=self.threads,
+            **task_settings(cfg.task),
+        )
+        self.algo = ALGORITHMS[cfg.algo.name](
+            cfg.algo,
+            self.env,
+            torch.Generator().manual_seed(init_seed),
+            torch.Generator(self.env.device).manual_seed(act_seed),
+        )
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        """Reads a checkpoint and makes sure that it fits this task, algorithm and networks."""
+        content = checkpoint.load(path, self.env.device)
+        cfg = self.config
+        for kind, wanted in (("task", cfg.task.name), ("algo", cfg.algo.name)):
+            if content[kind] != wanted:
+                raise UserError(
+                    f"Checkpoint '{path}' is of {kind}={content[kind]}, not {kind}={wanted}."
+                )
+        for name, stack in (("actors", self.algo.actors.stack), ("critic", self.algo.critic.stack)):
+            found, wanted = tuple(content["algo_state"][name].shape), tuple(stack.flat.shape)
+            if found != wanted:
+                raise UserError(
+                    f"Checkpoint '{path}' has other {name} (parameters {found}, here {wanted}): "
+                    "use the task.agents and algo.hidden it was trained with."
+                )
+        return content
+
+    # Training ---------------------------------------------------------------------------------
+
+    def train(self) -> int:
+        """Trains up to ``max_iterations``, from a checkpoint if one is given."""
+        cfg = self.config
+        self._build()
+        resumed = None
+        if cfg.checkpoint:
+            path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
+            resumed = self._load(path)
+            own = None if cfg.experiment else RunFolder.of_checkpoint(path)
+            self.folder = own or RunFolder.create(cfg, self.overrides)
+            self.folder.drop_metrics_after(resumed["iteration"])
+        else:
+            self.folder = RunFolder.create(cfg, self.overrides)
+        self.rollout = Rollout.allocate(self.env, cfg.algo.horizon)
+        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
+        self.state = self.env.reset()
+        if resumed is not None:
+            self._restore(resumed)
+        for observer in self.observers:
+            observer.on_start(self)
+        try:
+            with self._interruptible():
+                self._loop()
+        finally:
+            for observer in self.observers:
+                observer.on_end()
+        if self._stop:
+            console.info(f"interrupted: saved {self.folder.nn / 'last.pth'}")
+            return INTERRUPTED
+        return 0
+
+    def _loop(self) -> None:
+        while self.iteration < self.config.max_iterations and not self._stop:
+            metrics = self._iterate()
+            for observer in self.observers:
+                observer.on_iteration(metrics)
+            self._save(metrics["episode_return"])
+
+    def _iterate(self) -> dict[str, Any]:
+        """One iteration: collect, update, count. Returns the line of metrics.jsonl."""
+        cfg = self.config
+        start = time.perf_counter()
+        self.algo.set_progress(self.iteration / cfg.max_iterations)
+        with device.single_threaded():
+            step_s = self._collect()
+        collected = time.perf_counter()
+        learned = self.algo.update(self.rollout)
+        numbers = to_numbers(learned)
+        episodes = self.tracker.flush()
+        end = time.perf_counter()
+        steps = cfg.num_envs * cfg.algo.horizon
+        self.iteration += 1
+        self.env_steps += steps
+        self.wall_s += end - start
+        agents = [numbers[f"agent{p}/loss"] for p in range(len(self.env.agents))]
+        return {
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+            "wall_s": self.wall_s,
+            "iteration_s": end - start,
+            "fps_step": steps / step_s,
+            "fps_step_infer": steps / (collected - start),
+            "fps_total": steps / (end - start),
+            "time_step": step_s,
+            "time_infer": collected - start - step_s,
+            "time_update": end - collected,
+            **episodes,
+            "lr": self.algo.learning_rate,
+            "clip": cfg.algo.clip,
+            "loss": sum(agents) / len(agents),
+            **numbers,
+        }
+
+    def _collect(self) -> float:
+        """Fills the rollout; returns the seconds spent in the environment."""
+        env, algo, rollout = self.env, self.algo, self.rollout
+        step_s = 0.0
+        rollout.final_value.zero_()
+        for t in range(self.config.algo.horizon):
+            decision = algo.act(env, self.state)
+            before = time.perf_counter()
+            step = env.step(decision.action)
+            step_s += time.perf_counter() - before
+            rollout.state[t] = self.state
+            rollout.action[t] = decision.action
+            rollout.log_prob[t] = decision.log_prob
+            rollout.reward[t] = step.reward
+            rollout.terminated[t] = step.terminated
+            rollout.truncated[t] = step.truncated
+            final_value = algo.final_value(step.truncated, step.final_state)
+            if final_value is not None:
+                rollout.final_value[t] = final_value
+            self.tracker.add(step)
+            self.state = step.state
+        rollout.last_state.copy_(self.state)
+        return step_s
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Lets the first Ctrl-C or SIGTERM finish the iteration; a second one stops at once."""
+
+        def request(signum: int, frame: FrameType | None) -> None:
+            del frame
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+            console.info(f"{signal.Signals(signum).name}: stopping after this iteration")
+
+        previous = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+    # Saving -----------------------------------------------------------------------------------
+
+    def _save(self, episode_return: float | None) -> None:
+        cfg = self.config
+        score = -float("inf") if episode_return is None else episode_return
+        better = score > self.best_return
+        if better:
+            self.best_return = score
+        numbered = cfg.save_frequency and self.iteration % cfg.save_frequency == 0
+        last = self._stop or self.iteration == cfg.max_iterations
+        due = time.monotonic() - self._saved_at > 60.0
+        if not (better or numbered or last or due or self.iteration == 1):
+            return
+        content = self._content()
+        names = ["last"] + ["best"] * better + [f"ep_{self.iteration}"] * bool(numbered)
+        for name in names:
+            checkpoint.save(self.folder.nn / f"{name}.pth", content)
+        self._saved_at = time.monotonic()
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "task": self.config.task.name,
+            "algo": self.config.algo.name,
+            "config": as_yaml(self.config),
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+            "wall_s": self.wall_s,
+            "best_return": self.best_return,
+            "algo_state": self.algo.state_dict(),
+            "env_state": self.env.state_dict(),
+            "tracker": self.tracker.state_dict(),
+            "state": self.state,
+        }
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        self.algo.load_state_dict(content["algo_state"])
+        if content["state"].shape != self.state.shape:
+            raise UserError(
+                f"The checkpoint was trained with num_envs={len(content['state'])}; "
+                f"continue with that, not num_envs={len(self.state)}."
+            )
+        self.env.load_state_dict(content["env_state"])
+        self.tracker.load_state_dict(content["tracker"])
+        self.state = content["state"].to(self.env.device)
+        self.iteration, self.env_steps = content["iteration"], content["env_steps"]
+        self.wall_s, self.best_return = content["wall_s"], content["best_return"]
+
+    # Playing ----------------------------------------------------------------------------------
+
+    def play(self) -> int:
+        """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
+        cfg = self.config
+        self._build()
+        path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
+        self.algo.load_policy(self._load(path)["algo_state"])
+        returns, lengths, success = play_episodes(self.env, self.algo, cfg.test_episodes)
+        for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
+            console.info(f"reward: {score:.3f} steps: {length:.0f}")
+        console.info(
+            f"av reward: {returns.mean():.3f} av steps: {lengths.mean():.1f} "
+            f"success: {success.mean():.3f} episodes: {len(returns)}"
+        )
+        return 0
+
+
+def play_episodes(env: VecEnv, algo: OnPolicy, episodes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Plays ``episodes`` full episodes in every environment with mean actions.
+
+    Every environment counts equally often, so short episodes are not over-represented.
+
+    Returns:
+        Return, length and success of each episode, three tensors (num_envs * episodes,).
+    """
+    shape = (episodes, env.num_envs)
+    scores = torch.zeros(3, *shape, device=env.device)
+    running = torch.zeros(2, env.num_envs, device=env.device)
+    finished = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
+    columns = torch.arange(env.num_envs, device=env.device)
+    state = env.reset()
+    for _ in range(episodes * env.max_episode_length):
+        mean, _ = algo.actors.joint_distribution(env.observations(state))
+        step = env.step(mean)
+        running += torch.stack((step.reward, torch.ones_like(step.reward)))
+        counted = (step.terminated | step.truncated) & (finished < episodes)
+        row = finished.clamp(max=episodes - 1)
+        result = torch.stack((running[0], running[1], step.log["success"]))
+        scores[:, row, columns] = torch.where(counted, result, scores[:, row, columns])
+        finished += counted
+        running.masked_fill_(step.terminated | step.truncated, 0.0)
+        state = step.state
+    return scores[0].flatten(), scores[1].flatten(), scores[2].flatten()

@@ -1,0 +1,102 @@
+"""The contract every physics engine fulfils, and the factory that picks one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import mujoco
+import torch
+from torch import Tensor
+
+from madpo_isaac.errors import UserError, unknown
+
+ENGINES = ("mujoco",)
+"""Engines by the name users type: ``mujoco`` is mjbatch, MuJoCo's C engine on a thread pool."""
+
+
+class Sim(Protocol):
+    """A batch of ``num_envs`` simulations of one model; N = num_envs.
+
+    All tensors are float32 views of the engine's own memory: written in place, never rebound.
+    Derived readings (``sensordata``, ``qfrc_actuator``) are those of the last substep, that is
+    one substep behind ``qpos`` and ``qvel``; after :meth:`forward` they are current.
+    """
+
+    num_envs: int
+    device: torch.device
+    model: mujoco.MjModel
+    qpos: Tensor
+    """Generalised positions. (N, nq)"""
+    qvel: Tensor
+    """Generalised velocities; the angular part of a free joint is in the body frame. (N, nv)"""
+    ctrl: Tensor
+    """Actuator controls. (N, nu)"""
+    qfrc_applied: Tensor
+    """Applied generalised forces. (N, nv)"""
+    xfrc_applied: Tensor
+    """Applied Cartesian wrenches, force then torque, world frame. (N, nbody, 6)"""
+    qfrc_actuator: Tensor
+    """Actuator forces in joint space, read only. (N, nv)"""
+    sensordata: Tensor
+    """Sensor readings, read only. (N, nsensordata)"""
+
+    def step(self, substeps: int) -> None:
+        """Advances every simulation by ``substeps`` time steps."""
+        ...
+
+    def reset(self, mask: Tensor) -> None:
+        """Puts the rows of ``mask`` (N,) bool back to the key pose.
+
+        Velocities, controls, applied forces, warm start, time and warnings are cleared. Derived
+        readings stay stale until :meth:`forward`.
+        """
+        ...
+
+    def forward(self, mask: Tensor | None = None) -> None:
+        """Recomputes derived readings of the rows of ``mask`` (N,) bool, or of all rows."""
+        ...
+
+    def diverged(self) -> Tensor:
+        """Returns the simulations that blew up since their last reset. (N,) bool"""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the exact state of every simulation."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores :meth:`state_dict`; stepping on from it repeats the original bit for bit."""
+        ...
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """Returns ``device`` as a torch device, or raises if it is unknown or not on this machine."""
+    try:
+        checked = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"Unknown device '{device}'. Allowed: cpu, cuda, cuda:<index>.") from None
+    if checked.type not in ("cpu", "cuda"):
+        raise UserError(f"Device '{device}' is not supported. Allowed: cpu, cuda, cuda:<index>.")
+    if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise UserError(f"Device '{device}' is not there: torch finds {found} CUDA devices.")
+    return checked
+
+
+def make_sim(
+    engine: str,
+    model: mujoco.MjModel,
+    num_envs: int,
+    device: str | torch.device = "cpu",
+    num_threads: int = 0,
+    **_: Any,
+) -> Sim:
+    """Builds ``num_envs`` simulations of ``model`` on ``engine``, one of :data:`ENGINES`."""
+    if engine not in ENGINES:
+        raise unknown("sim", engine, ENGINES)
+    checked = check_device(device)
+    from madpo_isaac.sim.cpu import MjBatchSim
+
+    if checked.type != "cpu":
+        raise UserError(f"sim=mujoco runs on the CPU: use sim_device=cpu, not '{device}'.")
+    return MjBatchSim(model, num_envs, num_threads)

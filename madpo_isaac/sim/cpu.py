@@ -1,0 +1,94 @@
+"""MuJoCo's C engine on a thread pool, through mjbatch."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+import torch
+from mjbatch import Batch
+from torch import Tensor
+
+_FATAL = [
+    int(mujoco.mjtWarning.mjWARN_BADQPOS),
+    int(mujoco.mjtWarning.mjWARN_BADQVEL),
+    int(mujoco.mjtWarning.mjWARN_BADQACC),
+]
+
+
+class MjBatchSim:
+    """Fulfils :class:`madpo_isaac.sim.base.Sim` on the CPU; see there for shapes.
+
+    Args:
+        model: compiled model; keyframe 0, if there is one, is the key pose, else ``qpos0``.
+        num_envs: number of simulations N.
+        num_threads: worker threads, 0 for one per logical CPU.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, num_threads: int = 0) -> None:
+        self.model = model
+        self.num_envs = num_envs
+        self.device = torch.device("cpu")
+        self._batch = Batch(model, num_envs, num_threads)
+        self.num_threads = self._batch.num_threads
+        key = model.key_qpos[0] if model.nkey else model.qpos0
+        self._key_qpos = torch.tensor(key, dtype=torch.float32)
+        # float32 bindings are copies that mjbatch keeps in step with its float64 state: reading
+        # one never rounds the state, and only elements that were written are copied in.
+        self.qpos = self._bind("qpos")
+        self.qvel = self._bind("qvel")
+        self.ctrl = self._bind("ctrl")
+        self.qfrc_applied = self._bind("qfrc_applied")
+        self.xfrc_applied = self._bind("xfrc_applied")
+        self.qfrc_actuator = self._bind("qfrc_actuator")
+        self.sensordata = self._bind("sensordata")
+        self._warmstart = torch.from_numpy(self._batch.bind("qacc_warmstart"))
+        self._time = torch.from_numpy(self._batch.bind("time"))
+        self._warning = torch.from_numpy(self._batch.bind("warning"))
+        self._state = torch.from_numpy(self._batch.bind("state"))
+        self.reset(torch.ones(num_envs, dtype=torch.bool))
+        self.forward()
+
+    def _bind(self, field: str) -> Tensor:
+        return torch.from_numpy(self._batch.bind(field, np.float32))
+
+    def step(self, substeps: int) -> None:
+        """Advances every simulation by ``substeps`` time steps on the thread pool."""
+        self._batch.step(nstep=substeps)
+
+    def reset(self, mask: Tensor) -> None:
+        """Puts the rows of ``mask`` (N,) bool back to the key pose; see the contract."""
+        ids = mask.nonzero()[:, 0]
+        self.qpos[ids] = self._key_qpos
+        for field in (self.qvel, self.ctrl, self.qfrc_applied, self.xfrc_applied):
+            field[ids] = 0.0
+        self._warmstart[ids] = 0.0
+        self._time[ids] = 0.0
+        self._warning[ids] = 0
+
+    def forward(self, mask: Tensor | None = None) -> None:
+        """Recomputes derived readings of the rows of ``mask`` (N,) bool, or of all rows."""
+        self._batch.forward(None if mask is None else mask.numpy())
+
+    def diverged(self) -> Tensor:
+        """Returns the simulations MuJoCo found non-finite or huge since their reset. (N,) bool"""
+        return (self._warning[:, _FATAL, 1] > 0).any(dim=1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the float64 integration states, warnings and the last derived readings."""
+        return {
+            "state": self._state.clone(),
+            "warning": self._warning.clone(),
+            "sensordata": self.sensordata.clone(),
+            "qfrc_actuator": self.qfrc_actuator.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores :meth:`state_dict` exactly."""
+        # The forward call brings the float32 copies in step with the new rows; it moves the warm
+        # start, so the rows are written once more.
+        self._state.copy_(state["state"])
+        self._batch.forward()
+        self._state.copy_(state["state"])
+        self._warning.copy_(state["warning"])
+        self.sensordata.copy_(state["sensordata"])
+        self.qfrc_actuator.copy_(state["qfrc_actuator"])

@@ -1,0 +1,83 @@
+"""One iteration's experience, and the advantages computed from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import VecEnv
+
+
+@dataclass
+class Rollout:
+    """T steps of N environments, P agents; the joint state and action are stored once."""
+
+    state: Tensor
+    """Joint state an action was chosen in. (T, N, S)"""
+    action: Tensor
+    """Joint action as sampled. (T, N, A)"""
+    log_prob: Tensor
+    """Log-density of each agent's part. (T, N, P)"""
+    reward: Tensor
+    """(T, N)"""
+    terminated: Tensor
+    """(T, N) bool"""
+    truncated: Tensor
+    """(T, N) bool"""
+    final_value: Tensor
+    """Normalised value of the state that a truncated step led to, else 0. (T, N)"""
+    last_state: Tensor
+    """Joint state after the last step. (N, S)"""
+
+    @classmethod
+    def allocate(cls, env: VecEnv, horizon: int) -> Rollout:
+        """Returns an empty rollout of ``horizon`` steps for ``env``."""
+        shape, device = (horizon, env.num_envs), env.device
+
+        def zeros(*width: int) -> Tensor:
+            return torch.zeros(*shape, *width, device=device)
+
+        return cls(
+            state=zeros(env.state_dim),
+            action=zeros(env.action_dim),
+            log_prob=zeros(len(env.agents)),
+            reward=zeros(),
+            terminated=zeros().bool(),
+            truncated=zeros().bool(),
+            final_value=zeros(),
+            last_state=torch.zeros(env.num_envs, env.state_dim, device=device),
+        )
+
+
+def gae(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    gamma: float,
+    lam: float,
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al., 2016).
+
+    Args:
+        reward: (T, N)
+        value: value of the state each action was chosen in. (T, N)
+        next_value: value of the state the step led to; at a truncated step that of the state
+            before the reset. (T, N)
+        terminated: nothing follows, so ``next_value`` does not count. (T, N) bool
+        truncated: the episode was cut, so the trace stops but ``next_value`` counts. (T, N) bool
+        gamma: discount.
+        lam: trace decay.
+
+    Returns:
+        Advantages. (T, N)
+    """
+    delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
+    decay = gamma * lam * (~(terminated | truncated)).to(delta.dtype)
+    advantage = delta.clone()
+    for t in range(len(delta) - 2, -1, -1):
+        advantage[t].addcmul_(decay[t], advantage[t + 1])
+    return advantage

@@ -1,0 +1,1 @@
+"""Bimanual Shadow-hand tasks."""

@@ -1,0 +1,282 @@
+"""What all bimanual tasks share: the hands' scene, actions, observations, episodes and resets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mujoco
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import AgentSpec, Step, VecEnv
+from madpo_isaac.errors import UserError
+from madpo_isaac.sim import make_sim
+from tasks.hands import hand
+from tasks.hands.scene import HAND_PREFIXES
+from tasks.rotations import wxyz_to_xyzw
+
+NUM_HANDS = len(HAND_PREFIXES)
+SUBSTEPS = 2
+"""Physics steps per control step: 60 Hz control over 120 Hz physics, as Bi-DexHands."""
+OBS_LIMIT = 5.0
+"""Every observed number is clipped to [-5, 5], as Bi-DexHands' wrapper does."""
+
+_TIPS = 13 * len(hand.FINGERS)
+_WRENCHES = 6 * len(hand.FINGERS)
+_SENSORS = _TIPS + _WRENCHES
+_VEL_SCALE = 0.2
+_FORCE_SCALE = 10.0
+
+
+@dataclass
+class HandTaskConfig:
+    """Settings every bimanual task has."""
+
+    agents: Any = "hands"
+    """Who learns: ``hands`` (2 agents), ``fingers`` (12), or a list of part lists used by each
+    hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little finger, 5 thumb."""
+    episode_length: int = 75
+    """Control steps after which an episode is truncated."""
+    reset_dof_pos_noise: float = 0.2
+    """Share of a joint's range by which its reset position varies to either side, within limits."""
+
+
+class Outcome(NamedTuple):
+    """What a task says about one step of N environments."""
+
+    reward: Tensor
+    """(N,)"""
+    terminated: Tensor
+    """(N,) bool"""
+    success: Tensor
+    """The task's condition holds at this step. (N,) bool"""
+    terms: dict[str, Tensor]
+    """Readings to log, each (N,)."""
+
+
+class HandTaskEnv(VecEnv):
+    """Two hands and an object. A task adds the scene, the object's reset, its tail and rewards.
+
+    Joint state: the block of hand 0, the block of hand 1, the shared tail. A hand's block is, in
+    this order (sizes in brackets): joint positions mapped to [-1, 1] (24), joint velocities x 0.2
+    (24), actuator forces x 10 (24), five fingertips with position, quaternion xyzw, linear and
+    angular velocity in the world frame (65), five fingertip force-torques x 10 (30), the hand's
+    last actions, clipped (20).
+    """
+
+    tail_dim: int
+    hand_dim = 3 * hand.NUM_JOINTS + _SENSORS + hand.NUM_ACTUATORS
+    hand_action_dim = hand.NUM_ACTUATORS
+
+    def __init__(
+        self,
+        config: HandTaskConfig,
+        num_envs: int,
+        *,
+        device: str | torch.device = "cpu",
+        sim: str = "mujoco",
+        seed: int = 0,
+        num_threads: int = 0,
+    ) -> None:
+        _check(config)
+        self.config = config
+        self.num_envs = num_envs
+        self.max_episode_length = config.episode_length
+        model = self.scene(visual=False).compile()
+        self.sim = make_sim(sim, model, num_envs, device, num_threads)
+        self.device = self.sim.device
+        self.step_dt = SUBSTEPS * model.opt.timestep
+        self.state_dim = NUM_HANDS * self.hand_dim + self.tail_dim
+        self.action_dim = NUM_HANDS * self.hand_action_dim
+        self.agents = self._agents()
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self._read_model(model)
+        self.episode_step = torch.zeros(num_envs, dtype=torch.long, device=self.device)
+        self.succeeded = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        self.last_action = torch.zeros(num_envs, self.action_dim, device=self.device)
+
+    # What a task defines ----------------------------------------------------------------------
+
+    @abstractmethod
+    def scene(self, *, visual: bool) -> mujoco.MjSpec:
+        """Returns the scene, with visual meshes and goal if ``visual``."""
+
+    @abstractmethod
+    def reset_object(self, mask: Tensor) -> None:
+        """Draws the object's and the goal's state for the rows of ``mask`` (N,) bool."""
+
+    @abstractmethod
+    def observe_tail(self, out: Tensor) -> None:
+        """Writes what both hands see of object and goal into ``out`` (N, tail_dim)."""
+
+    @abstractmethod
+    def evaluate(self) -> Outcome:
+        """Scores the current state."""
+
+    # Episodes ---------------------------------------------------------------------------------
+
+    def reset(self) -> Tensor:
+        """Starts a new episode everywhere and returns the joint state (N, S)."""
+        self._reset_rows(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        return self.observe()
+
+    def step(self, action: Tensor) -> Step:
+        """Applies the joint action (N, A), clipped to [-1, 1], for one control step of 1/60 s."""
+        if action.shape != (self.num_envs, self.action_dim):
+            raise ValueError(
+                f"action has shape {tuple(action.shape)}, "
+                f"expected ({self.num_envs}, {self.action_dim})"
+            )
+        torch.clamp(action, -1.0, 1.0, out=self.last_action)
+        self._write_controls()
+        self.sim.step(SUBSTEPS)
+        self.episode_step += 1
+        diverged = self.sim.diverged()
+        outcome = self.evaluate()
+        reward = outcome.reward.masked_fill(diverged, 0.0)
+        terminated = outcome.terminated | diverged
+        truncated = (self.episode_step >= self.max_episode_length) & ~terminated
+        self.succeeded |= outcome.success & ~diverged
+        log = {
+            "success": self.succeeded.float(),
+            "diverged": diverged.float(),
+            **outcome.terms,
+        }
+        final_state = torch.nan_to_num_(self.observe())
+        state = self._auto_reset(terminated | truncated, final_state)
+        return Step(state, reward, terminated, truncated, final_state, log)
+
+    def _auto_reset(self, done: Tensor, final_state: Tensor) -> Tensor:
+        # On a GPU asking whether anything ended would stall the stream, so rows are always redone.
+        if self.device.type == "cpu" and not done.any():
+            return final_state
+        self._reset_rows(done)
+        return torch.where(done[:, None], self.observe(), final_state)
+
+    def _reset_rows(self, mask: Tensor) -> None:
+        """Starts new episodes in the rows of ``mask`` (N,) bool."""
+        self.sim.reset(mask)
+        # Independent noise for each hand, kept inside the limits: an over-limit start would be a
+        # violent constraint in MuJoCo.
+        noise = self.config.reset_dof_pos_noise * self.uniform(self._joint_low.shape[0])
+        pos = self._joint_low + (self._joint_high - self._joint_low) * noise
+        pos = torch.clamp(pos, self._joint_low, self._joint_high)
+        self.write_rows(self.sim.qpos[:, self._joint_qpos], mask, pos)
+        self.write_rows(self.sim.ctrl[:, : self.action_dim], mask, pos[:, self._driven])
+        self.reset_object(mask)
+        self.sim.forward(mask)
+        self.episode_step.masked_fill_(mask, 0)
+        self.succeeded.masked_fill_(mask, False)
+        self.last_action.masked_fill_(mask[:, None], 0.0)
+
+    def uniform(self, columns: int) -> Tensor:
+        """Draws U(-1, 1) from the environments' generator. (N, columns)"""
+        shape = (self.num_envs, columns)
+        return 2.0 * torch.rand(shape, generator=self.generator, device=self.device) - 1.0
+
+    @staticmethod
+    def write_rows(target: Tensor, mask: Tensor, value: Tensor) -> None:
+        """Writes the rows of ``value`` (N, k) chosen by ``mask`` (N,) bool into ``target``."""
+        torch.where(mask[:, None], value, target, out=target)
+
+    # Actions and observations -----------------------------------------------------------------
+
+    def _write_controls(self) -> None:
+        """Maps [-1, 1] to each actuated joint's range: absolute position targets."""
+        target = torch.addcmul(self._ctrl_mid, self._ctrl_half, self.last_action)
+        self.sim.ctrl[:, : self.action_dim] = target
+
+    def observe(self) -> Tensor:
+        """Returns the joint state (N, S), clipped to [-5, 5]."""
+        sim, hands = self.sim, NUM_HANDS
+        state = torch.empty(self.num_envs, self.state_dim, device=self.device)
+        block = state[:, : hands * self.hand_dim].unflatten(1, (hands, self.hand_dim))
+        pos, vel, force, tips, wrench, action = block.split(self._block_sizes, dim=2)
+        joints = sim.qpos[:, self._joint_qpos]
+        pos.copy_(torch.addcmul(self._pos_shift, joints, self._pos_scale).view_as(pos))
+        vel.copy_((sim.qvel[:, self._joint_dof] * _VEL_SCALE).view_as(vel))
+        force.copy_((sim.qfrc_actuator[:, self._joint_dof] * _FORCE_SCALE).view_as(force))
+        sensors = sim.sensordata.view(-1, hands, _SENSORS)
+        tips.copy_(sensors[..., :_TIPS])
+        quats = sensors[..., :_TIPS].unflatten(-1, (-1, 13))[..., 3:7]
+        tips.unflatten(-1, (-1, 13))[..., 3:7] = wxyz_to_xyzw(quats)
+        torch.mul(sensors[..., _TIPS:], _FORCE_SCALE, out=wrench)
+        action.copy_(self.last_action.view_as(action))
+        self.observe_tail(state[:, hands * self.hand_dim :])
+        return state.clamp_(-OBS_LIMIT, OBS_LIMIT)
+
+    def _agents(self) -> tuple[AgentSpec, ...]:
+        """All agents of hand 0, then all of hand 1; each sees its hand's block and the tail."""
+        agents = []
+        shared = torch.arange(NUM_HANDS * self.hand_dim, self.state_dim)
+        for h in range(NUM_HANDS):
+            own = torch.arange(h * self.hand_dim, (h + 1) * self.hand_dim)
+            columns = torch.cat((own, shared)).to(self.device)
+            for name, parts in hand.agent_parts(self.config.agents):
+                actuators = [i for part in parts for i in hand.PART_ACTUATORS[part]]
+                index = torch.tensor(actuators, device=self.device) + h * self.hand_action_dim
+                agents.append(
+                    AgentSpec(
+                        name=f"hand{h}" if name == "hand" else f"hand{h}_{name}",
+                        action_slice=_as_slice(index),
+                        act_dim=len(actuators),
+                        obs_dim=len(columns),
+                        observe=lambda state, columns=columns: state[:, columns],
+                    )
+                )
+        return tuple(agents)
+
+    def _read_model(self, model: mujoco.MjModel) -> None:
+        joints = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE]
+        first = model.jnt_qposadr[joints[0]], model.jnt_dofadr[joints[0]]
+        self._joint_qpos = slice(first[0], first[0] + len(joints))
+        self._joint_dof = slice(first[1], first[1] + len(joints))
+        limits = torch.tensor(model.jnt_range[joints], dtype=torch.float32, device=self.device)
+        self._joint_low, self._joint_high = limits.T.contiguous()
+        width = self._joint_high - self._joint_low
+        self._pos_scale = 2.0 / width
+        self._pos_shift = -(self._joint_high + self._joint_low) / width
+        driven = model.actuator_trnid[: self.action_dim, 0] - joints[0]
+        self._driven = torch.tensor(driven, dtype=torch.long, device=self.device)
+        low, high = self._joint_low[self._driven], self._joint_high[self._driven]
+        self._ctrl_mid, self._ctrl_half = (low + high) / 2, (high - low) / 2
+        n = hand.NUM_JOINTS
+        self._block_sizes = [n, n, n, _TIPS, _WRENCHES, self.hand_action_dim]
+
+    # Resume -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything needed to continue exactly."""
+        return {
+            "sim": self.sim.state_dict(),
+            "generator": self.generator.get_state(),
+            **{name: getattr(self, name).clone() for name in self._episode_tensors()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`."""
+        self.sim.load_state_dict(state["sim"])
+        self.generator.set_state(state["generator"])
+        for name in self._episode_tensors():
+            getattr(self, name).copy_(state[name])
+
+    def _episode_tensors(self) -> tuple[str, ...]:
+        """Names of the per-environment tensors that an episode carries."""
+        return ("episode_step", "succeeded", "last_action")
+
+
+def _as_slice(index: Tensor) -> slice | Tensor:
+    """Returns consecutive columns as a slice, which needs no gather."""
+    start, stop = int(index[0]), int(index[-1]) + 1
+    return slice(start, stop) if torch.equal(index.cpu(), torch.arange(start, stop)) else index
+
+
+def _check(config: HandTaskConfig) -> None:
+    if config.episode_length < 1:
+        raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
+    if config.reset_dof_pos_noise < 0:
+        raise UserError(
+            f"task.reset_dof_pos_noise={config.reset_dof_pos_noise} must not be negative."
+        )

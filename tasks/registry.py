@@ -1,0 +1,59 @@
+"""Tasks by name, and the one function that builds them."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from madpo_isaac.env import VecEnv
+from madpo_isaac.errors import UserError, unknown
+
+TASKS: dict[str, str] = {
+    "ShadowHandOver": "tasks.hands.over",
+}
+"""Task name to the module that defines its ``Config`` and ``Env``."""
+
+
+def load(task: str) -> Any:
+    """Returns the module of ``task``, or raises an error that names the closest one."""
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
+    return importlib.import_module(TASKS[task])
+
+
+def make(
+    task: str,
+    num_envs: int = 128,
+    device: str | torch.device = "cpu",
+    sim: str = "mujoco",
+    seed: int = 0,
+    *,
+    num_threads: int = 0,
+    **overrides: Any,
+) -> VecEnv:
+    """Builds ``num_envs`` environments of ``task``.
+
+    Args:
+        task: one of :data:`TASKS`.
+        num_envs: number of parallel environments N.
+        device: where the tensors live.
+        sim: physics engine, see :data:`madpo_isaac.sim.ENGINES`.
+        seed: seed of the environments' own generator.
+        num_threads: threads of the CPU engine, 0 for all.
+        **overrides: fields of the task's ``Config``, such as ``agents="fingers"``.
+
+    Raises:
+        UserError: for an unknown task, engine, device or override, or a bad value.
+    """
+    module = load(task)
+    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        raise UserError(f"num_envs={num_envs} must be a whole number of at least 1.")
+    allowed = [field.name for field in fields(module.Config)]
+    for key in overrides:
+        if key not in allowed:
+            raise unknown(f"setting of task {task}", key, allowed)
+    config = replace(module.Config(), **overrides)
+    return module.Env(config, num_envs, device=device, sim=sim, seed=seed, num_threads=num_threads)

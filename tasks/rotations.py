@@ -1,0 +1,45 @@
+"""Quaternion arithmetic on batches, (w, x, y, z) order, unit norm assumed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def quat_mul(a: Tensor, b: Tensor) -> Tensor:
+    """Hamilton product of quaternions (..., 4)."""
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    return torch.stack(
+        (
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ),
+        dim=-1,
+    )
+
+
+def quat_conjugate(q: Tensor) -> Tensor:
+    """Inverse rotation of unit quaternions (..., 4)."""
+    return q * q.new_tensor((1.0, -1.0, -1.0, -1.0))
+
+
+def quat_rotate(q: Tensor, v: Tensor) -> Tensor:
+    """Rotates vectors (..., 3) by unit quaternions (..., 4), body frame to world frame."""
+    w, u = q[..., :1], q[..., 1:]
+    t = 2.0 * torch.linalg.cross(u, v)
+    return v + w * t + torch.linalg.cross(u, t)
+
+
+def quat_about_x_then_y(angle_x: Tensor, angle_y: Tensor) -> Tensor:
+    """Rx(angle_x) Ry(angle_y) for angles (...,) in radians, as quaternions (..., 4)."""
+    cx, sx = torch.cos(angle_x / 2), torch.sin(angle_x / 2)
+    cy, sy = torch.cos(angle_y / 2), torch.sin(angle_y / 2)
+    return torch.stack((cx * cy, sx * cy, cx * sy, sx * sy), dim=-1)
+
+
+def wxyz_to_xyzw(q: Tensor) -> Tensor:
+    """Reorders quaternions (..., 4) from MuJoCo's order to Isaac Gym's."""
+    return q.roll(-1, dims=-1)
