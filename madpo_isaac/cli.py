@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from madpo_isaac import console
 from madpo_isaac.config import Config, register, validate
@@ -19,12 +27,14 @@ from madpo_isaac.errors import UserError, unknown
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 
+_GROUPS = ("task", "algo", "sim")
+_BAD_INPUT, _INTERRUPTED = 2, 130
+_SEARCH_FLAGS = ("config_path", "config_name", "config_dir")
 _HYDRA_FLAGS = frozenset(
     (
         *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-i", "--info"),
         *("-p", "--package", "-r", "--run", "-m", "--multirun", "-sc", "--shell-completion"),
         *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
-        "--experimental-rerun",
     )
 )
 
@@ -35,19 +45,29 @@ def main(argv: Sequence[str]) -> int:
     0 after a finished run, 2 after bad input (one line on stderr), 130 when interrupted.
     """
     try:
-        _check_dashes(argv)
         if any(argument.startswith("-") for argument in argv):
             return _hydra_main(argv)
         return _run(compose(argv), argv)
     except UserError as problem:
         console.error(str(problem))
-        return 2
+        return _BAD_INPUT
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return _INTERRUPTED
 
 
 def _run(config: Config, overrides: Sequence[str]) -> int:
     from madpo_isaac.runner import Runner
 
-    return Runner(config, overrides=overrides).run()
+    try:
+        return Runner(config, overrides=overrides).run()
+    except (MemoryError, RuntimeError) as problem:
+        if isinstance(problem, MemoryError) or re.search(r"t allocate|out of memory", str(problem)):
+            raise UserError(
+                f"Not enough memory for num_envs={config.num_envs}, "
+                f"algo.horizon={config.algo.horizon}, algo.hidden={config.algo.hidden}: lower them."
+            ) from problem
+        raise
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -55,9 +75,10 @@ def compose(overrides: Sequence[str]) -> Config:
     register()
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            _check(overrides)
             return _typed(hydra.compose("config", list(overrides)))
     except (HydraException, OmegaConfBaseException) as problem:
-        raise _translate(problem, overrides) from problem
+        raise _translate(problem) from problem
 
 
 def _typed(node: DictConfig) -> Config:
@@ -67,68 +88,169 @@ def _typed(node: DictConfig) -> Config:
     return config
 
 
-def _hydra_main(argv: Sequence[str]) -> int:
-    """Hands over to Hydra for its own flags: help, printing the configuration, multirun."""
-    import sys
+# Hydra's own flags: help, printing the configuration, multirun ----------------------------------
 
+
+def _hydra_main(argv: Sequence[str]) -> int:
+    """Checks everything that can be checked up front, then hands over to Hydra."""
     register()
     codes: list[int] = []
 
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
     def job(node: DictConfig) -> None:
-        codes.append(_run(_typed(node), HydraConfig.get().overrides.task))
+        try:
+            codes.append(_run(_typed(node), HydraConfig.get().overrides.task))
+        except UserError as problem:  # the other jobs of a sweep still run
+            console.error(str(problem))
+            codes.append(_BAD_INPUT)
+        if codes[-1] == _INTERRUPTED:
+            raise KeyboardInterrupt  # they do not after Ctrl-C
 
-    sys.argv = [sys.argv[0], *argv]
-    job()
+    called_with = sys.argv
+    try:
+        _check_flags(argv)
+        sys.argv = [called_with[0], *argv]
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing and exiting
+        job()
+    except SystemExit as done:  # Hydra's way to end --help and the like
+        return int(done.code or 0)
+    except (HydraException, OmegaConfBaseException) as problem:
+        raise _translate(problem) from problem
+    except KeyboardInterrupt:
+        if _INTERRUPTED not in codes:
+            raise
+    finally:
+        sys.argv = called_with
     return max(codes, default=0)
 
 
-def _check_dashes(argv: Sequence[str]) -> None:
+def _check_flags(argv: Sequence[str]) -> None:
     for argument in argv:
         flag, _, value = argument.partition("=")
         if argument.startswith("-") and flag not in _HYDRA_FLAGS:
             key = flag.lstrip("-").replace("-", "_") or "key"
             usage = f"{key}={value or '<value>'}"
             raise UserError(f"'{argument}': options are written without dashes, as {usage}.")
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        flags = parser.parse_args(argv)
+    except argparse.ArgumentError as problem:
+        raise UserError(f"{problem}.") from None
+    if flags.resolve and not (flags.cfg or flags.help):
+        raise UserError("--resolve goes with --cfg job.")
+    if sum(map(bool, (flags.run, flags.cfg, flags.multirun, flags.info))) > 1:
+        raise UserError("Only one of --run, --multirun, --cfg and --info can be given.")
+    if flags.hydra_help or flags.shell_completion or any(getattr(flags, f) for f in _SEARCH_FLAGS):
+        return
+    for overrides in _jobs(flags.overrides) if flags.multirun else [flags.overrides]:
+        compose(overrides)
 
 
-def _translate(problem: Exception, overrides: Sequence[str]) -> UserError:
-    """Says in one line what Hydra or OmegaConf objected to, with the close match named."""
-    chain = list(_causes(problem))
-    text = "\n".join(str(link) for link in chain)
-    if found := re.search(r"Could not find '([\w/@]+)/([^']*)'", text):
-        group = found[1].split("@")[0]
-        return unknown(group, found[2], _options(group))
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found[1])
-    if found := re.search(r"Key '([^']+)' (?:is )?not in '\w+'\s+full_key: (\S+)", text):
-        return _unknown_key(found[2])
-    if found := re.search(r"full_key: (\S+)", text):
-        return UserError(f"{found[1]}: {text.splitlines()[0].rstrip('.')}.")
-    lines = [line for line in str(chain[-1]).splitlines() if line.strip()]
-    return UserError(lines[0] if lines else f"could not read {' '.join(overrides)}")
+def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The overrides of every run of a sweep."""
+    values: list[list[str]] = []
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        for override in map(_parse, overrides):
+            if not override.is_sweep_override():
+                values.append([str(override.input_line)])
+            elif override.is_discrete_sweep():
+                override.config_loader = GlobalHydra.instance().config_loader()
+                key = override.get_key_element()
+                values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            else:
+                raise UserError(f"'{override.input_line}': list the values, separated by commas.")
+    return itertools.product(*values)
 
 
-def _causes(problem: BaseException | None) -> Iterator[BaseException]:
-    while problem is not None:
-        yield problem
-        problem = problem.__cause__ or problem.__context__
+# Overrides --------------------------------------------------------------------------------------
+
+
+def _check(overrides: Sequence[str]) -> None:
+    """Checks form, key and type of every override, so that the one at fault can be named."""
+    parsed = [override for override in map(_parse, overrides) if not override.is_hydra_override()]
+    choices = []
+    for override in parsed:
+        text, group = str(override.input_line), override.key_or_group
+        if override.is_delete():
+            raise UserError(f"'{text}': settings cannot be removed.")
+        if override.is_sweep_override():
+            raise UserError(f"'{text}' lists several values: add -m to run one after another.")
+        if group in _GROUPS and override.package is None:
+            if override.value() not in _options(group):
+                raise unknown(group, _value(override), _options(group))
+            _refuse_plus(override)
+            choices.append(text)
+    base = hydra.compose("config", choices)
+    for override in parsed:
+        if override.input_line not in choices:
+            _check_setting(base, override, " ".join(choices))
+
+
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except (HydraException, ValueError):
+        raise UserError(
+            f"Cannot read '{text}'. Write <key>=<value>, and values with special characters in "
+            "two kinds of quotes, as 'checkpoint=\"a=b.pth\"'."
+        ) from None
+
+
+def _value(override: Override) -> str:
+    return str(override.input_line).partition("=")[2]
+
+
+def _refuse_plus(override: Override) -> None:
+    text = str(override.input_line)
+    if text.startswith("+"):
+        raise UserError(f"'{text}': settings are given without '+', as {text.lstrip('+')}.")
 
 
 def _options(group: str) -> list[str]:
     return [path.stem for path in (CONFIG_DIR / group).glob("*.yaml")]
 
 
-def _unknown_key(key: str) -> UserError:
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        known = list(_keys(hydra.compose("config")))
+def _check_setting(base: DictConfig, override: Override, choices: str) -> None:
+    """Checks that ``override`` names a key of ``base`` and gives it a value of its type."""
+    key = override.get_key_element().lstrip("+")
+    known = list(_keys(base))
+    if key not in known:
+        raise _unknown_key(key, known, choices)
+    _refuse_plus(override)
+    group, _, setting = key.partition(".")
+    if setting == "name":
+        raise UserError(f"'{override.input_line}': choose with {group}=<name>.")
+    default = OmegaConf.select(base, key)
+    try:
+        OmegaConf.update(base, key, override.value())
+    except ConfigKeyError as problem:
+        raise _unknown_key(str(problem.full_key), known, choices) from None
+    except OmegaConfBaseException:
+        wanted = "a group of settings" if isinstance(default, DictConfig) else _kind(default)
+        raise UserError(f"{key}={_value(override)} must be {wanted}.") from None
+
+
+def _kind(example: Any) -> str:
+    for kind, words in ((bool, "True or False"), (int, "a whole number"), (float, "a number")):
+        if isinstance(example, kind):
+            return words if kind is bool else f"{words}, such as {example}"
+    if isinstance(example, ListConfig):
+        return f"a list, such as [{','.join(map(str, example))}]"
+    return "text"
+
+
+def _unknown_key(key: str, known: Sequence[str], choices: str) -> UserError:
+    same_name = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
     same_level = [k for k in known if k.count(".") == key.count(".")]
-    hint = str(unknown("key", key, same_level)).split(" Allowed:")[0]
-    return UserError(
-        f"{hint} Print all keys with: python train.py --cfg job"
-        if "." in key
-        else f"{hint} Allowed: {', '.join(sorted(same_level))}."
-    )
+    if same_name:
+        hint = f"Unknown key '{key}'. Did you mean '{min(same_name, key=len)}'?"
+    else:
+        hint = str(unknown("key", key, same_level)).split(" Allowed:")[0]
+    if "." not in key and not same_name:
+        return UserError(f"{hint} Allowed: {', '.join(sorted(same_level))}.")
+    command = " ".join(("python train.py", *choices.split(), "--cfg job"))
+    return UserError(f"{hint} Print all keys with: {command}")
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -137,3 +259,24 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
         child = OmegaConf.select(node, key, throw_on_missing=False)
         if isinstance(child, DictConfig):
             yield from _keys(child, f"{prefix}{key}.")
+
+
+def _translate(problem: Exception) -> UserError:
+    """Says in one line what Hydra or OmegaConf still objected to."""
+    chain = list(_causes(problem))
+    text = "\n".join(str(link) for link in chain)
+    if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):
+        listed = re.search(rf"Available options in '{found[1]}':\n((?:\t.*\n?)+)", text)
+        return unknown(found[1], found[2], listed[1].split() if listed else ())
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return UserError(f"Unknown key '{found[1]}'.")
+    key = getattr(chain[-1], "full_key", None)
+    lines = [line for line in str(chain[-1]).splitlines() if line.strip()]
+    reason = lines[0].rstrip(".") if lines else type(chain[-1]).__name__
+    return UserError(f"{key}: {reason}." if key else f"{reason}.")
+
+
+def _causes(problem: BaseException | None) -> Iterator[BaseException]:
+    while problem is not None:
+        yield problem
+        problem = problem.__cause__ or problem.__context__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,9 @@ from madpo_isaac.errors import UserError, unknown
 AGENT_ORDERS = ("random", "default")
 DIVERGENCES = ("cs", "none")
 PRESETS = ("gaussian",)
+MAX_COUNT = 10**9
+MAX_THREADS = 1024
+MAX_SEED = 2**63 - 1
 
 
 @dataclass
@@ -167,20 +172,27 @@ def task_settings(task_node: Any) -> dict[str, Any]:
 def validate(config: Config) -> None:
     """Checks values and combinations; raises :class:`UserError` naming the first bad one."""
     algo: AlgoConfig = config.algo
+    _check_finite(config)
     for key in ("num_envs", "max_iterations", "test_episodes"):
-        _at_least(key, getattr(config, key), 1)
-    for key in ("num_threads", "save_frequency"):
-        _at_least(key, getattr(config, key), 0)
-    _at_least("seed", config.seed, -1)
+        _in_range(key, getattr(config, key), 1)
+    for key in ("capture_video_freq", "capture_video_len"):
+        _in_range(key, getattr(config, key), 1)
+    _in_range("save_frequency", config.save_frequency, 0)
+    _in_range("num_threads", config.num_threads, 0, MAX_THREADS)
+    _in_range("seed", config.seed, -1, MAX_SEED)
     for key in ("horizon", "epochs", "critic_epochs", "num_minibatches"):
-        _at_least(f"algo.{key}", getattr(algo, key), 1)
+        _in_range(f"algo.{key}", getattr(algo, key), 1)
     for key in ("actor_lr", "critic_lr", "clip", "std_x", "std_y", "huber_delta", "max_grad_norm"):
         if getattr(algo, key) <= 0:
             raise UserError(f"algo.{key}={getattr(algo, key)} must be greater than 0.")
+    for key in ("entropy_coef", "value_coef", "output_gain"):
+        _not_negative(f"algo.{key}", getattr(algo, key))
     for key in ("gamma", "gae_lambda"):
         _in_unit(f"algo.{key}", getattr(algo, key))
-    if not algo.hidden or min(algo.hidden) < 1:
-        raise UserError(f"algo.hidden={algo.hidden} must list at least one positive width.")
+    if not algo.hidden or min(algo.hidden) < 1 or max(algo.hidden) > MAX_COUNT:
+        raise UserError(
+            f"algo.hidden={algo.hidden} must list at least one width, each from 1 to {MAX_COUNT}."
+        )
     _one_of("algo.agent_order", algo.agent_order, AGENT_ORDERS)
     batch = config.num_envs * algo.horizon
     if algo.num_minibatches > batch:
@@ -191,6 +203,7 @@ def validate(config: Config) -> None:
     if isinstance(algo, MadpoConfig):
         _one_of("algo.divergence.kind", algo.divergence.kind, DIVERGENCES)
         _one_of("algo.divergence.preset", algo.divergence.preset, PRESETS)
+        _not_negative("algo.divergence.coef", algo.divergence.coef)
         _in_unit("algo.divergence.lam", algo.divergence.lam)
     _check_run(config)
 
@@ -205,17 +218,32 @@ def _check_run(config: Config) -> None:
         raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
     if config.capture_video:
         raise UserError("capture_video=True is not available in this version.")
-    bad = sorted(set(config.experiment) & set("=[]/\\ \t\n"))
-    if bad or config.experiment in (".", ".."):
+    if config.experiment and not re.fullmatch(r"\w[\w.+-]{0,199}", config.experiment):
         raise UserError(
-            f"experiment='{config.experiment}' must be a plain folder name without "
-            "'=', '[', ']', '/', '\\' or blanks."
+            f"experiment='{config.experiment}' must be a plain folder name: letters, digits, "
+            "'_', '-', '+' and '.', not starting with a sign."
         )
 
 
-def _at_least(key: str, value: int, least: int) -> None:
+def _check_finite(node: Any, prefix: str = "") -> None:
+    for spec in dataclasses.fields(node):
+        value, key = getattr(node, spec.name), prefix + spec.name
+        if dataclasses.is_dataclass(value):
+            _check_finite(value, f"{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} must be a finite number.")
+
+
+def _in_range(key: str, value: int, least: int, most: int = MAX_COUNT) -> None:
     if value < least:
         raise UserError(f"{key}={value} must be at least {least}.")
+    if value > most:
+        raise UserError(f"{key}={value} must be at most {most}.")
+
+
+def _not_negative(key: str, value: float) -> None:
+    if value < 0.0:
+        raise UserError(f"{key}={value} must not be negative.")
 
 
 def _in_unit(key: str, value: float) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 @contextmanager
@@ -28,6 +32,7 @@ def single_threaded() -> Iterator[None]:
 
 def configure(num_threads: int) -> int:
     """Sets torch's threads (0 for one per core) and matrix product; returns the thread count."""
+    _keep_freed_memory()
     threads = num_threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     if _onednn_is_faster_and_exact():
@@ -35,6 +40,20 @@ def configure(num_threads: int) -> int:
         # AVX-512; the default, MKL, falls back to half the vector width there.
         torch.set_float32_matmul_precision("medium")
     return threads
+
+
+def _keep_freed_memory() -> None:
+    """Makes glibc reuse freed blocks instead of returning them to the kernel.
+
+    Activations of a few megabytes are allocated and freed in every layer; each time the kernel
+    would take the pages back and fault them in again, zeroed.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @functools.cache

@@ -68,7 +68,8 @@ class Runner:
 
     # Building ---------------------------------------------------------------------------------
 
-    def _build(self) -> None:
+    def build(self) -> None:
+        """Makes environments, learner and buffers."""
         cfg = self.config
         env_seed, init_seed, act_seed = (
             int(s) for s in np.random.SeedSequence(cfg.seed).generate_state(3)
@@ -88,6 +89,8 @@ class Runner:
             torch.Generator().manual_seed(init_seed),
             torch.Generator(self.env.device).manual_seed(act_seed),
         )
+        self.rollout = Rollout.allocate(self.env, cfg.algo.horizon)
+        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
 
     def _load(self, path: Path) -> dict[str, Any]:
         """Reads a checkpoint and makes sure that it fits this task, algorithm and networks."""
@@ -112,7 +115,7 @@ class Runner:
     def train(self) -> int:
         """Trains up to ``max_iterations``, from a checkpoint if one is given."""
         cfg = self.config
-        self._build()
+        self.build()
         resumed = None
         if cfg.checkpoint:
             path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
@@ -122,8 +125,6 @@ class Runner:
             self.folder.drop_metrics_after(resumed["iteration"])
         else:
             self.folder = RunFolder.create(cfg, self.overrides)
-        self.rollout = Rollout.allocate(self.env, cfg.algo.horizon)
-        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
         self.state = self.env.reset()
         if resumed is not None:
             self._restore(resumed)
@@ -152,8 +153,7 @@ class Runner:
         cfg = self.config
         start = time.perf_counter()
         self.algo.set_progress(self.iteration / cfg.max_iterations)
-        with device.single_threaded():
-            step_s = self._collect()
+        step_s = self.collect()
         collected = time.perf_counter()
         learned = self.algo.update(self.rollout)
         numbers = to_numbers(learned)
@@ -163,7 +163,11 @@ class Runner:
         self.iteration += 1
         self.env_steps += steps
         self.wall_s += end - start
-        agents = [numbers[f"agent{p}/loss"] for p in range(len(self.env.agents))]
+        agents = range(len(self.env.agents))
+        losses = [numbers[f"agent{p}/loss"] for p in agents]
+        # Algorithms without a divergence report null, so that every run has the same columns.
+        terms = ("divergence_intra", "divergence_inter")
+        absent = {f"agent{p}/{term}": None for p in agents for term in terms}
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
@@ -178,17 +182,23 @@ class Runner:
             **episodes,
             "lr": self.algo.learning_rate,
             "clip": cfg.algo.clip,
-            "loss": sum(agents) / len(agents),
+            "loss": sum(losses) / len(losses),
+            **absent,
             **numbers,
         }
 
-    def _collect(self) -> float:
+    def collect(self) -> float:
         """Fills the rollout; returns the seconds spent in the environment."""
+        with device.single_threaded():
+            return self._collect()
+
+    def _collect(self) -> float:
         env, algo, rollout = self.env, self.algo, self.rollout
+        policy = algo.freeze()
         step_s = 0.0
         rollout.final_value.zero_()
         for t in range(self.config.algo.horizon):
-            decision = algo.act(env, self.state)
+            decision = policy(env.observations(self.state))
             before = time.perf_counter()
             step = env.step(decision.action)
             step_s += time.perf_counter() - before
@@ -276,7 +286,7 @@ class Runner:
     def play(self) -> int:
         """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
         cfg = self.config
-        self._build()
+        self.build()
         path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
         self.algo.load_policy(self._load(path)["algo_state"])
         returns, lengths, success = play_episodes(self.env, self.algo, cfg.test_episodes)
@@ -302,9 +312,10 @@ def play_episodes(env: VecEnv, algo: OnPolicy, episodes: int) -> tuple[Tensor, T
     running = torch.zeros(2, env.num_envs, device=env.device)
     finished = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
     columns = torch.arange(env.num_envs, device=env.device)
+    policy = algo.actors.freeze()
     state = env.reset()
     for _ in range(episodes * env.max_episode_length):
-        mean, _ = algo.actors.joint_distribution(env.observations(state))
+        mean, _ = policy.distribution(env.observations(state))
         step = env.step(mean)
         running += torch.stack((step.reward, torch.ones_like(step.reward)))
         counted = (step.terminated | step.truncated) & (finished < episodes)

@@ -8,22 +8,14 @@ from torch import Tensor
 
 def quat_mul(a: Tensor, b: Tensor) -> Tensor:
     """Hamilton product of quaternions (..., 4)."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        (
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ),
-        dim=-1,
-    )
+    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    w = aw * bw - (av * bv).sum(-1, keepdim=True)
+    return torch.cat((w, aw * bv + bw * av + torch.linalg.cross(av, bv)), dim=-1)
 
 
 def quat_conjugate(q: Tensor) -> Tensor:
     """Inverse rotation of unit quaternions (..., 4)."""
-    return q * q.new_tensor((1.0, -1.0, -1.0, -1.0))
+    return torch.cat((q[..., :1], -q[..., 1:]), dim=-1)
 
 
 def quat_rotate(q: Tensor, v: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,9 +133,10 @@ class OnPolicy:
 
     # Collection -------------------------------------------------------------------------------
 
-    def act(self, env: VecEnv, state: Tensor) -> Decision:
-        """Samples a joint action at joint states (N, S)."""
-        return self.actors.act(env.observations(state), self.generator)
+    def freeze(self) -> Callable[[list[Tensor]], Decision]:
+        """Returns the current policies as a function from observations to sampled actions."""
+        policy = self.actors.freeze()
+        return lambda observations: policy.act(observations, self.generator)
 
     def final_value(self, truncated: Tensor, final_state: Tensor) -> Tensor | None:
         """Normalised value of ``final_state`` (N, S) where ``truncated`` (N,), else 0.

@@ -46,6 +46,8 @@ class MADPO(HAPPO):
 
     def begin_agent(self, view: AgentView) -> None:
         """Evaluates the agent's previous policy on the batch, once for all epochs."""
+        if self.config.divergence.kind == "none":
+            return
         row = self.actors.stack.flat[view.index]
         with torch.no_grad():
             current = row.clone()
@@ -56,6 +58,8 @@ class MADPO(HAPPO):
 
     def regulariser(self, view: AgentView, rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """The divergence bonus of Eq. 10, summed over ``rows``. ()"""
+        if self.config.divergence.kind == "none":
+            return super().regulariser(view, rows, mean, std)
         intra, inter = self._divergences(mean, std, rows)
         div = self.config.divergence
         return div.coef * (div.lam * inter + (1.0 - div.lam) * intra)
@@ -87,6 +91,8 @@ class MADPO(HAPPO):
 
     def agent_updated(self, view: AgentView, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
         """Reports both divergences of the updated policy, which becomes the next predecessor."""
+        if self.config.divergence.kind == "none":
+            return {}
         intra, inter = self._divergences(mean, std, slice(None))
         self._predecessor = mean, std.clone()
         return {

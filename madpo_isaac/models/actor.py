@@ -64,7 +64,7 @@ class Actors:
             vectors={"log_std": max(dims)},
         )
         self.stack.stacked["log_std"].fill_(std_x)
-        self._std_x, self._std_y = std_x, std_y
+        self.std_x, self.std_y = std_x, std_y
         # Column a of the joint action is column source[a] of the padded, agent-major outputs.
         action_dim = sum(dims)
         source = torch.empty(action_dim, dtype=torch.long)
@@ -73,7 +73,7 @@ class Actors:
             columns = torch.arange(action_dim)[_on_cpu(agent.action_slice)]
             source[columns] = p * max(dims) + torch.arange(dims[p])
             owner[columns, p] = 1.0
-        self._source, self._owner = source.to(device), owner.to(device)
+        self.source, self.owner = source.to(device), owner.to(device)
 
     def optimisers(self, lr: float, max_grad_norm: float) -> list[FlatAdam]:
         """Returns one optimiser per agent."""
@@ -82,26 +82,49 @@ class Actors:
     def std(self, p: int) -> Tensor:
         """Standard deviation of agent p, differentiable. (act_dim,)"""
         log_std = self.stack.nets[p]["log_std"][: self.agents[p].act_dim]
-        return self._std_y * torch.sigmoid(log_std / self._std_x)
+        return self.std_y * torch.sigmoid(log_std / self.std_x)
 
     def distribution(self, p: int, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, act_dim) and standard deviation (act_dim,) of agent p at obs (B, obs_dim)."""
         return self.stack.forward(p, obs), self.std(p)
 
-    @torch.no_grad()
+    def freeze(self) -> JointPolicy:
+        """Returns the policies as they are now, for fast joint evaluation."""
+        return JointPolicy(self)
+
     def joint_distribution(self, observations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean (N, A) and standard deviation (A,) of the joint action, all agents at once."""
-        means = self.stack.forward_all(observations)  # (P, N, max act_dim)
-        mean = means.transpose(0, 1).flatten(1)[:, self._source]
-        log_std = self.stack.stacked["log_std"].flatten()[self._source]
-        return mean, self._std_y * torch.sigmoid(log_std / self._std_x)
+        """Mean (N, A) and std (A,) of the joint action, once; see :class:`JointPolicy`."""
+        return self.freeze().distribution(observations)
+
+    def act(self, observations: Sequence[Tensor], generator: torch.Generator) -> Decision:
+        """Samples the joint action, once; see :class:`JointPolicy`."""
+        return self.freeze().act(observations, generator)
+
+
+class JointPolicy:
+    """All agents' policies at one moment, evaluated together; gives no gradient."""
+
+    @torch.no_grad()
+    def __init__(self, actors: Actors) -> None:
+        self._networks = actors.stack.fold()
+        self._source, self._owner = actors.source, actors.owner
+        log_std = actors.stack.stacked["log_std"].flatten()[self._source]
+        self.std = actors.std_y * torch.sigmoid(log_std / actors.std_x)
+        """Standard deviation of the joint action. (A,)"""
+        self._log_norm = self.std.log() + 0.5 * math.log(2.0 * math.pi)
+
+    @torch.no_grad()
+    def distribution(self, observations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean (N, A) and std (A,) at each agent's observations, a list of (N, obs_dim)."""
+        means = self._networks(observations)  # (P, N, max act_dim)
+        return means.transpose(0, 1).flatten(1)[:, self._source], self.std
 
     @torch.no_grad()
     def act(self, observations: Sequence[Tensor], generator: torch.Generator) -> Decision:
         """Samples the joint action at each agent's observations, a list of (N, obs_dim)."""
-        mean, std = self.joint_distribution(observations)
+        mean, std = self.distribution(observations)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        per_dim = -0.5 * noise.square() - std.log() - 0.5 * math.log(2.0 * math.pi)
+        per_dim = -0.5 * noise.square() - self._log_norm
         return Decision(torch.addcmul(mean, std, noise), per_dim @ self._owner)
 
 

@@ -24,8 +24,8 @@ class MLPStack:
     """P networks: LayerNorm, then (Linear, activation, LayerNorm) per hidden layer, then Linear.
 
     The parameters of network p are row p of one matrix, ``flat`` (P, K), and its gradients row p
-    of ``grad``. All networks run as batched products over views of ``flat`` when acting, while
-    one network at a time is differentiated through its own leaf tensors, which share that memory.
+    of ``grad``. To act, all networks run together (:meth:`fold`); to learn, one network at a time
+    is differentiated through its own leaf tensors, which share the memory of ``flat``.
     Widths that differ between networks are padded with zeros that never receive a gradient.
 
     Args:
@@ -56,6 +56,7 @@ class MLPStack:
         self.in_dims, self.out_dims = tuple(in_dims), tuple(out_dims)
         self.num_nets = len(self.in_dims)
         self.depth = len(hidden)
+        self.activation = activation
         self._activation, gain = ACTIVATIONS[activation]
         widths = [max(in_dims), *hidden]
         shapes: dict[str, tuple[int, ...]] = {"norm0.weight": (widths[0],)}
@@ -118,27 +119,51 @@ class MLPStack:
         return F.linear(x, net["out.weight"], net["out.bias"])
 
     @torch.no_grad()
+    def fold(self) -> FoldedMLPs:
+        """Returns the networks as they are now, made for fast evaluation without gradient."""
+        return FoldedMLPs(self)
+
     def forward_all(self, inputs: Sequence[Tensor]) -> Tensor:
         """Runs every network on its own input (B, in_dims[p]) at once, without gradient.
 
         Returns:
             Outputs, zero beyond ``out_dims[p]``. (P, B, max(out_dims))
         """
-        params = self.stacked
-        x = self._normalise_inputs(inputs)
-        for k in range(self.depth):
-            x = torch.baddbmm(params[f"linear{k}.bias"][:, None], x, params[f"linear{k}.weight"].mT)
-            x = F.layer_norm(self._activation(x), x.shape[-1:])
-            weight, bias = params[f"norm{k + 1}.weight"], params[f"norm{k + 1}.bias"]
-            x = torch.addcmul(bias[:, None], x, weight[:, None])
-        return torch.baddbmm(params["out.bias"][:, None], x, params["out.weight"].mT)
+        return self.fold()(inputs)
 
-    def _normalise_inputs(self, inputs: Sequence[Tensor]) -> Tensor:
-        weight, bias = self.stacked["norm0.weight"], self.stacked["norm0.bias"]
-        width = max(self.in_dims)
+
+class FoldedMLPs:
+    """A snapshot of an :class:`MLPStack`: all networks in one batched product per layer.
+
+    The affine part of each LayerNorm is folded into the Linear that follows it.
+    """
+
+    def __init__(self, stack: MLPStack) -> None:
+        self._activation = ACTIVATIONS[stack.activation][0]
+        self._in_dims = stack.in_dims
+        params = stack.stacked
+        self._weights, self._biases = [], []
+        for k, name in enumerate([*(f"linear{k}" for k in range(stack.depth)), "out"]):
+            weight, scale = params[f"{name}.weight"], params[f"norm{k}.weight"]
+            shift = (weight @ params[f"norm{k}.bias"][..., None])[..., 0]
+            self._weights.append((weight * scale[:, None]).mT.contiguous())
+            self._biases.append((params[f"{name}.bias"] + shift)[:, None])
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Maps a (B, in_dims[p]) for each network to (P, B, max(out_dims)), zero-padded."""
+        x = self._standardise(inputs)
+        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
+            x = self._activation(torch.baddbmm(bias, x, weight))
+            x = F.layer_norm(x, x.shape[-1:])
+        return torch.baddbmm(self._biases[-1], x, self._weights[-1])
+
+    def _standardise(self, inputs: Sequence[Tensor]) -> Tensor:
+        width = max(self._in_dims)
+        if min(self._in_dims) == width:
+            return F.layer_norm(torch.stack(list(inputs)), (width,))
         rows = [F.layer_norm(x, x.shape[-1:]) for x in inputs]
-        x = torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows])
-        return torch.addcmul(bias[:, None], x, weight[:, None])
+        return torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows])
 
 
 def _carve(flat: Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -31,14 +31,20 @@ class Sim(Protocol):
     """Generalised velocities; the angular part of a free joint is in the body frame. (N, nv)"""
     ctrl: Tensor
     """Actuator controls. (N, nu)"""
-    qfrc_applied: Tensor
-    """Applied generalised forces. (N, nv)"""
-    xfrc_applied: Tensor
-    """Applied Cartesian wrenches, force then torque, world frame. (N, nbody, 6)"""
     qfrc_actuator: Tensor
     """Actuator forces in joint space, read only. (N, nv)"""
     sensordata: Tensor
     """Sensor readings, read only. (N, nsensordata)"""
+
+    @property
+    def qfrc_applied(self) -> Tensor:
+        """Applied generalised forces. (N, nv)"""
+        ...
+
+    @property
+    def xfrc_applied(self) -> Tensor:
+        """Applied Cartesian wrenches, force then torque, world frame. (N, nbody, 6)"""
+        ...
 
     def step(self, substeps: int) -> None:
         """Advances every simulation by ``substeps`` time steps."""

@@ -31,14 +31,13 @@ class MjBatchSim:
         self._batch = Batch(model, num_envs, num_threads)
         self.num_threads = self._batch.num_threads
         key = model.key_qpos[0] if model.nkey else model.qpos0
+        self._forces: dict[str, Tensor] = {}
         self._key_qpos = torch.tensor(key, dtype=torch.float32)
         # float32 bindings are copies that mjbatch keeps in step with its float64 state: reading
         # one never rounds the state, and only elements that were written are copied in.
         self.qpos = self._bind("qpos")
         self.qvel = self._bind("qvel")
         self.ctrl = self._bind("ctrl")
-        self.qfrc_applied = self._bind("qfrc_applied")
-        self.xfrc_applied = self._bind("xfrc_applied")
         self.qfrc_actuator = self._bind("qfrc_actuator")
         self.sensordata = self._bind("sensordata")
         self._warmstart = torch.from_numpy(self._batch.bind("qacc_warmstart"))
@@ -47,6 +46,22 @@ class MjBatchSim:
         self._state = torch.from_numpy(self._batch.bind("state"))
         self.reset(torch.ones(num_envs, dtype=torch.bool))
         self.forward()
+
+    @property
+    def qfrc_applied(self) -> Tensor:
+        """Applied generalised forces. (N, nv)"""
+        return self._lazily("qfrc_applied")
+
+    @property
+    def xfrc_applied(self) -> Tensor:
+        """Applied Cartesian wrenches, force then torque, world frame. (N, nbody, 6)"""
+        return self._lazily("xfrc_applied")
+
+    def _lazily(self, field: str) -> Tensor:
+        """Binds an input on first use: mjbatch compares every bound one at every call."""
+        if field not in self._forces:
+            self._forces[field] = self._bind(field)
+        return self._forces[field]
 
     def _bind(self, field: str) -> Tensor:
         return torch.from_numpy(self._batch.bind(field, np.float32))
@@ -59,7 +74,7 @@ class MjBatchSim:
         """Puts the rows of ``mask`` (N,) bool back to the key pose; see the contract."""
         ids = mask.nonzero()[:, 0]
         self.qpos[ids] = self._key_qpos
-        for field in (self.qvel, self.ctrl, self.qfrc_applied, self.xfrc_applied):
+        for field in (self.qvel, self.ctrl, *self._forces.values()):
             field[ids] = 0.0
         self._warmstart[ids] = 0.0
         self._time[ids] = 0.0

@@ -14,7 +14,7 @@ from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
 from tasks.hands import hand
-from tasks.hands.scene import HAND_PREFIXES
+from tasks.hands.scene import HAND_PREFIXES, View
 from tasks.rotations import wxyz_to_xyzw
 
 NUM_HANDS = len(HAND_PREFIXES)
@@ -67,6 +67,12 @@ class HandTaskEnv(VecEnv):
     """
 
     tail_dim: int
+    view: View
+    """Where pictures of the task are taken from."""
+    goal_pos: Tensor
+    """World position of the goal, metres. (N, 3)"""
+    goal_quat: Tensor
+    """Orientation of the goal, wxyz. (N, 4)"""
     hand_dim = 3 * hand.NUM_JOINTS + _SENSORS + hand.NUM_ACTUATORS
     hand_action_dim = hand.NUM_ACTUATORS
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
-from tasks.hands.scene import EGG_MASS, Ellipsoid, Placement, build_spec
+from tasks.hands.scene import EGG_MASS, Ellipsoid, Placement, View, build_spec
 from tasks.rotations import (
     quat_about_x_then_y,
     quat_conjugate,
@@ -50,6 +50,7 @@ class Env(HandTaskEnv):
     """
 
     tail_dim = 24
+    view = View(lookat=(0.0, -0.5, 0.47), distance=0.95, azimuth=30.0, elevation=-38.0)
     config: Config
 
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:

@@ -34,6 +34,16 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class View:
+    """A camera for pictures: point looked at (m), distance (m), angles (degrees)."""
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float
+    elevation: float
+
+
+@dataclass(frozen=True)
 class Ellipsoid:
     """A free object: semi-axes (m), mass (kg) and start position (m)."""
 
@@ -106,6 +116,9 @@ def _hand_spec(*, visual: bool) -> mujoco.MjSpec:
             _to_capsule(geom)
         elif geom.name not in hand.COLLISION_GEOMS and not visual:
             spec.delete(geom)
+    for texture in spec.textures:
+        if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
+            spec.delete(texture)
     if not visual:
         for asset in (*spec.meshes, *spec.materials, *spec.textures):
             spec.delete(asset)
@@ -205,13 +218,23 @@ def _add_pair(spec: mujoco.MjSpec, a: str, b: str, *, condim: int) -> None:
 
 def _add_stage(spec: mujoco.MjSpec, body: Ellipsoid) -> None:
     """Floor, light and a translucent goal that follows a mocap body; nothing here collides."""
-    spec.visual.headlight.ambient = (0.35, 0.35, 0.35)
+    spec.visual.headlight.ambient = (0.3, 0.3, 0.3)
+    spec.visual.headlight.diffuse = (0.3, 0.3, 0.3)
+    spec.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=(0.86, 0.91, 0.96),
+        rgb2=(0.6, 0.72, 0.85),
+        width=256,
+        height=256,
+    )
     spec.add_texture(
         name="floor",
         type=mujoco.mjtTexture.mjTEXTURE_2D,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-        rgb1=(0.82, 0.84, 0.86),
-        rgb2=(0.74, 0.77, 0.8),
+        rgb1=(0.62, 0.65, 0.69),
+        rgb2=(0.54, 0.58, 0.63),
         width=256,
         height=256,
     )
@@ -225,14 +248,14 @@ def _add_stage(spec: mujoco.MjSpec, body: Ellipsoid) -> None:
         conaffinity=0,
     )
     spec.worldbody.add_light(
-        pos=(0.4, -0.5, 2.5), dir=(-0.1, 0.0, -1.0), castshadow=True, diffuse=(0.6, 0.6, 0.6)
+        pos=(0.4, -0.5, 2.5), dir=(-0.1, 0.0, -1.0), castshadow=True, diffuse=(0.5, 0.5, 0.5)
     )
     goal = spec.worldbody.add_body(name="goal", mocap=True, pos=body.pos)
     goal.add_geom(
         name="goal",
         type=mujoco.mjtGeom.mjGEOM_ELLIPSOID,
         size=body.semi_axes,
-        rgba=(0.2, 0.75, 0.3, 0.55),
+        rgba=(0.2, 0.75, 0.3, 0.4),
         contype=0,
         conaffinity=0,
         mass=0,
