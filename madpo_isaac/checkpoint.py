@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from madpo_isaac.errors import UserError
 
@@ -15,22 +18,24 @@ FORMAT_VERSION = 1
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Writes ``content`` to ``path`` so that a crash leaves either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             torch.save({"format_version": FORMAT_VERSION, **content}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as problem:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"Cannot write checkpoint '{path}': {problem}.") from problem
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
     """Reads a checkpoint onto ``device``; raises :class:`UserError` if it is none of ours."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"Checkpoint '{path}' does not exist.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -44,6 +49,9 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
         raise UserError(
             f"Checkpoint '{path}' has format {version}; this version reads up to {FORMAT_VERSION}."
         )
+    missing = [key for key in ("task", "algo", "iteration", "algo_state") if key not in content]
+    if missing:
+        raise UserError(f"Checkpoint '{path}' lacks {', '.join(missing)}.")
     return content
 
 
@@ -58,17 +66,15 @@ def find(name: str, runs_dir: Path, task: str, algo: str) -> Path:
             raise UserError(f"checkpoint={name}: no run of {task} with {algo} in '{runs_dir}'.")
         return max(found, key=lambda path: path.stat().st_mtime)
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         return path / "nn" / "last.pth"
     return path
 
 
 def _belongs(run: Path, task: str, algo: str) -> bool:
-    from omegaconf import OmegaConf
-
     try:
         config = OmegaConf.load(run / "config.yaml")
-    except OSError:
+    except (OSError, ValueError, YAMLError):
         return False
     return (
         OmegaConf.select(config, "task.name") == task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import itertools
 import os
 import re
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from madpo_isaac import console
-from madpo_isaac.config import Config, register, validate
+from madpo_isaac.config import Config, from_record, register, validate
 from madpo_isaac.errors import UserError, unknown
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
@@ -37,6 +38,15 @@ _HYDRA_FLAGS = frozenset(
         *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
     )
 )
+_NO_HYDRA_FILES = (
+    "hydra.output_subdir=null",
+    "hydra.run.dir=.",
+    "hydra.sweep.dir=${runs_dir}",
+    "hydra.sweep.subdir=.",
+    "hydra/hydra_logging=none",
+    "hydra/job_logging=none",
+)
+"""A run's folder is all a run writes; a sweep adds Hydra's multirun.yaml to ``runs_dir``."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,6 +64,9 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         console.error("interrupted")
         return _INTERRUPTED
+    except BrokenPipeError:  # as in train.py --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _run(config: Config, overrides: Sequence[str]) -> int:
@@ -82,7 +95,12 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def _typed(node: DictConfig) -> Config:
-    config = OmegaConf.to_object(node)
+    try:
+        config = OmegaConf.to_object(node)
+        if not isinstance(config, Config):  # a run's config.yaml, given with --config-path
+            config = OmegaConf.to_object(from_record(node))
+    except OmegaConfBaseException as problem:
+        raise _translate(problem) from problem
     assert isinstance(config, Config)
     validate(config)
     return config
@@ -108,8 +126,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
 
     called_with = sys.argv
     try:
-        _check_flags(argv)
-        sys.argv = [called_with[0], *argv]
+        sys.argv = [called_with[0], *_check_flags(argv)]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing and exiting
         job()
     except SystemExit as done:  # Hydra's way to end --help and the like
@@ -124,7 +141,8 @@ def _hydra_main(argv: Sequence[str]) -> int:
     return max(codes, default=0)
 
 
-def _check_flags(argv: Sequence[str]) -> None:
+def _check_flags(argv: Sequence[str]) -> list[str]:
+    """Checks flags and, where they are known here, settings; returns them sorted for Hydra."""
     for argument in argv:
         flag, _, value = argument.partition("=")
         if argument.startswith("-") and flag not in _HYDRA_FLAGS:
@@ -134,17 +152,25 @@ def _check_flags(argv: Sequence[str]) -> None:
     parser = get_args_parser()
     parser.exit_on_error = False
     try:
-        flags = parser.parse_args(argv)
+        flags = parser.parse_intermixed_args(argv)
     except argparse.ArgumentError as problem:
         raise UserError(f"{problem}.") from None
     if flags.resolve and not (flags.cfg or flags.help):
         raise UserError("--resolve goes with --cfg job.")
     if sum(map(bool, (flags.run, flags.cfg, flags.multirun, flags.info))) > 1:
         raise UserError("Only one of --run, --multirun, --cfg and --info can be given.")
-    if flags.hydra_help or flags.shell_completion or any(getattr(flags, f) for f in _SEARCH_FLAGS):
-        return
-    for overrides in _jobs(flags.overrides) if flags.multirun else [flags.overrides]:
-        compose(overrides)
+    if str(flags.config_path).endswith((".yaml", ".yml")):
+        raise UserError("--config-path is a folder; the file's name goes to --config-name.")
+    if flags.shell_completion and not re.match(r"(un)?install=|query=", "".join(flags.overrides)):
+        raise UserError("--shell-completion goes with install=bash, or another shell.")
+    elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
+    if not (elsewhere or flags.hydra_help or flags.shell_completion):
+        for overrides in _jobs(flags.overrides) if flags.multirun else [flags.overrides]:
+            compose(overrides)
+    prints = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
+    own = () if any(prints) else _NO_HYDRA_FILES
+    # Hydra itself does not take settings on both sides of a flag.
+    return [*own, *flags.overrides, *(a for a in argv if a not in flags.overrides)]
 
 
 def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -158,6 +184,8 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
                 override.config_loader = GlobalHydra.instance().config_loader()
                 key = override.get_key_element()
                 values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+                if not values[-1]:
+                    raise UserError(f"'{override.input_line}' lists no values.")
             else:
                 raise UserError(f"'{override.input_line}': list the values, separated by commas.")
     return itertools.product(*values)
@@ -184,7 +212,7 @@ def _check(overrides: Sequence[str]) -> None:
     base = hydra.compose("config", choices)
     for override in parsed:
         if override.input_line not in choices:
-            _check_setting(base, override, " ".join(choices))
+            _check_setting(base, override)
 
 
 def _parse(text: str) -> Override:
@@ -211,12 +239,12 @@ def _options(group: str) -> list[str]:
     return [path.stem for path in (CONFIG_DIR / group).glob("*.yaml")]
 
 
-def _check_setting(base: DictConfig, override: Override, choices: str) -> None:
+def _check_setting(base: DictConfig, override: Override) -> None:
     """Checks that ``override`` names a key of ``base`` and gives it a value of its type."""
     key = override.get_key_element().lstrip("+")
     known = list(_keys(base))
     if key not in known:
-        raise _unknown_key(key, known, choices)
+        raise _unknown_key(key, known)
     _refuse_plus(override)
     group, _, setting = key.partition(".")
     if setting == "name":
@@ -225,32 +253,39 @@ def _check_setting(base: DictConfig, override: Override, choices: str) -> None:
     try:
         OmegaConf.update(base, key, override.value())
     except ConfigKeyError as problem:
-        raise _unknown_key(str(problem.full_key), known, choices) from None
+        raise _unknown_key(str(problem.full_key), known) from None
     except OmegaConfBaseException:
-        wanted = "a group of settings" if isinstance(default, DictConfig) else _kind(default)
-        raise UserError(f"{key}={_value(override)} must be {wanted}.") from None
+        raise UserError(f"{key}={_value(override)} must be {_kind(default)}.") from None
 
 
 def _kind(example: Any) -> str:
-    for kind, words in ((bool, "True or False"), (int, "a whole number"), (float, "a number")):
-        if isinstance(example, kind):
-            return words if kind is bool else f"{words}, such as {example}"
+    """What to call values of the type of ``example``."""
+    if isinstance(example, DictConfig):
+        return "a group of settings, each of its own type"
     if isinstance(example, ListConfig):
-        return f"a list, such as [{','.join(map(str, example))}]"
+        return f"a list of whole numbers, such as [{','.join(map(str, example))}]"
+    if isinstance(example, bool):
+        return "True or False"
+    if isinstance(example, (int, float)):
+        return f"a {'whole ' * isinstance(example, int)}number, such as {example}"
     return "text"
 
 
-def _unknown_key(key: str, known: Sequence[str], choices: str) -> UserError:
-    same_name = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-    same_level = [k for k in known if k.count(".") == key.count(".")]
-    if same_name:
-        hint = f"Unknown key '{key}'. Did you mean '{min(same_name, key=len)}'?"
-    else:
-        hint = str(unknown("key", key, same_level)).split(" Allowed:")[0]
-    if "." not in key and not same_name:
-        return UserError(f"{hint} Allowed: {', '.join(sorted(same_level))}.")
-    command = " ".join(("python train.py", *choices.split(), "--cfg job"))
-    return UserError(f"{hint} Print all keys with: {command}")
+def _unknown_key(key: str, known: Sequence[str]) -> UserError:
+    parent, _, name = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == parent]
+    if parent in known and not siblings:
+        return UserError(f"Unknown key '{key}': '{parent}' takes one value.")
+    if not siblings:
+        return _unknown_key(parent, known)
+    same_name = [k for k in known if k.rpartition(".")[2] == name.lower()]
+    names = [k.rpartition(".")[2] for k in siblings]
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    guesses = [k for k in siblings if near and k.rpartition(".")[2] == near[0]]
+    guesses = guesses or sorted(same_name, key=len)
+    hint = f" Did you mean '{guesses[0]}'?" if guesses else ""
+    place = f" in {parent}" * bool(parent)
+    return UserError(f"Unknown key '{key}'.{hint} Allowed{place}: {', '.join(sorted(names))}.")
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -267,12 +302,15 @@ def _translate(problem: Exception) -> UserError:
     text = "\n".join(str(link) for link in chain)
     if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):
         listed = re.search(rf"Available options in '{found[1]}':\n((?:\t.*\n?)+)", text)
-        return unknown(found[1], found[2], listed[1].split() if listed else ())
+        name = found[2].strip("'")
+        if not listed:
+            return UserError(f"Unknown {found[1]} '{name}'.")
+        return unknown(found[1], name, listed[1].split())
     if found := re.search(r"Could not override '([^']+)'", text):
         return UserError(f"Unknown key '{found[1]}'.")
-    key = getattr(chain[-1], "full_key", None)
-    lines = [line for line in str(chain[-1]).splitlines() if line.strip()]
-    reason = lines[0].rstrip(".") if lines else type(chain[-1]).__name__
+    link = next((e for e in chain if isinstance(e, OmegaConfBaseException)), chain[-1])
+    reason = (str(link).strip() or type(link).__name__).splitlines()[0].rstrip(".")
+    key = getattr(link, "full_key", None)
     return UserError(f"{key}: {reason}." if key else f"{reason}.")
 
 

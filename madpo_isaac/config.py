@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from madpo_isaac.errors import UserError, unknown
 
@@ -153,6 +154,7 @@ def register() -> None:
         store.store(group="task", name=f"base_{name}", node=_task_node(load(name).Config))
 
 
+@functools.cache
 def _task_node(settings: type) -> type:
     """A task's own settings plus its name and training defaults, as one schema."""
     extra = [
@@ -160,6 +162,25 @@ def _task_node(settings: type) -> type:
         ("train", TrainDefaults, field(default_factory=TrainDefaults)),
     ]
     return dataclasses.make_dataclass(f"{settings.__qualname__}Node", extra, bases=(settings,))
+
+
+def from_record(record: DictConfig) -> DictConfig:
+    """Gives a recorded config.yaml, which is plain values, its types back."""
+    from tasks.registry import load
+
+    typed = OmegaConf.structured(Config)
+    for group in ("task", "algo", "sim"):
+        if not OmegaConf.select(record, f"{group}.name"):
+            raise UserError(f"The configuration does not say which {group} it is for.")
+    algo = record.algo.name
+    if algo not in ALGO_SCHEMAS:
+        raise unknown("algo", algo, ALGO_SCHEMAS)
+    typed.task = OmegaConf.structured(_task_node(load(record.task.name).Config))
+    typed.algo = OmegaConf.structured(ALGO_SCHEMAS[algo])
+    typed.sim = OmegaConf.structured(SimConfig)
+    merged = OmegaConf.merge(typed, record)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def task_settings(task_node: Any) -> dict[str, Any]:
@@ -189,7 +210,7 @@ def validate(config: Config) -> None:
         _not_negative(f"algo.{key}", getattr(algo, key))
     for key in ("gamma", "gae_lambda"):
         _in_unit(f"algo.{key}", getattr(algo, key))
-    if not algo.hidden or min(algo.hidden) < 1 or max(algo.hidden) > MAX_COUNT:
+    if not (algo.hidden and all(_is_width(width) for width in algo.hidden)):
         raise UserError(
             f"algo.hidden={algo.hidden} must list at least one width, each from 1 to {MAX_COUNT}."
         )
@@ -239,6 +260,10 @@ def _in_range(key: str, value: int, least: int, most: int = MAX_COUNT) -> None:
         raise UserError(f"{key}={value} must be at least {least}.")
     if value > most:
         raise UserError(f"{key}={value} must be at most {most}.")
+
+
+def _is_width(value: object) -> bool:
+    return isinstance(value, int) and 1 <= value <= MAX_COUNT
 
 
 def _not_negative(key: str, value: float) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
+from rich.text import Text
 
-out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, emoji=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def info(text: str) -> None:
@@ -19,6 +20,6 @@ def error(text: str) -> None:
     """Prints one line to stderr, headed as an error."""
     line = " ".join(text.split())
     if _err.is_terminal:
-        _err.print(f"[bold red]error:[/] {line.replace('[', chr(92) + '[')}")
+        _err.print(Text.assemble(("error:", "bold red"), f" {line}"))
     else:
         sys.stderr.write(f"error: {line}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.live import Live
 from rich.table import Table
 
@@ -106,9 +107,11 @@ def _table(metrics: dict[str, Any]) -> Table:
         key=lambda name: int(name.removeprefix("agent")),
     )
     columns = [key.split("/")[1] for key in metrics if key.startswith("agent0/")]
-    table = Table("agent", *columns, title=f"iteration {metrics['iteration']}")
+    # One word a line and one blank between columns, so that 80 columns of a terminal suffice.
+    headers = [column.replace("_", "\n") for column in columns]
+    table = Table("agent", *headers, box=box.SIMPLE, padding=0, show_edge=False)
     for agent in agents:
-        table.add_row(agent, *(_show(metrics[f"{agent}/{c}"], ".4g") for c in columns))
+        table.add_row(agent, *(_show(metrics[f"{agent}/{c}"], ".3g") for c in columns))
     return table
 
 

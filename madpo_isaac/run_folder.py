@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import platform
@@ -31,16 +32,17 @@ class RunFolder:
     @classmethod
     def create(cls, config: Config, overrides: list[str]) -> RunFolder:
         """Makes a new folder and records configuration and machine; refuses a used one."""
-        now = datetime.datetime.now().astimezone()
-        default = f"{config.task.name}_{config.algo.name}_s{config.seed}_{now:%Y%m%d-%H%M%S}"
-        path = Path(config.runs_dir) / (config.experiment or default)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(
-                f"'{path}' already holds a run. Choose another experiment=<name>, or continue it "
-                f"with checkpoint={path}."
-            )
-        folder = cls(path)
+        runs = Path(config.runs_dir)
+        path = runs / config.experiment
         try:
+            if not config.experiment:
+                path = _make_default(runs, config)
+            elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UserError(
+                    f"'{path}' already holds a run. Choose another experiment=<name>, or continue "
+                    f"it with checkpoint={path}."
+                )
+            folder = cls(path)
             for directory in (folder.nn, folder.summaries):
                 directory.mkdir(parents=True, exist_ok=True)
             (path / "config.yaml").write_text(as_yaml(config))
@@ -63,13 +65,27 @@ class RunFolder:
             return
         lines = self.metrics.read_text().splitlines(keepends=True)
         kept = [line for line in lines if _iteration(line) <= iteration]
-        self.metrics.write_text("".join(kept))
+        temporary = self.metrics.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(self.metrics)
+
+
+def _make_default(runs: Path, config: Config) -> Path:
+    """Makes ``<Task>_<algo>_s<seed>_<date>``, numbered if another run took that name just now."""
+    now = datetime.datetime.now().astimezone()
+    name = f"{config.task.name}_{config.algo.name}_s{config.seed}_{now:%Y%m%d-%H%M%S}"
+    runs.mkdir(parents=True, exist_ok=True)
+    for path in (runs / name, *(runs / f"{name}-{k}" for k in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise UserError(f"'{runs / name}' and the names after it are taken: give experiment=<name>.")
 
 
 def _iteration(line: str) -> float:
     try:
         return json.loads(line)["iteration"]
-    except (json.JSONDecodeError, KeyError):
+    except (json.JSONDecodeError, KeyError, TypeError):
         return float("inf")  # half a line, left by a crash
 
 

@@ -51,6 +51,8 @@ def make(
     module = load(task)
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise UserError(f"num_envs={num_envs} must be a whole number of at least 1.")
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
+        raise UserError(f"num_threads={num_threads} must be a whole number of at least 0.")
     allowed = [field.name for field in fields(module.Config)]
     for key in overrides:
         if key not in allowed:

@@ -16,9 +16,12 @@ from madpo_isaac.models import Actors, Critic, ValueNorm
 from madpo_isaac.models.actor import Decision, entropy, log_prob
 from madpo_isaac.storage import Rollout, gae
 
-CPU_TILE = 2048
-"""Rows per forward and backward pass on a CPU: gradients of a minibatch are summed over such
-slices, whose activations stay in the cache. The sum is the same."""
+CPU_TILE = 2**19
+"""Rows x widest layer per forward and backward pass on a CPU: gradients of a minibatch are summed
+over such tiles, whose activations stay in the cache. The sum is the same."""
+
+Rows = slice | Tensor
+"""Rows of a batch: a slice, which copies nothing, or indices (b,)."""
 
 
 @dataclass
@@ -98,7 +101,8 @@ class OnPolicy:
         self.actor_optimisers = self.actors.optimisers(config.actor_lr, config.max_grad_norm)
         self.critic_optimiser = self.critic.optimiser(config.critic_lr, config.max_grad_norm)
         self.learning_rate = config.actor_lr
-        self.tile = CPU_TILE if env.device.type == "cpu" else 2**31
+        on_cpu = env.device.type == "cpu"
+        self.tile = max(256, CPU_TILE // max(config.hidden)) if on_cpu else 2**31
 
     # Hooks ------------------------------------------------------------------------------------
 
@@ -114,12 +118,12 @@ class OnPolicy:
     def begin_agent(self, view: AgentView) -> None:
         """Called before an agent's epochs."""
 
-    def regulariser(self, view: AgentView, rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Returns a bonus summed over ``rows`` (b,), added to the objective. ()
+    def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
+        """Returns a bonus summed over ``rows``, added to the objective. ()
 
         Args:
             view: the agent being updated.
-            rows: rows of the batch. (b,)
+            rows: b rows of the batch.
             mean: its current means there, differentiable. (b, act_dim)
             std: its current standard deviation, differentiable. (act_dim,)
         """
@@ -216,12 +220,13 @@ class OnPolicy:
         mean = torch.cat([self.actors.stack.forward(view.index, rows) for rows in tiles])
         return mean, self.actors.std(view.index)
 
-    def _minibatches(self, size: int) -> list[Tensor]:
-        """Row indices of each minibatch of one epoch; every row appears once."""
+    def _minibatches(self, size: int) -> list[list[Rows]]:
+        """The minibatches of one epoch, each as its tiles; every row appears once."""
         if self.config.num_minibatches == 1:
-            return [torch.arange(size, device=self.device)]
+            starts = range(0, size, self.tile)
+            return [[slice(start, min(start + self.tile, size)) for start in starts]]
         order = torch.randperm(size, generator=self.generator, device=self.device)
-        return list(order.chunk(self.config.num_minibatches))
+        return [list(part.split(self.tile)) for part in order.chunk(self.config.num_minibatches)]
 
     def update_agent(self, view: AgentView) -> dict[str, Tensor]:
         """Clipped-objective ascent on one agent (Eq. 2); returns means over its minibatches."""
@@ -230,16 +235,14 @@ class OnPolicy:
         for _ in range(self.config.epochs):
             for minibatch in self._minibatches(len(view.obs)):
                 optimiser.zero_grad()
-                tiles = [
-                    self._actor_tile(view, rows, len(minibatch))
-                    for rows in minibatch.split(self.tile)
-                ]
+                size = sum(map(_count, minibatch))
+                tiles = [self._actor_tile(view, rows, size) for rows in minibatch]
                 sums = torch.stack(tiles).sum(0)
                 history.append(torch.cat((sums, optimiser.step()[None])))
         loss, clip_fraction, grad_norm = torch.stack(history).mean(0)
         return {"loss": loss, "clip_fraction": clip_fraction, "grad_norm": grad_norm}
 
-    def _actor_tile(self, view: AgentView, rows: Tensor, size: int) -> Tensor:
+    def _actor_tile(self, view: AgentView, rows: Rows, size: int) -> Tensor:
         """Adds the gradient of some rows' share of the loss over ``size`` rows. (2,)"""
         clip = self.config.clip
         mean, std = self.actors.distribution(view.index, view.obs[rows])
@@ -248,7 +251,7 @@ class OnPolicy:
         clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
         objective = torch.min(ratio * advantage, clipped * advantage).sum()
         bonus = self.regulariser(view, rows, mean, std)
-        bonus = bonus + self.config.entropy_coef * len(rows) * entropy(std)
+        bonus = bonus + self.config.entropy_coef * len(mean) * entropy(std)
         loss = -(objective + bonus) / size
         loss.backward()
         outside = ((ratio.detach() - 1.0).abs() > clip).sum() / size
@@ -259,20 +262,20 @@ class OnPolicy:
         history: list[Tensor] = []
         for _ in range(self.config.critic_epochs):
             for minibatch in self._minibatches(len(batch.state)):
-                returns = batch.returns[minibatch]
-                self.value_norm.update(returns)
-                target = self.value_norm.normalise(returns)
+                returns = [batch.returns[rows] for rows in minibatch]
+                self.value_norm.update(torch.cat(returns))
                 self.critic_optimiser.zero_grad()
-                pairs = zip(minibatch.split(self.tile), target.split(self.tile), strict=True)
+                size = sum(map(len, returns))
                 tiles = [
-                    self._critic_tile(batch, rows, goal, len(minibatch)) for rows, goal in pairs
+                    self._critic_tile(batch, rows, self.value_norm.normalise(goal), size)
+                    for rows, goal in zip(minibatch, returns, strict=True)
                 ]
                 loss = torch.stack(tiles).sum()
                 history.append(torch.stack((loss, self.critic_optimiser.step())))
         loss, grad_norm = torch.stack(history).mean(0)
         return {"critic/loss": loss, "critic/grad_norm": grad_norm}
 
-    def _critic_tile(self, batch: Batch, rows: Tensor, target: Tensor, size: int) -> Tensor:
+    def _critic_tile(self, batch: Batch, rows: Rows, target: Tensor, size: int) -> Tensor:
         """Adds the gradient of some rows' share of the clipped Huber loss over ``size`` rows."""
         cfg = self.config
         value, old = self.critic(batch.state[rows]), batch.value[rows]
@@ -321,3 +324,7 @@ class OnPolicy:
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
         self.generator.set_state(state["generator"])
         self.order_generator.set_state(state["order_generator"])
+
+
+def _count(rows: Rows) -> int:
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch
+from madpo_isaac.algos.base import AgentView, Batch, Rows
 from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.config import AlgoConfig, MadpoConfig
 from madpo_isaac.divergence import gaussian_cs
@@ -56,7 +56,7 @@ class MADPO(HAPPO):
             self._reference = mean, std.clone()
             row.copy_(current)
 
-    def regulariser(self, view: AgentView, rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """The divergence bonus of Eq. 10, summed over ``rows``. ()"""
         if self.config.divergence.kind == "none":
             return super().regulariser(view, rows, mean, std)

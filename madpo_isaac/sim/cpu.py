@@ -12,6 +12,7 @@ _FATAL = [
     int(mujoco.mjtWarning.mjWARN_BADQPOS),
     int(mujoco.mjtWarning.mjWARN_BADQVEL),
     int(mujoco.mjtWarning.mjWARN_BADQACC),
+    int(mujoco.mjtWarning.mjWARN_BADCTRL),
 ]
 
 
@@ -44,6 +45,8 @@ class MjBatchSim:
         self._time = torch.from_numpy(self._batch.bind("time"))
         self._warning = torch.from_numpy(self._batch.bind("warning"))
         self._state = torch.from_numpy(self._batch.bind("state"))
+        first, last = _columns(model, "qfrc_applied"), _columns(model, "xfrc_applied")
+        self._applied = slice(first.start, last.stop)
         self.reset(torch.ones(num_envs, dtype=torch.bool))
         self.forward()
 
@@ -76,6 +79,7 @@ class MjBatchSim:
         self.qpos[ids] = self._key_qpos
         for field in (self.qvel, self.ctrl, *self._forces.values()):
             field[ids] = 0.0
+        self._state[ids, self._applied] = 0.0  # whether or not they are bound
         self._warmstart[ids] = 0.0
         self._time[ids] = 0.0
         self._warning[ids] = 0
@@ -90,8 +94,15 @@ class MjBatchSim:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the float64 integration states, warnings and the last derived readings."""
+        state = self._state.clone()
+        written = {"qpos": self.qpos, "qvel": self.qvel, "ctrl": self.ctrl, **self._forces}
+        for field, value in written.items():
+            # Writes since the last call are still in the float32 copies only.
+            row = state[:, _columns(self.model, field)]
+            flat = value.flatten(1)
+            torch.where(row.float() == flat, row, flat.double(), out=row)
         return {
-            "state": self._state.clone(),
+            "state": state,
             "warning": self._warning.clone(),
             "sensordata": self.sensordata.clone(),
             "qfrc_actuator": self.qfrc_actuator.clone(),
@@ -99,11 +110,20 @@ class MjBatchSim:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores :meth:`state_dict` exactly."""
-        # The forward call brings the float32 copies in step with the new rows; it moves the warm
-        # start, so the rows are written once more.
+        # The first forward call uses up pending writes, the second brings the float32 copies in
+        # step with the new rows; it moves the warm start, so the rows are written once more.
+        self._batch.forward()
         self._state.copy_(state["state"])
         self._batch.forward()
         self._state.copy_(state["state"])
         self._warning.copy_(state["warning"])
         self.sensordata.copy_(state["sensordata"])
         self.qfrc_actuator.copy_(state["qfrc_actuator"])
+
+
+def _columns(model: mujoco.MjModel, field: str) -> slice:
+    """Columns of the integration state that hold ``field``; parts come in the order of bits."""
+    bit = int(getattr(mujoco.mjtState, f"mjSTATE_{field.upper()}"))
+    before = int(mujoco.mjtState.mjSTATE_INTEGRATION) & (bit - 1)
+    start = mujoco.mj_stateSize(model, before)
+    return slice(start, start + mujoco.mj_stateSize(model, bit))

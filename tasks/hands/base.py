@@ -40,7 +40,8 @@ class HandTaskConfig:
     episode_length: int = 75
     """Control steps after which an episode is truncated."""
     reset_dof_pos_noise: float = 0.2
-    """Share of a joint's range by which its reset position varies to either side, within limits."""
+    """n in the reset position n (low + (high - low) u) of a joint, u ~ U(-1, 1), kept within the
+    joint's limits; 0 starts from the zero pose, the flat hand."""
 
 
 class Outcome(NamedTuple):
@@ -166,9 +167,9 @@ class HandTaskEnv(VecEnv):
         self.sim.reset(mask)
         # Independent noise for each hand, kept inside the limits: an over-limit start would be a
         # violent constraint in MuJoCo.
-        noise = self.config.reset_dof_pos_noise * self.uniform(self._joint_low.shape[0])
-        pos = self._joint_low + (self._joint_high - self._joint_low) * noise
-        pos = torch.clamp(pos, self._joint_low, self._joint_high)
+        low, high = self._joint_low, self._joint_high
+        pos = low + (high - low) * self.uniform(len(low))
+        pos = torch.clamp(self.config.reset_dof_pos_noise * pos, low, high)
         self.write_rows(self.sim.qpos[:, self._joint_qpos], mask, pos)
         self.write_rows(self.sim.ctrl[:, : self.action_dim], mask, pos[:, self._driven])
         self.reset_object(mask)
@@ -275,14 +276,14 @@ class HandTaskEnv(VecEnv):
 
 def _as_slice(index: Tensor) -> slice | Tensor:
     """Returns consecutive columns as a slice, which needs no gather."""
-    start, stop = int(index[0]), int(index[-1]) + 1
-    return slice(start, stop) if torch.equal(index.cpu(), torch.arange(start, stop)) else index
+    columns = index.tolist()
+    consecutive = columns == list(range(columns[0], columns[0] + len(columns)))
+    return slice(columns[0], columns[0] + len(columns)) if consecutive else index
 
 
 def _check(config: HandTaskConfig) -> None:
-    if config.episode_length < 1:
-        raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
-    if config.reset_dof_pos_noise < 0:
-        raise UserError(
-            f"task.reset_dof_pos_noise={config.reset_dof_pos_noise} must not be negative."
-        )
+    length, noise = config.episode_length, config.reset_dof_pos_noise
+    if not isinstance(length, int) or length < 1:
+        raise UserError(f"task.episode_length={length} must be a whole number of at least 1.")
+    if not 0.0 <= noise < float("inf"):
+        raise UserError(f"task.reset_dof_pos_noise={noise} must be a number of at least 0.")

@@ -97,7 +97,8 @@ def agent_parts(agents: object) -> list[tuple[str, list[int]]]:
     if isinstance(agents, (list, tuple)) and all(isinstance(a, (list, tuple)) for a in agents):
         groups = [list(group) for group in agents]
         used = [part for group in groups for part in group]
-        if all(groups) and sorted(used, key=str) == list(range(len(PARTS))):
+        whole = all(type(part) is int for part in used)  # True is no part
+        if whole and all(groups) and sorted(used) == list(range(len(PARTS))):
             return [("_".join(PARTS[part] for part in group), group) for group in groups]
     raise UserError(
         f"task.agents={agents} is not a split of the hand. Allowed: hands, fingers, or a list of "

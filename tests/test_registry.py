@@ -1,0 +1,208 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import tasks
+from madpo_isaac.env import AgentSpec, VecEnv
+from madpo_isaac.errors import UserError
+from tasks.registry import TASKS
+
+TASK = "ShadowHandOver"
+FINGERS = [[0], [1], [2], [3], [4], [5]]
+PART_COLUMNS = [[0, 1], [2, 3, 4], [5, 6, 7], [8, 9, 10], [11, 12, 13, 14], [15, 16, 17, 18, 19]]
+PART_JOINTS = ["WR", "FF", "MF", "RF", "LF", "TH"]
+
+
+def make(**settings):
+    return tasks.make(TASK, **{"num_envs": 1, "num_threads": 1, **settings})
+
+
+def columns(agent: AgentSpec) -> list[int]:
+    return torch.arange(40)[agent.action_slice].tolist()
+
+
+def test_make_builds_the_named_task():
+    env = tasks.make(TASK, num_envs=3, seed=1, num_threads=1)
+    assert isinstance(env, VecEnv)
+    assert env.num_envs == 3
+    assert env.device == torch.device("cpu")
+    assert env.max_episode_length == 75
+    assert env.step_dt == pytest.approx(1 / 60)
+    assert (env.state_dim, env.action_dim) == (398, 40)
+    assert env.sim.num_envs == 3
+    assert TASK in TASKS
+
+
+def test_overrides_reach_the_task():
+    assert make(episode_length=9).max_episode_length == 9
+
+
+@pytest.mark.parametrize("name", ["ShadowHandOvr", "shadowhandover", "ShadowHandover"])
+def test_wrong_task_names_the_closest(name):
+    with pytest.raises(UserError, match=rf"task '{name}'\. Did you mean '{TASK}'\?"):
+        tasks.make(name, num_envs=1)
+
+
+def test_hopeless_task_name_lists_the_choices():
+    with pytest.raises(UserError, match=f"Allowed: .*{TASK}") as caught:
+        tasks.make("xyz", num_envs=1)
+    assert "Did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("episode_lenght", "episode_length"),
+        ("agent", "agents"),
+        ("reset_dof_noise", "reset_dof_pos_noise"),
+        ("Fall_Height", "fall_height"),
+    ],
+)
+def test_wrong_override_names_the_closest(wrong, right):
+    with pytest.raises(UserError, match=rf"'{wrong}'\. Did you mean '{right}'\?"):
+        make(**{wrong: 1})
+
+
+@pytest.mark.parametrize("num_envs", [0, -1, True, 1.5, "4", None])
+def test_number_of_environments_must_be_a_positive_integer(num_envs):
+    with pytest.raises(UserError, match=f"num_envs={num_envs} "):
+        make(num_envs=num_envs)
+
+
+@pytest.mark.parametrize("settings", [{"episode_length": 0}, {"reset_dof_pos_noise": -0.1}])
+def test_impossible_settings_are_named(settings):
+    ((name, value),) = settings.items()
+    with pytest.raises(UserError, match=re.escape(f"task.{name}={value}")):
+        make(**settings)
+
+
+def test_wrong_engine_and_device_are_user_errors():
+    with pytest.raises(UserError, match="Did you mean 'mujoco'"):
+        make(sim="mujocoo")
+    with pytest.raises(UserError, match="Unknown device 'gpu'"):
+        make(device="gpu")
+
+
+@pytest.mark.parametrize(
+    ("agents", "groups"),
+    [
+        ("hands", [[0, 1, 2, 3, 4, 5]]),
+        ([[0, 1, 2, 3, 4, 5]], [[0, 1, 2, 3, 4, 5]]),
+        ("fingers", FINGERS),
+        (FINGERS, FINGERS),
+        ([[0, 1, 2], [3, 4, 5]], [[0, 1, 2], [3, 4, 5]]),
+        (((0, 1, 2), (3, 4, 5)), [[0, 1, 2], [3, 4, 5]]),
+        ([[0, 2], [1, 3, 4, 5]], [[0, 2], [1, 3, 4, 5]]),
+        ([[5], [4, 3, 2, 1, 0]], [[5], [4, 3, 2, 1, 0]]),
+    ],
+)
+def test_agents_own_their_parts_of_each_hand(agents, groups):
+    env = make(agents=agents)
+    assert len(env.agents) == 2 * len(groups)
+    assert len({agent.name for agent in env.agents}) == len(env.agents)
+    expected = [
+        [20 * hand + column for part in group for column in PART_COLUMNS[part]]
+        for hand in range(2)
+        for group in groups
+    ]
+    assert [columns(agent) for agent in env.agents] == expected
+    assert [agent.act_dim for agent in env.agents] == [len(owned) for owned in expected]
+    assert sorted(column for owned in expected for column in owned) == list(range(40))
+
+
+def test_dimensions_of_the_named_splits():
+    hands, fingers = make(agents="hands").agents, make(agents="fingers").agents
+    assert [(agent.obs_dim, agent.act_dim) for agent in hands] == [(211, 20)] * 2
+    assert [agent.obs_dim for agent in fingers] == [211] * 12
+    assert [agent.act_dim for agent in fingers] == [2, 3, 3, 3, 4, 5] * 2
+
+
+def test_scattered_parts_use_an_index_tensor_and_others_a_slice():
+    scattered = make(agents=[[0, 2], [1, 3, 4, 5]]).agents
+    assert all(isinstance(agent.action_slice, torch.Tensor) for agent in scattered)
+    whole = make(agents=[[0, 1, 2], [3, 4, 5]]).agents
+    assert all(isinstance(agent.action_slice, slice) for agent in whole)
+
+
+@pytest.mark.parametrize("agents", ["hands", "fingers", [[0, 2], [1, 3, 4, 5]]])
+def test_agents_see_their_hand_and_the_tail(agents):
+    env = make(agents=agents)
+    state = torch.arange(3 * 398, dtype=torch.float32).view(3, 398)
+    tail = state[:, 374:]
+    blocks = [torch.cat((state[:, 187 * h : 187 * (h + 1)], tail), dim=1) for h in range(2)]
+    per_hand = len(env.agents) // 2
+    observations = env.observations(state)
+    assert len(observations) == len(env.agents)
+    for i, agent in enumerate(env.agents):
+        assert agent.obs_dim == 211
+        assert torch.equal(agent.observe(state), blocks[i // per_hand])
+        assert torch.equal(observations[i], blocks[i // per_hand])
+
+
+@pytest.mark.parametrize("agents", ["fingers", [[5, 0], [2, 1], [4, 3]]])
+def test_an_agents_action_moves_only_its_joints(agents):
+    env = make(agents=agents)
+    model = env.sim.model
+    parts = [[5, 0], [2, 1], [4, 3]] if agents != "fingers" else FINGERS
+    env.reset()
+    for i, agent in enumerate(env.agents):
+        action = torch.zeros(1, 40)
+        action[:, agent.action_slice] = 1.0
+        env.step(action)
+        moved = []
+        for k in range(40):
+            low, high = model.actuator_ctrlrange[k]
+            target = env.sim.ctrl[0, k].item()
+            if not np.isclose(target, (low + high) / 2, atol=1e-6):
+                assert target == pytest.approx(high, abs=1e-6)
+                moved.append(model.actuator(k).name)
+        hand, group = divmod(i, len(parts))
+        wanted = tuple(PART_JOINTS[part] for part in parts[group])
+        assert len(moved) == agent.act_dim
+        assert all(name.startswith(f"hand{hand}_robot0:A_") for name in moved)
+        assert all(name.split("A_")[1].startswith(wanted) for name in moved)
+
+
+@pytest.mark.parametrize(
+    "agents",
+    [
+        "hand",
+        "Fingers",
+        "",
+        "012345",
+        None,
+        2,
+        6.0,
+        True,
+        [],
+        [[]],
+        {"hands": 1},
+        [0, 1, 2, 3, 4, 5],
+        ["012", "345"],
+        [[0, 1, 2], [3, 4]],
+        [[0, 1, 2], [2, 3, 4, 5]],
+        [[0, 1, 2], [3, 4, 5, 6]],
+        [[0, 1, 2], [3, 4, 5, -1]],
+        [[1, 2, 3], [4, 5, 6]],
+        [[0, 1, 2, 3, 4, 5], []],
+        [[0, 1, 2], [3, 4, "5"]],
+        [[0, 1, 2], [3, 4, None]],
+        [[0, 1, 2], [3, 4, [5]]],
+        [[0, 1, 2], [3, 4, 5.5]],
+        [[0, True, 2], [3, 4, 5]],
+        [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]],
+    ],
+)
+def test_bad_splits_are_user_errors(agents):
+    with pytest.raises(UserError, match="not a split of the hand"):
+        make(agents=agents)
+
+
+def test_contract_is_abstract_and_agents_cannot_be_changed():
+    with pytest.raises(TypeError):
+        VecEnv()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make().agents[0].act_dim = 3

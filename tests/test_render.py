@@ -1,0 +1,38 @@
+import subprocess
+import sys
+
+import matplotlib.image
+import pytest
+
+
+def render(*arguments):
+    command = [sys.executable, "-m", "madpo_isaac.render", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+def test_picture_shows_hands_egg_and_goal(tmp_path):
+    out = tmp_path / "new" / "scene.png"
+    done = render("task=ShadowHandOver", f"out={out}", "seed=3")
+    if "No off-screen OpenGL" in done.stderr or "GL" in done.stderr:
+        pytest.skip(f"no off-screen OpenGL here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    red, green, blue = matplotlib.image.imread(out)[..., :3].transpose(2, 0, 1)
+    orange = (red > 0.5) & (green > 0.25) & (green < 0.8 * red) & (blue < 0.3)
+    goal = (green > 0.4) & (green > 1.4 * red) & (green > 1.2 * blue)
+    white = (red > 0.7) & (green > 0.7) & (blue > 0.7)
+    # The camera is fixed and the egg 6 to 8 cm wide: each covers some thousand of 960 x 600 pixels.
+    for name, shown in (("egg", orange), ("goal", goal), ("hands", white)):
+        assert 1000 < shown.sum() < 100_000, f"{name}: {shown.sum()} pixels"
+    # Hand 0 holds the egg on the left of the picture, the goal is on the right.
+    assert orange.nonzero()[1].mean() < goal.nonzero()[1].mean()
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [("--out=x.png", "--out=x.png"), ("task=ShadowHandOve", "ShadowHandOver")],
+)
+def test_bad_arguments_give_one_line(argument, named):
+    done = render(argument)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
