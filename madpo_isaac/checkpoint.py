@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from madpo_isaac.errors import UserError
@@ -38,7 +39,9 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise UserError(f"Checkpoint '{path}' does not exist.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error below says it all
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # noqa: BLE001  torch raises many kinds for a damaged file
         kind = type(problem).__name__
         raise UserError(f"Checkpoint '{path}' is damaged or not a checkpoint ({kind}).") from None
@@ -76,7 +79,7 @@ def _belongs(run: Path, task: str, algo: str) -> bool:
         config = OmegaConf.load(run / "config.yaml")
     except (OSError, ValueError, YAMLError):
         return False
-    return (
-        OmegaConf.select(config, "task.name") == task
-        and OmegaConf.select(config, "algo.name") == algo
-    )
+    if not isinstance(config, DictConfig):
+        return False
+    names = [OmegaConf.select(config, f"{group}.name") for group in ("task", "algo")]
+    return names == [task, algo]

@@ -88,8 +88,7 @@ def compose(overrides: Sequence[str]) -> Config:
     register()
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            _check(overrides)
-            return _typed(hydra.compose("config", list(overrides)))
+            return _typed(_apply(overrides))
     except (HydraException, OmegaConfBaseException) as problem:
         raise _translate(problem) from problem
 
@@ -194,25 +193,33 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
 # Overrides --------------------------------------------------------------------------------------
 
 
-def _check(overrides: Sequence[str]) -> None:
-    """Checks form, key and type of every override, so that the one at fault can be named."""
-    parsed = [override for override in map(_parse, overrides) if not override.is_hydra_override()]
-    choices = []
-    for override in parsed:
+def _apply(overrides: Sequence[str]) -> DictConfig:
+    """Composes the choices of groups, then sets one value after another.
+
+    Hydra would do it in one go, but could not say which value is at fault and what it may be.
+    """
+    choices: list[str] = []
+    settings: list[Override] = []
+    for override in map(_parse, overrides):
         text, group = str(override.input_line), override.key_or_group
-        if override.is_delete():
+        if override.is_hydra_override():
+            choices.append(text)
+        elif override.is_delete():
             raise UserError(f"'{text}': settings cannot be removed.")
-        if override.is_sweep_override():
+        elif override.is_sweep_override():
             raise UserError(f"'{text}' lists several values: add -m to run one after another.")
-        if group in _GROUPS and override.package is None:
+        elif group in _GROUPS and override.package is None:
             if override.value() not in _options(group):
                 raise unknown(group, _value(override), _options(group))
             _refuse_plus(override)
             choices.append(text)
-    base = hydra.compose("config", choices)
-    for override in parsed:
-        if override.input_line not in choices:
-            _check_setting(base, override)
+        else:
+            settings.append(override)
+    config = hydra.compose("config", choices)
+    known = tuple(_keys(config))
+    for override in settings:
+        _set(config, override, known)
+    return config
 
 
 def _parse(text: str) -> Override:
@@ -239,19 +246,18 @@ def _options(group: str) -> list[str]:
     return [path.stem for path in (CONFIG_DIR / group).glob("*.yaml")]
 
 
-def _check_setting(base: DictConfig, override: Override) -> None:
-    """Checks that ``override`` names a key of ``base`` and gives it a value of its type."""
+def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
+    """Sets one value, if its key is ``known`` and its type is right."""
     key = override.get_key_element().lstrip("+")
-    known = list(_keys(base))
     if key not in known:
         raise _unknown_key(key, known)
     _refuse_plus(override)
     group, _, setting = key.partition(".")
     if setting == "name":
         raise UserError(f"'{override.input_line}': choose with {group}=<name>.")
-    default = OmegaConf.select(base, key)
+    default = OmegaConf.select(config, key)
     try:
-        OmegaConf.update(base, key, override.value())
+        OmegaConf.update(config, key, override.value())
     except ConfigKeyError as problem:
         raise _unknown_key(str(problem.full_key), known) from None
     except OmegaConfBaseException:

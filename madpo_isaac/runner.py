@@ -164,7 +164,10 @@ class Runner:
         self.env_steps += steps
         self.wall_s += end - start
         agents = range(len(self.env.agents))
-        losses = [numbers[f"agent{p}/loss"] for p in agents]
+        means = {
+            key: sum(numbers[f"agent{p}/{key}"] for p in agents) / len(agents)
+            for key in ("loss", "entropy", "kl")
+        }
         # Algorithms without a divergence report null, so that every run has the same columns.
         terms = ("divergence_intra", "divergence_inter")
         absent = {f"agent{p}/{term}": None for p in agents for term in terms}
@@ -182,7 +185,7 @@ class Runner:
             **episodes,
             "lr": self.algo.learning_rate,
             "clip": cfg.algo.clip,
-            "loss": sum(losses) / len(losses),
+            **means,
             **absent,
             **numbers,
         }

@@ -241,9 +241,9 @@ def test_log_prob_and_entropy_against_scipy():
     assert entropy(torch.from_numpy(std)).item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("hidden", [(16,), HIDDEN])
-def test_joint_distribution_equals_each_agents(hidden):
-    actors = make_actors(hidden=hidden)
+@pytest.mark.parametrize(("hidden", "std_x", "std_y"), [((16,), 2.0, 3.0), (HIDDEN, 1.0, 0.5)])
+def test_joint_distribution_equals_each_agents(hidden, std_x, std_y):
+    actors = make_actors(std_x, std_y, hidden=hidden)
     obs = observations()
     mean, std = actors.joint_distribution(obs)
     assert mean.shape == (50, 6)

@@ -226,7 +226,8 @@ class OnPolicy:
             starts = range(0, size, self.tile)
             return [[slice(start, min(start + self.tile, size)) for start in starts]]
         order = torch.randperm(size, generator=self.generator, device=self.device)
-        return [list(part.split(self.tile)) for part in order.chunk(self.config.num_minibatches)]
+        parts = order.tensor_split(self.config.num_minibatches)
+        return [list(part.split(self.tile)) for part in parts]
 
     def update_agent(self, view: AgentView) -> dict[str, Tensor]:
         """Clipped-objective ascent on one agent (Eq. 2); returns means over its minibatches."""

@@ -53,41 +53,52 @@ def gaussian_cs(
             f"mean_p has shape {tuple(mean_p.shape)} but mean_q {tuple(mean_q.shape)}; "
             "the policies must be compared at the same states and dimensions"
         )
-    for name, std in (("std_p", std_p), ("std_q", std_q)):
-        try:
-            fits = torch.broadcast_shapes(std.shape, mean_p.shape) == mean_p.shape
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"{name} of shape {tuple(std.shape)} does not broadcast to {tuple(mean_p.shape)}"
-            )
+    for name, tensor in (("std_p", std_p), ("std_q", std_q), ("mask", mask)):
+        if tensor is not None:
+            _check_broadcast(name, tensor, mean_p)
     mean_q, std_q = mean_q.detach(), std_q.detach()
+    if mask is not None:  # make masked dimensions equal, whatever they hold
+        kept = mask.bool()
+        mean_p, mean_q = mean_p.where(kept, 0.0), mean_q.where(kept, 0.0)
+        std_p, std_q = std_p.where(kept, 1.0), std_q.where(kept, 1.0)
     var = std_p.square() + std_q.square()
     distance = (mean_p - mean_q).square() / var
     # log((s^2 + t^2) / (2 s t)) = log1p((s - t)^2 / (2 s t)): exact near s = t.
     spread = torch.log1p((std_p - std_q).square() / (2.0 * std_p * std_q))
+    value = (distance + spread).sum(-1)
     if reduction == "pooled":
-        value = _pooled(distance, std_p, std_q, mask)
-    else:
-        per_dim = distance + spread
-        value = (per_dim if mask is None else per_dim * mask).sum(-1)
+        value = _pooled(value, std_p.expand_as(mean_p), std_q.expand_as(mean_p))
     if bounded:
         value = -torch.expm1(-0.5 * value)
     return value.mean(-1) if reduction == "mean" else value
 
 
-def _pooled(distance: Tensor, std_p: Tensor, std_q: Tensor, mask: Tensor | None) -> Tensor:
-    """-2 log E<p,q> + log E<p,p> + log E<q,q> over the states, each by logsumexp. (...,)"""
+def _pooled(per_state: Tensor, std_p: Tensor, std_q: Tensor) -> Tensor:
+    """Eq. 7 from the per-state divergences (..., n), without cancellation near equality. (...,)
 
-    def log_mean(per_dim: Tensor) -> Tensor:
-        log_density = per_dim.expand_as(distance)
-        if mask is not None:
-            log_density = log_density * mask
-        # The sum over states divides by n in all three terms: 2 log n - log n - log n = 0.
-        return torch.logsumexp(log_density.sum(-1), dim=-1)
+    With a^2 = <p,p>, b^2 = <q,q> and <p,q> = a b exp(-D_s / 2) at each state, and u, v the vectors
+    a, b over the states scaled to length one,
 
-    cross = log_mean(-0.5 * distance - 0.5 * torch.log(std_p.square() + std_q.square()))
-    own_p = log_mean(-0.5 * torch.log(2.0 * std_p.square()))
-    own_q = log_mean(-0.5 * torch.log(2.0 * std_q.square()))
-    return -2.0 * cross + own_p + own_q
+        D = -2 log(sum(a b exp(-D_s / 2)) / sum(a b)) - 2 log(1 - |u - v|^2 / 2).
+    """
+    log_a = -0.5 * std_p.log().sum(-1)
+    log_b = -0.5 * std_q.log().sum(-1)
+    log_weight = torch.log_softmax(log_a + log_b, dim=-1)
+    missing = (log_weight.exp() * torch.expm1(-0.5 * per_state)).sum(-1)
+    near = torch.log1p(missing.clamp(min=-0.5))
+    far = torch.logsumexp(log_weight - 0.5 * per_state, dim=-1)
+    agreement = torch.where(missing > -0.5, near, far)
+    u = torch.exp(log_a - 0.5 * torch.logsumexp(2.0 * log_a, dim=-1, keepdim=True))
+    v = torch.exp(log_b - 0.5 * torch.logsumexp(2.0 * log_b, dim=-1, keepdim=True))
+    return -2.0 * agreement - 2.0 * torch.log1p(-0.5 * (u - v).square().sum(-1))
+
+
+def _check_broadcast(name: str, tensor: Tensor, like: Tensor) -> None:
+    try:
+        fits = torch.broadcast_shapes(tensor.shape, like.shape) == like.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} of shape {tuple(tensor.shape)} does not broadcast to {tuple(like.shape)}"
+        )
