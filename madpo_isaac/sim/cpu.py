@@ -8,11 +8,8 @@ import torch
 from mjbatch import Batch
 from torch import Tensor
 
-_FATAL = [
-    int(mujoco.mjtWarning.mjWARN_BADQPOS),
-    int(mujoco.mjtWarning.mjWARN_BADQVEL),
-    int(mujoco.mjtWarning.mjWARN_BADQACC),
-]
+_FATAL = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)
+"""Warnings of non-finite or huge positions, velocities and accelerations, which follow another."""
 
 
 class MjBatchSim:
@@ -32,18 +29,20 @@ class MjBatchSim:
         self.num_threads = self._batch.num_threads
         key = model.key_qpos[0] if model.nkey else model.qpos0
         self._forces: dict[str, Tensor] = {}
+        self._readings: dict[str, Tensor] = {}
         self._key_qpos = torch.tensor(key, dtype=torch.float32)
         # float32 bindings are copies that mjbatch keeps in step with its float64 state: reading
         # one never rounds the state, and only elements that were written are copied in.
         self.qpos = self._bind("qpos")
         self.qvel = self._bind("qvel")
         self.ctrl = self._bind("ctrl")
-        self.qfrc_actuator = self._bind("qfrc_actuator")
-        self.sensordata = self._bind("sensordata")
+        self.qfrc_actuator = self.field("qfrc_actuator")
+        self.sensordata = self.field("sensordata")
         self._warmstart = torch.from_numpy(self._batch.bind("qacc_warmstart"))
         self._time = torch.from_numpy(self._batch.bind("time"))
         self._warning = torch.from_numpy(self._batch.bind("warning"))
         self._state = torch.from_numpy(self._batch.bind("state"))
+        self._fatal = self._warning[:, _FATAL, 1]
         self.reset(torch.ones(num_envs, dtype=torch.bool))
         self.forward()
 
@@ -66,6 +65,24 @@ class MjBatchSim:
     def _bind(self, field: str) -> Tensor:
         return torch.from_numpy(self._batch.bind(field, np.float32))
 
+    def field(self, name: str, *, exact: bool = False) -> Tensor:
+        """Returns MjData's field ``name``, float32 or if ``exact`` float64; see the contract."""
+        if name in ("qpos", "qvel"):
+            return self._exact_state(name) if exact else getattr(self, name)
+        dtype = np.float64 if exact else np.float32
+        if name not in self._readings:
+            self._readings[name] = torch.from_numpy(self._batch.bind(name, dtype))
+        reading = self._readings[name]
+        if reading.dtype != (torch.float64 if exact else torch.float32):
+            raise ValueError(f"field '{name}' is already in use as {reading.dtype}")
+        return reading
+
+    def _exact_state(self, name: str) -> Tensor:
+        """A view into the float64 state rows, which are time, qpos, qvel and so on."""
+        first, nq = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_TIME), self.model.nq
+        start, size = (first, nq) if name == "qpos" else (first + nq, self.model.nv)
+        return self._state[:, start : start + size]
+
     def step(self, substeps: int) -> None:
         """Advances every simulation by ``substeps`` time steps on the thread pool."""
         self._batch.step(nstep=substeps)
@@ -86,15 +103,14 @@ class MjBatchSim:
 
     def diverged(self) -> Tensor:
         """Returns the simulations MuJoCo found non-finite or huge since their reset. (N,) bool"""
-        return (self._warning[:, _FATAL, 1] > 0).any(dim=1)
+        return self._fatal.any(dim=1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the float64 integration states, warnings and the last derived readings."""
         return {
             "state": self._state.clone(),
             "warning": self._warning.clone(),
-            "sensordata": self.sensordata.clone(),
-            "qfrc_actuator": self.qfrc_actuator.clone(),
+            **{name: reading.clone() for name, reading in self._readings.items()},
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -105,5 +121,5 @@ class MjBatchSim:
         self._batch.forward()
         self._state.copy_(state["state"])
         self._warning.copy_(state["warning"])
-        self.sensordata.copy_(state["sensordata"])
-        self.qfrc_actuator.copy_(state["qfrc_actuator"])
+        for name, reading in self._readings.items():
+            reading.copy_(state[name])
