@@ -91,11 +91,9 @@ class MjBatchSim:
         """Puts the rows of ``mask`` (N,) bool back to the key pose; see the contract."""
         ids = mask.nonzero()[:, 0]
         self.qpos[ids] = self._key_qpos
-        for field in (self.qvel, self.ctrl, *self._forces.values()):
-            field[ids] = 0.0
-        self._warmstart[ids] = 0.0
-        self._time[ids] = 0.0
-        self._warning[ids] = 0
+        cleared = (self.qvel, self.ctrl, self._warmstart, self._time, self._warning)
+        for field in (*cleared, *self._forces.values()):
+            field.index_fill_(0, ids, 0)
 
     def forward(self, mask: Tensor | None = None) -> None:
         """Recomputes derived readings of the rows of ``mask`` (N,) bool, or of all rows."""

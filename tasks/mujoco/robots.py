@@ -99,16 +99,16 @@ class Robot:
 
 
 def control_cost(control: Tensor, weight: float) -> Tensor:
-    """weight * |control|^2, for controls (N, nu) as given: unlike the forces, not limited. (N,)"""
+    """Returns weight * |control|^2 for controls (N, nu) that, unlike forces, have no limit. (N,)"""
     return torch.linalg.vecdot(control, control).mul_(weight)
 
 
 def locomotion_reward(robot: Robot, velocity: Tensor, cost: Tensor) -> Tensor:
-    """forward_weight * velocity + alive_bonus - cost, in float64. (N,)
+    """Returns forward_weight * velocity + alive_bonus - cost. (N,)
 
     Args:
         robot: gives the weights.
-        velocity: mean forward velocity over the control step, m/s. (N,)
+        velocity: mean forward velocity over the control step, m/s, float64. (N,)
         cost: control cost. (N,)
     """
     return torch.add(robot.alive_bonus - cost, velocity, alpha=robot.forward_weight)

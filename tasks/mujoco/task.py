@@ -83,15 +83,24 @@ class Env(VecEnv):
         name, index = robot.position
         self._x = sim.field(name, exact=True)[(slice(None), *index)]
         self._qpos, self._qvel = sim.field("qpos", exact=True), sim.field("qvel", exact=True)
-        zeros = torch.zeros(self.num_envs, robot.contact_forces, device=self.device)
-        derived = [sim.field(name) for name in robot.fields]
-        self._velocity = slice(
-            model.nq - robot.hidden_qpos, model.nq - robot.hidden_qpos + model.nv
-        )
         self._parts = [sim.qpos[:, robot.hidden_qpos :], sim.qvel]
-        self._parts += [part.flatten(1) for part in derived] + [zeros] * bool(zeros.numel())
-        self._init_qpos = torch.tensor(model.qpos0, dtype=torch.float32, device=self.device)
+        self._parts += [sim.field(name).flatten(1) for name in robot.fields]
+        if robot.contact_forces:
+            zeros = torch.zeros(self.num_envs, robot.contact_forces, device=self.device)
+            self._parts.append(zeros)
         self.state_dim = sum(part.shape[1] for part in self._parts)
+        self._init_qpos = torch.tensor(model.qpos0, dtype=torch.float32, device=self.device)
+        self._limit = self._observation_limit(model)
+        self._no_success = torch.zeros(self.num_envs, device=self.device)
+
+    def _observation_limit(self, model: mujoco.MjModel) -> Tensor | None:
+        """The size at which observed numbers are clipped, by column (S,); None for never."""
+        if self.robot.velocity_limit is None:
+            return None
+        limit = torch.full((self.state_dim,), torch.inf, device=self.device)
+        first = model.nq - self.robot.hidden_qpos
+        limit[first : first + model.nv] = self.robot.velocity_limit
+        return limit
 
     # Episodes ---------------------------------------------------------------------------------
 
@@ -108,31 +117,38 @@ class Env(VecEnv):
                 f"expected ({self.num_envs}, {self.action_dim})"
             )
         robot = self.robot
-        control = torch.mul(action, robot.action_gain, out=self.sim.ctrl).double()
+        torch.mul(action, robot.action_gain, out=self.sim.ctrl)
         before = self._x.clone()
         self.sim.step(robot.substeps)
         self.episode_step += 1
         velocity = (self._x - before).div_(self.step_dt)
-        cost = control_cost(control, robot.control_weight)
+        cost = control_cost(self.sim.ctrl, robot.control_weight)
         reward = locomotion_reward(robot, velocity, cost)
-        terminated = diverged = self.sim.diverged()
-        if robot.healthy is not None:
-            healthy = robot.healthy(self._qpos, self._qvel)
-            terminated = diverged | ~healthy
-            if self.config.version == "v5":  # the bonus is not paid on the terminating step
-                reward -= robot.alive_bonus * ~healthy
-        # A fall exactly at the limit is a termination; HARL counts it as a truncation.
-        truncated = (self.episode_step >= self.max_episode_length) & ~terminated
-        final_state = self.observe()
-        log = {"success": truncated.float(), "diverged": diverged}
-        log |= {"forward_velocity": velocity, "control_cost": cost}
+        log = {"forward_velocity": velocity, "control_cost": cost}
+        return self._finish(reward, log)
+
+    def _finish(self, reward: Tensor, log: dict[str, Tensor]) -> Step:
+        """Ends episodes and starts new ones; ``success`` is to reach the limit without a fall."""
+        diverged = terminated = self.sim.diverged()
+        if self.robot.healthy is not None:
+            fallen = ~self.robot.healthy(self._qpos, self._qvel)
+            terminated = diverged | fallen
+            if self.config.version == "v5":  # pays no bonus on the step that falls
+                reward -= self.robot.alive_bonus * fallen
+        # Between flags, a > b is "a and not b". A fall exactly at the limit is a termination here;
+        # HARL counts it as a truncation.
+        truncated = (self.episode_step >= self.max_episode_length) > terminated
         done = terminated | truncated
-        state = final_state
+        final_state = state = self.observe()
+        success = self._no_success
+        # On a GPU asking whether anything ended would stall the stream, so rows are always redone.
         if self.device.type != "cpu" or done.any():
-            reward.masked_fill_(diverged, 0.0)
-            reward.nan_to_num_()
+            success = truncated.float()
+            reward.masked_fill_(diverged, 0.0).nan_to_num_(0.0, 0.0, 0.0)
+            final_state.nan_to_num_(0.0, 0.0, 0.0)
             self._reset_rows(done)
             state = torch.where(done[:, None], self.observe(), final_state)
+        log = {"success": success, "diverged": diverged, **log}
         return Step(state, reward.float(), terminated, truncated, final_state, log)
 
     def _reset_rows(self, mask: Tensor) -> None:
@@ -158,10 +174,7 @@ class Env(VecEnv):
     def observe(self) -> Tensor:
         """Returns the joint state (N, S)."""
         state = torch.cat(self._parts, dim=1)
-        limit = self.robot.velocity_limit
-        if limit is not None:
-            state[:, self._velocity].clamp_(-limit, limit)
-        return state.nan_to_num_()
+        return state if self._limit is None else state.clamp_(-self._limit, self._limit)
 
     @staticmethod
     def critic_view(state: Tensor) -> Tensor:
