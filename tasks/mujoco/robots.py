@@ -43,7 +43,7 @@ def humanoid_healthy(qpos: Tensor, qvel: Tensor) -> Tensor:
     return (height > 1.0) & (height < 2.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Robot:
     """One robot; the reward is forward_weight * v_x + alive_bonus - control_weight * |u|^2."""
 
