@@ -89,7 +89,8 @@ class Env(VecEnv):
             zeros = torch.zeros(self.num_envs, robot.contact_forces, device=self.device)
             self._parts.append(zeros)
         self.state_dim = sum(part.shape[1] for part in self._parts)
-        self._init_qpos = torch.tensor(model.qpos0, dtype=torch.float32, device=self.device)
+        init = torch.tensor([*model.qpos0, *[0.0] * model.nv], dtype=torch.float32)
+        self._init_state = init.to(self.device)
         self._limit = self._observation_limit(model)
         self._no_success = torch.zeros(self.num_envs, device=self.device)
 
@@ -153,21 +154,25 @@ class Env(VecEnv):
 
     def _reset_rows(self, mask: Tensor) -> None:
         """Starts new episodes in the rows of ``mask`` (N,) bool, as Gymnasium's reset_model."""
-        sim, noise = self.sim, self.robot.reset_noise
+        sim = self.sim
         sim.reset(mask)
-        qpos = torch.add(self._init_qpos, self._uniform(sim.qpos.shape), alpha=noise)
-        if self.robot.normal_velocity_noise:
-            qvel = torch.randn(sim.qvel.shape, generator=self.generator, device=self.device)
-        else:
-            qvel = self._uniform(sim.qvel.shape)
-        for target, value in ((sim.qpos, qpos), (sim.qvel, qvel.mul_(noise))):
-            torch.where(mask[:, None], value, target, out=target)
+        chosen = mask[:, None]
+        qpos, qvel = self._start_states().tensor_split((sim.qpos.shape[1],), dim=1)
+        torch.where(chosen, qpos, sim.qpos, out=sim.qpos)
+        torch.where(chosen, qvel, sim.qvel, out=sim.qvel)
         sim.forward(mask)
         self.episode_step.masked_fill_(mask, 0)
 
-    def _uniform(self, shape: torch.Size) -> Tensor:
-        """Draws U(-1, 1) from the environments' generator."""
-        return torch.rand(shape, generator=self.generator, device=self.device).mul_(2.0).sub_(1.0)
+    def _start_states(self) -> Tensor:
+        """Draws positions and velocities for every environment. (N, nq + nv)"""
+        noise = self.robot.reset_noise
+        shape = (self.num_envs, len(self._init_state))
+        start = torch.rand(shape, generator=self.generator, device=self.device)
+        torch.add(self._init_state - noise, start, alpha=2.0 * noise, out=start)
+        if self.robot.normal_velocity_noise:
+            qvel = start[:, self.sim.qpos.shape[1] :]
+            qvel.normal_(0.0, noise, generator=self.generator)
+        return start
 
     # Observations -----------------------------------------------------------------------------
 
