@@ -54,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
     0 after a finished run, 2 after bad input (one line on stderr), 130 when interrupted.
     """
+    argv = _canonical(argv)
     try:
         if any(argument.startswith("-") for argument in argv):
             return _hydra_main(argv)
@@ -86,6 +87,7 @@ def _run(config: Config, overrides: Sequence[str]) -> int:
 def compose(overrides: Sequence[str]) -> Config:
     """Composes and validates the configuration; raises :class:`UserError` on bad input."""
     register()
+    overrides = _canonical(overrides)
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return _typed(_apply(overrides))
@@ -191,6 +193,18 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 # Overrides --------------------------------------------------------------------------------------
+
+
+def _canonical(overrides: Sequence[str]) -> list[str]:
+    """Replaces names that others use for a task, also in the list of a sweep, by ours."""
+    from tasks.registry import canonical
+
+    texts = []
+    for text in overrides:
+        key, found, value = text.partition("=")
+        names = ",".join(map(canonical, value.split(",")))
+        texts.append(f"{key}{found}{names}" if key == "task" else text)
+    return texts
 
 
 def _apply(overrides: Sequence[str]) -> DictConfig:

@@ -75,6 +75,11 @@ class VecEnv(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
 
+    @staticmethod
+    def critic_view(state: Tensor) -> Tensor:
+        """Maps joint states (B, S) to what the critic sees of them (B, S): by default the same."""
+        return state
+
     def observations(self, state: Tensor) -> list[Tensor]:
         """Returns every agent's observation of joint states (B, S): a list of (B, obs_dim)."""
         return [agent.observe(state) for agent in self.agents]

@@ -10,18 +10,28 @@ import torch
 
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
+from tasks.mujoco.partitions import ALIASES, SCENARIOS
 
 TASKS: dict[str, str] = {
     "ShadowHandOver": "tasks.hands.over",
+    **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
-"""Task name to the module that defines its ``Config`` and ``Env``."""
+"""Task name to the module that defines its ``Config`` and ``Env``, or for a module with several
+tasks a ``variant(name)`` that returns both."""
+
+
+def canonical(task: str) -> str:
+    """Returns the name of ``task`` here, if it is the name others use (HalfCheetah-v2-2x3)."""
+    return ALIASES.get(task, task)
 
 
 def load(task: str) -> Any:
-    """Returns the module of ``task``, or raises an error that names the closest one."""
-    if task not in TASKS:
+    """Returns what defines ``task``, or raises an error that names the closest one."""
+    name = canonical(task)
+    if name not in TASKS:
         raise unknown("task", task, TASKS)
-    return importlib.import_module(TASKS[task])
+    module = importlib.import_module(TASKS[name])
+    return module.variant(name) if hasattr(module, "variant") else module
 
 
 def make(
@@ -37,7 +47,7 @@ def make(
     """Builds ``num_envs`` environments of ``task``.
 
     Args:
-        task: one of :data:`TASKS`.
+        task: one of :data:`TASKS`, or another name of it, see :func:`canonical`.
         num_envs: number of parallel environments N.
         device: where the tensors live.
         sim: physics engine, see :data:`madpo_isaac.sim.ENGINES`.

@@ -96,6 +96,7 @@ class OnPolicy:
             activation=config.activation,
             generator=init_generator,
             device=env.device,
+            view=env.critic_view,
         )
         self.value_norm = ValueNorm(env.device)
         self.actor_optimisers = self.actors.optimisers(config.actor_lr, config.max_grad_norm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ class Critic:
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
         generator: draws the initial weights.
         device: where the parameters live.
+        view: maps joint states to what the network sees, see
+            :meth:`madpo_isaac.env.VecEnv.critic_view`; None for the states themselves.
     """
 
     def __init__(
@@ -29,7 +31,9 @@ class Critic:
         activation: str,
         generator: torch.Generator,
         device: torch.device,
+        view: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self._view = view
         self.stack = MLPStack(
             [state_dim],
             hidden,
@@ -42,7 +46,8 @@ class Critic:
 
     def __call__(self, state: Tensor) -> Tensor:
         """Returns normalised values of joint states (B, S), differentiable. (B,)"""
-        return self.stack.forward(0, state)[:, 0]
+        seen = state if self._view is None else self._view(state)
+        return self.stack.forward(0, seen)[:, 0]
 
     def optimiser(self, lr: float, max_grad_norm: float) -> FlatAdam:
         """Returns the critic's optimiser."""

@@ -18,8 +18,9 @@ class Sim(Protocol):
     """A batch of ``num_envs`` simulations of one model; N = num_envs.
 
     All tensors are float32 views of the engine's own memory: written in place, never rebound.
-    Derived readings (``sensordata``, ``qfrc_actuator``) are those of the last substep, that is
-    one substep behind ``qpos`` and ``qvel``; after :meth:`forward` they are current.
+    Derived readings (``sensordata``, ``qfrc_actuator``, :meth:`field`) are those of the last
+    substep, that is one substep behind ``qpos`` and ``qvel``; after :meth:`forward` they are
+    current.
     """
 
     num_envs: int
@@ -44,6 +45,20 @@ class Sim(Protocol):
     @property
     def xfrc_applied(self) -> Tensor:
         """Applied Cartesian wrenches, force then torque, world frame. (N, nbody, 6)"""
+        ...
+
+    def field(self, name: str, *, exact: bool = False) -> Tensor:
+        """Returns MjData's field ``name`` of every simulation, live and read only. (N, ...)
+
+        Args:
+            name: a derived field such as ``xpos`` or ``cinert``, or ``qpos`` or ``qvel``.
+            exact: in the engine's own precision, float64 on the CPU, instead of float32: for
+                differences over time, which float32 would round too coarsely far from the
+                origin. A derived field can be had in one precision only.
+
+        The values appear with the next call of the engine, as do those of exact ``qpos`` and
+        ``qvel`` after a write.
+        """
         ...
 
     def step(self, substeps: int) -> None:

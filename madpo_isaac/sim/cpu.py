@@ -8,12 +8,8 @@ import torch
 from mjbatch import Batch
 from torch import Tensor
 
-_FATAL = [
-    int(mujoco.mjtWarning.mjWARN_BADQPOS),
-    int(mujoco.mjtWarning.mjWARN_BADQVEL),
-    int(mujoco.mjtWarning.mjWARN_BADQACC),
-    int(mujoco.mjtWarning.mjWARN_BADCTRL),
-]
+_FATAL = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
+"""Warnings of non-finite or huge positions, velocities, accelerations and controls, in a row."""
 
 
 class MjBatchSim:
@@ -33,20 +29,22 @@ class MjBatchSim:
         self.num_threads = self._batch.num_threads
         key = model.key_qpos[0] if model.nkey else model.qpos0
         self._forces: dict[str, Tensor] = {}
+        self._readings: dict[str, Tensor] = {}
         self._key_qpos = torch.tensor(key, dtype=torch.float32)
         # float32 bindings are copies that mjbatch keeps in step with its float64 state: reading
         # one never rounds the state, and only elements that were written are copied in.
         self.qpos = self._bind("qpos")
         self.qvel = self._bind("qvel")
         self.ctrl = self._bind("ctrl")
-        self.qfrc_actuator = self._bind("qfrc_actuator")
-        self.sensordata = self._bind("sensordata")
+        self.qfrc_actuator = self.field("qfrc_actuator")
+        self.sensordata = self.field("sensordata")
         self._warmstart = torch.from_numpy(self._batch.bind("qacc_warmstart"))
         self._time = torch.from_numpy(self._batch.bind("time"))
         self._warning = torch.from_numpy(self._batch.bind("warning"))
         self._state = torch.from_numpy(self._batch.bind("state"))
         first, last = _columns(model, "qfrc_applied"), _columns(model, "xfrc_applied")
         self._applied = slice(first.start, last.stop)
+        self._fatal = self._warning[:, _FATAL, 1]
         self.reset(torch.ones(num_envs, dtype=torch.bool))
         self.forward()
 
@@ -69,6 +67,24 @@ class MjBatchSim:
     def _bind(self, field: str) -> Tensor:
         return torch.from_numpy(self._batch.bind(field, np.float32))
 
+    def field(self, name: str, *, exact: bool = False) -> Tensor:
+        """Returns MjData's field ``name``, float32 or if ``exact`` float64; see the contract."""
+        if name in ("qpos", "qvel"):
+            return self._exact_state(name) if exact else getattr(self, name)
+        dtype = np.float64 if exact else np.float32
+        if name not in self._readings:
+            self._readings[name] = torch.from_numpy(self._batch.bind(name, dtype))
+        reading = self._readings[name]
+        if reading.dtype != (torch.float64 if exact else torch.float32):
+            raise ValueError(f"field '{name}' is already in use as {reading.dtype}")
+        return reading
+
+    def _exact_state(self, name: str) -> Tensor:
+        """A view into the float64 state rows, which are time, qpos, qvel and so on."""
+        first, nq = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_TIME), self.model.nq
+        start, size = (first, nq) if name == "qpos" else (first + nq, self.model.nv)
+        return self._state[:, start : start + size]
+
     def step(self, substeps: int) -> None:
         """Advances every simulation by ``substeps`` time steps on the thread pool."""
         self._batch.step(nstep=substeps)
@@ -77,12 +93,10 @@ class MjBatchSim:
         """Puts the rows of ``mask`` (N,) bool back to the key pose; see the contract."""
         ids = mask.nonzero()[:, 0]
         self.qpos[ids] = self._key_qpos
-        for field in (self.qvel, self.ctrl, *self._forces.values()):
-            field[ids] = 0.0
-        self._state[ids, self._applied] = 0.0  # whether or not they are bound
-        self._warmstart[ids] = 0.0
-        self._time[ids] = 0.0
-        self._warning[ids] = 0
+        cleared = (self.qvel, self.ctrl, self._warmstart, self._time, self._warning)
+        for field in (*cleared, *self._forces.values()):
+            field.index_fill_(0, ids, 0)
+        self._state[ids, self._applied] = 0.0  # forces, whether or not they are bound
 
     def forward(self, mask: Tensor | None = None) -> None:
         """Recomputes derived readings of the rows of ``mask`` (N,) bool, or of all rows."""
@@ -90,7 +104,7 @@ class MjBatchSim:
 
     def diverged(self) -> Tensor:
         """Returns the simulations MuJoCo found non-finite or huge since their reset. (N,) bool"""
-        return (self._warning[:, _FATAL, 1] > 0).any(dim=1)
+        return self._fatal.any(dim=1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the float64 integration states, warnings and the last derived readings."""
@@ -104,8 +118,7 @@ class MjBatchSim:
         return {
             "state": state,
             "warning": self._warning.clone(),
-            "sensordata": self.sensordata.clone(),
-            "qfrc_actuator": self.qfrc_actuator.clone(),
+            **{name: reading.clone() for name, reading in self._readings.items()},
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -117,8 +130,8 @@ class MjBatchSim:
         self._batch.forward()
         self._state.copy_(state["state"])
         self._warning.copy_(state["warning"])
-        self.sensordata.copy_(state["sensordata"])
-        self.qfrc_actuator.copy_(state["qfrc_actuator"])
+        for name, reading in self._readings.items():
+            reading.copy_(state[name])
 
 
 def _columns(model: mujoco.MjModel, field: str) -> slice:

@@ -1,0 +1,1 @@
+"""Multi-agent MuJoCo: Gymnasium's robots, their joints divided among agents."""

@@ -1,0 +1,253 @@
+"""Multi-agent MuJoCo as batched environments: actions, observations, episodes and resets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import mujoco
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from madpo_isaac.env import AgentSpec, Step, VecEnv
+from madpo_isaac.errors import UserError
+from madpo_isaac.sim import make_sim
+from tasks.mujoco.nearest import nearest_columns
+from tasks.mujoco.partitions import SCENARIOS
+from tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
+
+_NO_VARIANCE = 1e-30
+"""Added to variances so that a constant vector gives zeros, not NaN; changes no other result."""
+
+
+@dataclass
+class Config:
+    """Settings every scenario has."""
+
+    version: str = "v2"
+    """v2: what the papers ran; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
+    agent_obsk: int | None = None
+    """Agents observe their own joints and this many joints further, and the torso; null: every
+    agent observes the whole state and its own number, standardised, as in the papers."""
+    episode_length: int = 1000
+    """Control steps after which an episode is truncated."""
+
+
+def variant(name: str) -> Any:
+    """Returns what :mod:`tasks.registry` needs of the scenario ``name``: its Config and Env."""
+    return SimpleNamespace(Config=Config, Env=partial(Env, scenario=name))
+
+
+class Env(VecEnv):
+    """One scenario. The joint state is Gymnasium's observation, unscaled.
+
+    Joint state: positions without the robot's place on the ground, velocities; of the Humanoid
+    also cinert (140), cvel (84) and qfrc_actuator (23); of Ant and Humanoid 84 contact forces,
+    which are zero. Actions are not clipped: MuJoCo limits the force, the control cost is on the
+    action as given.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        num_envs: int,
+        *,
+        scenario: str,
+        device: str | torch.device = "cpu",
+        sim: str = "mujoco",
+        seed: int = 0,
+        num_threads: int = 0,
+    ) -> None:
+        _check(config)
+        self.config, self.num_envs = config, num_envs
+        self.partition = SCENARIOS[scenario]
+        self.robot = ROBOTS[self.partition.robot]
+        model = mujoco.MjModel.from_xml_path(str(self.robot.model_file(config.version)))
+        self.sim = make_sim(sim, model, num_envs, device, num_threads)
+        self.device = self.sim.device
+        self.max_episode_length = config.episode_length
+        self.step_dt = self.robot.substeps * model.opt.timestep
+        self.action_dim = model.nu
+        self._bind_state(model)
+        self.agents = self._agents(model)
+        self._identity = torch.eye(len(self.agents), device=self.device)[:, None]
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.episode_step = torch.zeros(num_envs, dtype=torch.long, device=self.device)
+
+    def _bind_state(self, model: mujoco.MjModel) -> None:
+        """Takes the live tensors that make up the joint state and the reward."""
+        robot, sim = self.robot, self.sim
+        name, index = robot.position
+        self._x = sim.field(name, exact=True)[(slice(None), *index)]
+        self._qpos, self._qvel = sim.field("qpos", exact=True), sim.field("qvel", exact=True)
+        self._parts = [sim.qpos[:, robot.hidden_qpos :], sim.qvel]
+        self._parts += [sim.field(name).flatten(1) for name in robot.fields]
+        if robot.contact_forces:
+            zeros = torch.zeros(self.num_envs, robot.contact_forces, device=self.device)
+            self._parts.append(zeros)
+        self.state_dim = sum(part.shape[1] for part in self._parts)
+        init = torch.tensor([*model.qpos0, *[0.0] * model.nv], dtype=torch.float32)
+        self._init_state = init.to(self.device)
+        self._limit = self._observation_limit(model)
+        self._no_success = torch.zeros(self.num_envs, device=self.device)
+
+    def _observation_limit(self, model: mujoco.MjModel) -> Tensor | None:
+        """The size at which observed numbers are clipped, by column (S,); None for never."""
+        if self.robot.velocity_limit is None:
+            return None
+        limit = torch.full((self.state_dim,), torch.inf, device=self.device)
+        first = model.nq - self.robot.hidden_qpos
+        limit[first : first + model.nv] = self.robot.velocity_limit
+        return limit
+
+    # Episodes ---------------------------------------------------------------------------------
+
+    def reset(self) -> Tensor:
+        """Starts a new episode everywhere and returns the joint state (N, S)."""
+        self._reset_rows(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        return self.observe()
+
+    def step(self, action: Tensor) -> Step:
+        """Applies the joint action (N, A), not clipped, for one control step."""
+        if action.shape != (self.num_envs, self.action_dim):
+            raise ValueError(
+                f"action has shape {tuple(action.shape)}, "
+                f"expected ({self.num_envs}, {self.action_dim})"
+            )
+        robot = self.robot
+        torch.mul(action, robot.action_gain, out=self.sim.ctrl)
+        before = self._x.clone()
+        self.sim.step(robot.substeps)
+        self.episode_step += 1
+        velocity = (self._x - before).div_(self.step_dt)
+        cost = control_cost(self.sim.ctrl, robot.control_weight)
+        reward = locomotion_reward(robot, velocity, cost)
+        log = {"forward_velocity": velocity, "control_cost": cost}
+        return self._finish(reward, log)
+
+    def _finish(self, reward: Tensor, log: dict[str, Tensor]) -> Step:
+        """Ends episodes and starts new ones; ``success`` is to reach the limit without a fall."""
+        diverged = terminated = self.sim.diverged()
+        if self.robot.healthy is not None:
+            fallen = ~self.robot.healthy(self._qpos, self._qvel)
+            terminated = diverged | fallen
+            if self.config.version == "v5":  # pays no bonus on the step that falls
+                reward -= self.robot.alive_bonus * fallen
+        # Between flags, a > b is "a and not b". A fall exactly at the limit is a termination here;
+        # HARL counts it as a truncation.
+        truncated = (self.episode_step >= self.max_episode_length) > terminated
+        done = terminated | truncated
+        final_state = state = self.observe()
+        success = self._no_success
+        # On a GPU asking whether anything ended would stall the stream, so rows are always redone.
+        if self.device.type != "cpu" or done.any():
+            success = truncated.float()
+            reward.masked_fill_(diverged, 0.0).nan_to_num_(0.0, 0.0, 0.0)
+            final_state.nan_to_num_(0.0, 0.0, 0.0)
+            self._reset_rows(done)
+            state = torch.where(done[:, None], self.observe(), final_state)
+        log = {"success": success, "diverged": diverged, **log}
+        return Step(state, reward.float(), terminated, truncated, final_state, log)
+
+    def _reset_rows(self, mask: Tensor) -> None:
+        """Starts new episodes in the rows of ``mask`` (N,) bool, as Gymnasium's reset_model."""
+        sim = self.sim
+        sim.reset(mask)
+        chosen = mask[:, None]
+        qpos, qvel = self._start_states().tensor_split((sim.qpos.shape[1],), dim=1)
+        torch.where(chosen, qpos, sim.qpos, out=sim.qpos)
+        torch.where(chosen, qvel, sim.qvel, out=sim.qvel)
+        sim.forward(mask)
+        self.episode_step.masked_fill_(mask, 0)
+
+    def _start_states(self) -> Tensor:
+        """Draws positions and velocities for every environment. (N, nq + nv)"""
+        noise = self.robot.reset_noise
+        shape = (self.num_envs, len(self._init_state))
+        start = torch.rand(shape, generator=self.generator, device=self.device)
+        torch.add(self._init_state - noise, start, alpha=2.0 * noise, out=start)
+        if self.robot.normal_velocity_noise:
+            qvel = start[:, self.sim.qpos.shape[1] :]
+            qvel.normal_(0.0, noise, generator=self.generator)
+        return start
+
+    # Observations -----------------------------------------------------------------------------
+
+    def observe(self) -> Tensor:
+        """Returns the joint state (N, S)."""
+        state = torch.cat(self._parts, dim=1)
+        return state if self._limit is None else state.clamp_(-self._limit, self._limit)
+
+    @staticmethod
+    def critic_view(state: Tensor) -> Tensor:
+        """Standardises each joint state (B, S) over its own entries, as HARL does."""
+        return standardise(state)
+
+    def observations(self, state: Tensor) -> list[Tensor]:
+        """Returns every agent's observation of joint states (B, S): a list of (B, obs_dim)."""
+        if self.config.agent_obsk is not None:
+            return super().observations(state)
+        shape = (len(self.agents), len(state), -1)
+        joint = (state[None].expand(shape), self._identity.expand(shape))
+        return list(standardise(torch.cat(joint, dim=2)).unbind())
+
+    def _agents(self, model: mujoco.MjModel) -> tuple[AgentSpec, ...]:
+        agents = []
+        for i in range(self.partition.num_agents):
+            observe, obs_dim = self._observe(i, model)
+            spec = AgentSpec(
+                name=f"agent{i}",
+                action_slice=self.partition.block(i),
+                act_dim=self.partition.act_dim,
+                obs_dim=obs_dim,
+                observe=observe,
+            )
+            agents.append(spec)
+        return tuple(agents)
+
+    def _observe(self, agent: int, model: mujoco.MjModel) -> tuple[Any, int]:
+        """Returns what ``agent`` makes of joint states, and its width."""
+        if self.config.agent_obsk is not None:
+            found = nearest_columns(
+                self.robot, model, self.partition, agent, self.config.agent_obsk
+            )
+            columns = torch.tensor(found, device=self.device)
+            return (lambda state: state[:, columns]), len(columns)
+        number = torch.eye(self.partition.num_agents, device=self.device)[agent]
+        width = self.state_dim + len(number)
+
+        def observe(state: Tensor) -> Tensor:
+            return standardise(torch.cat((state, number.expand(len(state), -1)), dim=1))
+
+        return observe, width
+
+    # Resume -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything needed to continue exactly."""
+        return {
+            "sim": self.sim.state_dict(),
+            "generator": self.generator.get_state(),
+            "episode_step": self.episode_step.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`."""
+        self.sim.load_state_dict(state["sim"])
+        self.generator.set_state(state["generator"])
+        self.episode_step.copy_(state["episode_step"])
+
+
+def standardise(x: Tensor) -> Tensor:
+    """(x - mean) / std of every vector (..., D), with the population's std."""
+    return F.layer_norm(x, x.shape[-1:], eps=_NO_VARIANCE)
+
+
+def _check(config: Config) -> None:
+    if config.episode_length < 1:
+        raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
+    if config.agent_obsk is not None and config.agent_obsk < 0:
+        raise UserError(f"task.agent_obsk={config.agent_obsk} must be at least 0, or null for all.")
