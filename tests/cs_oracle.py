@@ -24,7 +24,10 @@ def gram(x, y, width):
     two_h2 = 2 * mpmath.mpf(width) ** 2
     rows_x, rows_y = ([list(map(mpmath.mpf, row)) for row in z.double().tolist()] for z in (x, y))
     return [
-        [mpmath.exp(-mpmath.fsum((a - b) ** 2 for a, b in zip(r, s)) / two_h2) for s in rows_y]
+        [
+            mpmath.exp(-mpmath.fsum((a - b) ** 2 for a, b in zip(r, s, strict=True)) / two_h2)
+            for s in rows_y
+        ]
         for r in rows_x
     ]
 
@@ -32,8 +35,8 @@ def gram(x, y, width):
 def term(K, L, first, second):
     """sum_i (K L)_i / (first_i second_i)"""
     return mpmath.fsum(
-        mpmath.fsum(k * v for k, v in zip(K_i, L_i)) / (f * g)
-        for K_i, L_i, f, g in zip(K, L, first, second)
+        mpmath.fsum(k * v for k, v in zip(K_i, L_i, strict=True)) / (f * g)
+        for K_i, L_i, f, g in zip(K, L, first, second, strict=True)
     )
 
 

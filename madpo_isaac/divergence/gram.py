@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from madpo_isaac.divergence.checks import (
+    check_alike,
+    check_columns,
+    check_matrix,
+    check_positive,
+)
 
 TILE = 512
 """Rows and columns of a tile: small enough for the cache, large enough to hide the loop."""
@@ -15,31 +21,7 @@ SPREAD = 40.0
 """Largest spread of log row sums that single-precision cross kernels represent with one shift."""
 
 _FLUSH = -69.0  # exp(-69) = 1e-30: smaller kernel values are zero, so that products stay normal
-_LOGIT_ERROR = 1e-4  # largest rounding error of an exponent that is left in single precision
-
-
-def check_matrix(name: str, value: Tensor) -> None:
-    """Raises ValueError unless ``value`` is a non-empty float32 or float64 matrix."""
-    if value.ndim != 2 or 0 in value.shape:
-        raise ValueError(f"{name} must have shape (n, d), got {tuple(value.shape)}")
-    if value.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} must be float32 or float64, got {value.dtype}")
-
-
-def check_positive(name: str, value: float) -> float:
-    """Returns ``value`` as a float, or raises ValueError if it is not positive and finite."""
-    number = float(value)
-    if not (number > 0.0 and math.isfinite(number)):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
-    return number
-
-
-def check_alike(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    """Raises ValueError unless both tensors have one dtype and one device."""
-    if value.dtype != other.dtype:
-        raise ValueError(f"{name} has dtype {value.dtype} but {other_name} {other.dtype}")
-    if value.device != other.device:
-        raise ValueError(f"{name} is on {value.device} but {other_name} on {other.device}")
+LOGIT_ERROR = 1e-4  # largest rounding error of an exponent that is left in single precision
 
 
 def spans(n: int, tile: int) -> Iterator[slice]:
@@ -100,7 +82,7 @@ def median_width(
     if states_q is not None:
         check_matrix("states_q", states_q)
         check_alike("states_q", states_q, "states_p", states_p)
-        _check_columns("states_q", states_q, "states_p", states_p)
+        check_columns("states_q", states_q, "states_p", states_p)
         pooled = torch.cat((pooled, states_q.detach()))
     if min(num_samples, len(pooled)) < 2:
         raise ValueError(f"a median distance needs 2 rows, got {min(num_samples, len(pooled))}")
@@ -111,14 +93,6 @@ def median_width(
     if median == 0.0:
         raise ValueError(f"the median distance of {len(pooled)} rows is 0: set the width by hand")
     return median
-
-
-def _check_columns(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    if value.shape[1] != other.shape[1]:
-        raise ValueError(
-            f"{name} has shape {tuple(value.shape)} but {other_name} {tuple(other.shape)}; "
-            "their last sizes must agree"
-        )
 
 
 class StateGram:
@@ -162,7 +136,7 @@ class StateGram:
         for name, states in (("states_p", states_p), ("states_q", states_q)):
             check_matrix(name, states)
         check_alike("states_q", states_q, "states_p", states_p)
-        _check_columns("states_q", states_q, "states_p", states_p)
+        check_columns("states_q", states_q, "states_p", states_p)
         if tile < 1:
             raise ValueError(f"tile must be at least 1, got {tile}")
         self.width, self.tile, self.store = check_positive("state_width", width), tile, store
@@ -175,14 +149,14 @@ class StateGram:
         self._centre = centre_of(states_p, states_q)
         self._factors = self._make_factors(states_p.dtype)
         self._tiles: dict[tuple[str, int, int], Tensor] = {}
-        self.reference: tuple[Tensor, int, float, bool, Tensor] | None = None
+        self._reference: tuple[Tensor, int, float, Tensor] | None = None
         self.shift = 0.0
         self._sum_rows()
 
     def _make_factors(self, dtype: torch.dtype) -> dict[str, tuple[Tensor, Tensor]]:
         """Augmented states; in float64 if ``dtype`` would round exponents too coarsely."""
         p, q = (scaled(s, self._centre, self.width, dtype) for s in self._states)
-        if dtype != torch.float64 and max(rounding(p), rounding(q)) > _LOGIT_ERROR:
+        if dtype != torch.float64 and max(rounding(p), rounding(q)) > LOGIT_ERROR:
             return self._make_factors(torch.float64)
         factors_p = augmented(p)
         return {"p": factors_p, "q": factors_p if self.same else augmented(q)}
@@ -209,9 +183,10 @@ class StateGram:
         total = torch.zeros(n, dtype=torch.float64, device=self.device)
         for i, rows in enumerate(spans(n, self.tile)):
             for j, cols in enumerate(spans(n, self.tile)):
-                if i <= j:
-                    tile = self.block(pair, i, j)
-                    total[rows] += tile.sum(1).double()
+                if i > j:
+                    continue
+                tile = self.block(pair, i, j)
+                total[rows] += tile.sum(1).double()
                 if i < j:
                     total[cols] += tile.sum(0).double()
         return total.log()
@@ -243,9 +218,21 @@ class StateGram:
         tile = self._tiles.get(key)
         if tile is None:
             tile = self._make_block(key[0], i, j)
-            if self.store:
+            if self.store and key[0] != "qq":  # whose only sum is kept by `remember`
                 self._tiles[key] = tile
         return tile
+
+    def remember(self, actions: Tensor, width: float, value: Tensor) -> None:
+        """Keeps a number that depends on q's states, ``actions`` and ``width`` only."""
+        if not actions.is_inference():  # an inference tensor does not tell when it was written to
+            self._reference = (actions, actions._version, width, value)
+
+    def recall(self, actions: Tensor, width: float) -> Tensor | None:
+        """The number last kept, if it was for this very tensor, unchanged since, and width."""
+        kept = self._reference
+        if kept is None or kept[0] is not actions or kept[1:3] != (actions._version, width):
+            return None
+        return kept[3]
 
     def _make_block(self, pair: str, i: int, j: int) -> Tensor:
         left, right = self._factors[pair[0]][0], self._factors[pair[1]][1]

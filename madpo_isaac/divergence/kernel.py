@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from madpo_isaac.divergence.checks import (
+    check_alike,
+    check_columns,
+    check_matrix,
+    check_positive,
+)
 from madpo_isaac.divergence.gram import (
+    LOGIT_ERROR,
     TILE,
     StateGram,
     centre_of,
-    check_alike,
-    check_matrix,
-    check_positive,
     rounding,
     scaled,
 )
@@ -24,8 +28,6 @@ from madpo_isaac.divergence.sweep import yu_sweep
 from madpo_isaac.errors import unknown
 
 VARIANTS = ("yu", "printed", "official")
-
-_LOGIT_ERROR = 1e-4
 
 
 def kernel_cs(
@@ -122,7 +124,9 @@ class _KernelCS(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch decorates it away
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return grad_outputs[0] * gradient, None, None, None, None, None
 
@@ -140,7 +144,7 @@ def _evaluate(
     centre = centre_of(actions_p, actions_q)
     x, y = (scaled(a, centre, width, actions_p.dtype) for a in (actions_p, actions_q))
     everything = rows[0] is None and not gram.exact
-    if variant != "printed" and everything and max(rounding(x), rounding(y)) < _LOGIT_ERROR:
+    if variant != "printed" and everything and max(rounding(x), rounding(y)) < LOGIT_ERROR:
         result = yu_sweep(gram, actions_q, x, y, width, grad=grad)
         if result is not None:
             return result
@@ -149,7 +153,9 @@ def _evaluate(
     return engine(gram, x, y, rows, grad=grad)
 
 
-def _check_samples(states_p: Tensor, actions_p: Tensor, states_q: Tensor, actions_q: Tensor) -> None:
+def _check_samples(
+    states_p: Tensor, actions_p: Tensor, states_q: Tensor, actions_q: Tensor
+) -> None:
     named = (
         ("actions_p", actions_p),
         ("states_p", states_p),
@@ -159,12 +165,8 @@ def _check_samples(states_p: Tensor, actions_p: Tensor, states_q: Tensor, action
     for name, value in named:
         check_matrix(name, value)
         check_alike(name, value, "actions_p", actions_p)
-    for kind, p, q in (("states", states_p, states_q), ("actions", actions_p, actions_q)):
-        if p.shape[1] != q.shape[1]:
-            raise ValueError(
-                f"{kind}_p has shape {tuple(p.shape)} but {kind}_q {tuple(q.shape)}; compare "
-                "policies on the dimensions that they share"
-            )
+    check_columns("states_q", states_q, "states_p", states_p)
+    check_columns("actions_q", actions_q, "actions_p", actions_p)
     for side, states, actions in (("p", states_p, actions_p), ("q", states_q, actions_q)):
         if len(states) != len(actions):
             raise ValueError(

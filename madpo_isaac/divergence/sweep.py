@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -14,121 +16,117 @@ NEARLY_ONE = 0.95
 class Sums:
     """What the pairs (i, j) of two samples x and y add to their two terms.
 
-    With A_ij = u_i K_ij (rows) and B_ij = t_j K_ij (columns), E = 1 - L and
-    L_ij = exp(-|x_i - y_j|^2 / 2):
+    With A_ij = u_i K_ij (rows), B_ij = t_j K_ij (columns) and L_ij = exp(-|x_i - y_j|^2 / 2):
 
     Attributes:
-        lost: (2,) float64, sum_ij A_ij E_ij and sum_ij B_ij E_ij.
-        grad: two (n, d) float64, sum_j A_ij L_ij (x_i - y_j), and the same for B.
+        lost: (2,) float64, sum_ij A_ij (1 - L_ij) and sum_ij B_ij (1 - L_ij).
+        grad: (2, n, d) float64, sum_j A_ij L_ij (x_i - y_j), and the same with B.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, y: Tensor, u: Tensor, t: Tensor, *, grad: bool) -> None:
+        """Starts from nothing.
+
+        Args:
+            x: (n, d), centred and divided by the width.
+            y: (m, d), likewise; x itself for the pairs within one sample.
+            u: (n,), factors of the rows.
+            t: (m,), factors of the columns.
+            grad: whether to sum the gradient with respect to x.
+        """
+        self.x, self.u, self.with_grad = x, u, grad
+        self.left, self.right = augmented(x)[0], augmented(y)[1]
+        t = t[:, None]
+        self.moments = torch.cat((torch.ones_like(t), t, y, t * y), 1)
         self.lost = torch.zeros(2, dtype=torch.float64, device=x.device)
-        shape = (2, *x.shape)
-        self.grad = torch.zeros(shape, dtype=torch.float64, device=x.device)
+        self.grad = torch.zeros((2, *x.shape), dtype=torch.float64, device=x.device)
+
+    def add(
+        self, rows: slice, cols: slice, kernel: Tensor, matched: Tensor | None = None
+    ) -> Tensor | None:
+        """Adds the pairs of a tile.
+
+        Args:
+            rows: of x.
+            cols: of y.
+            kernel: (r, c), the tile of K.
+            matched: (r,), exact exponents -|x_i - y_i|^2 / 2 of a tile on the diagonal.
+
+        Returns:
+            K o L on the tile, (r, c), if gradients are summed.
+        """
+        exponent = log_kernel(self.left[rows], self.right[cols])
+        if matched is not None:
+            exponent.diagonal().copy_(matched)
+        negative = exponent.expm1_().mul_(kernel)
+        by_row = negative @ self.moments[cols, :2]
+        self.lost[0] -= (self.u[rows] * by_row[:, 0]).double().sum()
+        self.lost[1] -= by_row[:, 1].double().sum()
+        if not self.with_grad:
+            return None
+        kept = negative.add_(kernel)
+        self.pull(rows, kept @ self.moments[cols])
+        return kept
+
+    def pull(self, rows: slice, products: Tensor) -> None:
+        """Adds to the gradient of ``rows``, given K o L times the columns' moments."""
+        x, u, d = self.x[rows], self.u[rows, None], self.x.shape[1]
+        self.grad[0, rows] += u * (products[:, :1] * x - products[:, 2 : 2 + d])
+        self.grad[1, rows] += products[:, 1:2] * x - products[:, 2 + d :]
 
 
-def _weighted(kernel: Tensor, exponent: Tensor, grad: bool) -> tuple[Tensor, Tensor]:
-    """K o (L - 1) and, if asked for, K o L, from K and log L; overwrites ``exponent``."""
-    lost = exponent.expm1_().mul_(kernel)
-    return lost, lost + kernel if grad else lost
+class SelfSums(Sums):
+    """Pairs within one sample, each unordered pair of tiles evaluated once.
 
-
-def _moments(y: Tensor, t: Tensor) -> Tensor:
-    """Columns 1, t, y, t y. (n, 2 + 2 d)"""
-    t = t[:, None]
-    return torch.cat((torch.ones_like(t), t, y, t * y), 1)
-
-
-def _add_grad(out: Tensor, u: Tensor, x: Tensor, products: Tensor) -> None:
-    """Adds u_i (S1 x - S y)_i and (S t x - S t y)_i to ``out`` (2, n, d), given S @ moments."""
-    d = x.shape[1]
-    out[0] += u[:, None] * (products[:, :1] * x - products[:, 2 : 2 + d])
-    out[1] += products[:, 1:2] * x - products[:, 2 + d :]
-
-
-def cross_sums(
-    gram: StateGram, x: Tensor, y: Tensor, u: Tensor, t: Tensor, *, grad: bool
-) -> Sums:
-    """Sums over all pairs of p (rows, actions x (n, d)) and q (columns, actions y (m, d)).
-
-    Args:
-        gram: the state kernels.
-        x: (n, d), centred and divided by the width.
-        y: (m, d), likewise.
-        u: (n,), factors of the rows.
-        t: (m,), factors of the columns.
-        grad: whether to sum the gradient with respect to x.
+    The whole sum is ``total`` and its gradient with respect to x ``grad[0] + grad[1]``.
     """
-    sums, left, right, moments = Sums(x), augmented(x)[0], augmented(y)[1], _moments(y, t)
-    matched = -0.5 * (x - y).square().sum(1) if gram.same else None
-    for i, rows in enumerate(spans(len(x), gram.tile)):
-        for j, cols in enumerate(spans(len(y), gram.tile)):
-            flip = gram.same and i > j
-            kernel = gram.block("pq", j, i).T if flip else gram.block("pq", i, j)
-            exponent = log_kernel(left[rows], right[cols])
-            if matched is not None and i == j:
-                exponent.diagonal().copy_(matched[rows])
-            lost, kept = _weighted(kernel, exponent, grad)
-            by_row = lost @ moments[cols, :2]
-            sums.lost[0] -= (u[rows] * by_row[:, 0]).double().sum()
-            sums.lost[1] -= by_row[:, 1].double().sum()
-            if grad:
-                _add_grad(sums.grad[:, rows], u[rows], x[rows], kept @ moments[cols])
-    return sums
+
+    def __init__(self, x: Tensor, u: Tensor, *, grad: bool) -> None:
+        super().__init__(x, x, u, u, grad=grad)
+        self.total = torch.zeros((), dtype=torch.float64, device=x.device)
+
+    def add_pair(self, i: int, j: int, rows: slice, cols: slice, kernel: Tensor) -> None:
+        """Adds the tiles (i, j) and (j, i), i <= j."""
+        before = self.lost.clone()
+        exact = self.x.new_zeros(len(kernel)) if i == j else None
+        kept = self.add(rows, cols, kernel, exact)
+        gained = self.lost - before
+        self.total += gained[0] if i == j else gained.sum()
+        if kept is not None and i < j:
+            self.pull(cols, kept.T @ self.moments[rows])
 
 
-def self_sums(gram: StateGram, pair: str, x: Tensor, u: Tensor, *, grad: bool) -> Sums:
-    """Sums over all pairs of one sample with itself, each unordered pair evaluated once.
+def _upper(n: int, tile: int) -> Iterator[tuple[int, int, slice, slice]]:
+    """Tiles on and above the diagonal."""
+    for i, rows in enumerate(spans(n, tile)):
+        for j, cols in enumerate(spans(n, tile)):
+            if i <= j:
+                yield i, j, rows, cols
 
-    ``lost[0]`` holds the whole sum; the gradient with respect to x is ``grad[0] + grad[1]``.
 
-    Args:
-        gram: the state kernels.
-        pair: ``pp`` or ``qq``.
-        x: (n, d), centred and divided by the width.
-        u: (n,), factors of the rows.
-        grad: whether to sum the gradient.
-    """
-    sums, (left, right), moments = Sums(x), augmented(x), _moments(x, u)
-    for i, rows in enumerate(spans(len(x), gram.tile)):
-        for j, cols in enumerate(spans(len(x), gram.tile)):
-            if j < i:
-                continue
-            exponent = log_kernel(left[rows], right[cols])
-            if i == j:
-                exponent.diagonal().zero_()
-            lost, kept = _weighted(gram.block(pair, i, j), exponent, grad)
-            by_row = lost @ moments[cols, :2]
-            sums.lost[0] -= (u[rows] * by_row[:, 0]).double().sum()
-            if j > i:
-                sums.lost[0] -= by_row[:, 1].double().sum()
-            if grad:
-                _add_grad(sums.grad[:, rows], u[rows], x[rows], kept @ moments[cols])
-                if j > i:
-                    _add_grad(sums.grad[:, cols], u[cols], x[cols], kept.T @ moments[rows])
-    return sums
+def _sweep_same(gram: StateGram, cross: Sums, alone: list[SelfSums], exact: Tensor) -> None:
+    """All sums for equal states: one tile of K serves every pair of samples."""
+    for i, j, rows, cols in _upper(len(cross.x), gram.tile):
+        kernel = gram.block("pp", i, j)
+        for sums in alone:
+            sums.add_pair(i, j, rows, cols, kernel)
+        cross.add(rows, cols, kernel, exact[rows] if i == j else None)
+        if i < j:
+            cross.add(cols, rows, kernel.T)
+
+
+def _sweep_two(gram: StateGram, cross: Sums, alone: dict[str, SelfSums]) -> None:
+    """All sums for two sets of states."""
+    for i, rows in enumerate(spans(len(cross.left), gram.tile)):
+        for j, cols in enumerate(spans(len(cross.right), gram.tile)):
+            cross.add(rows, cols, gram.block("pq", i, j))
+    for pair, sums in alone.items():
+        for i, j, rows, cols in _upper(len(sums.x), gram.tile):
+            sums.add_pair(i, j, rows, cols, gram.block(pair, i, j))
 
 
 def _factors(log_own: Tensor, log_row: Tensor, shift: float, dtype: torch.dtype) -> Tensor:
     """w_i exp(shift) / sum_j K_ij with w_i = (1 / k_i) / sum_l (1 / k_l), from logs. (n,)"""
     return (torch.log_softmax(-log_own, 0) - log_row + shift).exp().to(dtype)
-
-
-def _reference(gram: StateGram, actions_q: Tensor, y: Tensor, width: float) -> Tensor:
-    """1 - <L>_qq, kept in the gram: neither q's states nor its actions move between epochs."""
-    kept = gram.reference
-    if (
-        kept is not None
-        and kept[0] is actions_q
-        and kept[1:3] == (actions_q._version, width)
-        and not kept[3]
-    ):
-        return kept[4]
-    u = _factors(gram.log_qq, gram.log_qq, 0.0, y.dtype)
-    lost = self_sums(gram, "qq", y, u, grad=False).lost[0]
-    gram.reference = (actions_q, actions_q._version, width, False, lost)
-    return lost
 
 
 def yu_sweep(
@@ -145,8 +143,8 @@ def yu_sweep(
     <L> = 1 - m is accumulated as m, so that nearly equal terms do not cancel for wide kernels.
 
     Args:
-        gram: the state kernels.
-        actions_q: the reference's actions as passed by the caller, key of what is kept.
+        gram: the state kernels. It keeps m of the reference, which does not move between epochs.
+        actions_q: the reference's actions as the caller passed them, the key of what is kept.
         x: (n, d), actions of p, centred and divided by the width.
         y: (m, d), actions of q, likewise.
         width: action width.
@@ -156,16 +154,23 @@ def yu_sweep(
         D (float64) and its gradient with respect to x (n, d), or None if a term is so small that
         it has to be summed in log space.
     """
-    own = _factors(gram.log_pp, gram.log_pp, 0.0, x.dtype)
     u = _factors(gram.log_pp, gram.log_pq, gram.shift, x.dtype)
     t = _factors(gram.log_qq, gram.log_qp, gram.shift, x.dtype)
-    cross = cross_sums(gram, x, y, u, t, grad=grad)
-    if bool((cross.lost > NEARLY_ONE).any()):
-        return None
-    alone = self_sums(gram, "pp", x, own, grad=grad)
-    lost_p, lost_q = alone.lost[0], _reference(gram, actions_q, y, width)
-    if bool((torch.stack((lost_p, lost_q)) > NEARLY_ONE).any()):
+    cross = Sums(x, y, u, t, grad=grad)
+    alone = {"pp": SelfSums(x, _factors(gram.log_pp, gram.log_pp, 0.0, x.dtype), grad=grad)}
+    lost_q = gram.recall(actions_q, width)
+    if lost_q is None:
+        alone["qq"] = SelfSums(y, _factors(gram.log_qq, gram.log_qq, 0.0, y.dtype), grad=False)
+    if gram.same:
+        _sweep_same(gram, cross, list(alone.values()), -0.5 * (x - y).square().sum(1))
+    else:
+        _sweep_two(gram, cross, alone)
+    if lost_q is None:
+        lost_q = alone["qq"].total
+        gram.remember(actions_q, width, lost_q)
+    lost_p = alone["pp"].total
+    if bool(torch.stack((lost_p, lost_q, *cross.lost)).max() > NEARLY_ONE):
         return None
     value = torch.log1p(-lost_p) + torch.log1p(-lost_q) - torch.log1p(-cross.lost).sum()
     away = cross.grad[0] / (1.0 - cross.lost[0]) + cross.grad[1] / (1.0 - cross.lost[1])
-    return value, away - alone.grad.sum(0) / (1.0 - lost_p)
+    return value, away - alone["pp"].grad.sum(0) / (1.0 - lost_p)
