@@ -136,6 +136,15 @@ def test_gram_reused_equals_recomputed(store, same, variant):
             torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0.0)
 
 
+def test_result_does_not_depend_on_what_the_gram_saw_before():
+    s_p, a_p, s_q, a_q = cs_oracle.data(60, 60, 4, 3)
+    gram = StateGram(s_p, s_q, width=1.5)
+    for action_width in (1.0, 0.1, 1.0, 100.0, 0.2, 0.02, 100.0):
+        settings = {"state_width": 1.5, "action_width": action_width}
+        found = kernel_cs(s_p, a_p, s_q, a_q, **settings, gram=gram)
+        assert float(found) == float(kernel_cs(s_p, a_p, s_q, a_q, **settings))
+
+
 def test_gram_notices_another_reference():
     s_p, a_p, s_q, a_q = cs_oracle.data(20, 20, 4, 3)
     gram = StateGram(s_p, s_q, width=1.5)

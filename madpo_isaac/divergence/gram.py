@@ -20,7 +20,7 @@ TILE = 512
 SPREAD = 40.0
 """Largest spread of log row sums that single-precision cross kernels represent with one shift."""
 
-_FLUSH = -69.0  # exp(-69) = 1e-30: smaller kernel values are zero, so that products stay normal
+FLUSH = -69.0  # exp(-69) = 1e-30: smaller kernel values are zero, so that products stay normal
 LOGIT_ERROR = 1e-4  # largest rounding error of an exponent that is left in single precision
 
 
@@ -107,6 +107,7 @@ class StateGram:
         log_pp, log_pq: (n,) float64, log sum_j K^{pp}_ij and log sum_j K^{pq}_ij.
         log_qq, log_qp: (m,) float64, the same for the rows of q.
         shift: cross tiles hold K^{pq} exp(-shift), against underflow of distant samples.
+        narrow: whether sums over actions last ran as sums of small numbers; a hint, kept by them.
         exact: whether the cross tiles underflow even so; sums then have to run in log space.
     """
 
@@ -150,7 +151,7 @@ class StateGram:
         self._factors = self._make_factors(states_p.dtype)
         self._tiles: dict[tuple[str, int, int], Tensor] = {}
         self._reference: tuple[Tensor, int, float, Tensor] | None = None
-        self.shift = 0.0
+        self.shift, self.narrow = 0.0, False
         self._sum_rows()
 
     def _make_factors(self, dtype: torch.dtype) -> dict[str, tuple[Tensor, Tensor]]:
@@ -178,7 +179,7 @@ class StateGram:
         self.exact = float(high - low) > SPREAD
 
     def _self_sums(self, pair: str) -> Tensor:
-        """log sum_j K_ij of one sample: never below 0, as K_ii = 1. (n,)"""
+        """Returns log sum_j K_ij of one sample: never below 0, as K_ii = 1. (n,)"""
         n = len(self._factors[pair[0]][0])
         total = torch.zeros(n, dtype=torch.float64, device=self.device)
         for i, rows in enumerate(spans(n, self.tile)):
@@ -192,7 +193,7 @@ class StateGram:
         return total.log()
 
     def _cross_sums(self) -> tuple[Tensor, Tensor]:
-        """log sum_j K^{pq}_ij and log sum_i K^{pq}_ij, however small. (n,), (m,)"""
+        """Returns log sum_j K^{pq}_ij and log sum_i K^{pq}_ij, however small. (n,), (m,)"""
         left, right = self._factors["p"][0], self._factors["q"][1]
         by_row = torch.full((len(left),), -torch.inf, dtype=torch.float64, device=self.device)
         by_col = torch.full((len(right),), -torch.inf, dtype=torch.float64, device=self.device)
@@ -242,4 +243,4 @@ class StateGram:
             tile -= self.shift
         elif i == j:
             tile.diagonal().zero_()
-        return tile.masked_fill_(tile < _FLUSH, -torch.inf).exp_().to(self.dtype)
+        return torch.threshold_(tile, FLUSH, -torch.inf).exp_().to(self.dtype)

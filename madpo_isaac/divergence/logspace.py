@@ -52,7 +52,7 @@ def _action_tile(a: Sample, b: Sample, rows: Tensor, cols: slice) -> Tensor:
 
 
 def log_row_sums(a: Sample, b: Sample, tile: int) -> Tensor:
-    """log sum_j L_ij over all columns, for the rows of ``a``. (r,)"""
+    """Returns log sum_j L_ij over all columns, for the rows of ``a``. (r,)"""
     parts = []
     for span in spans(len(a.rows), tile):
         rows = a.rows[span]
@@ -66,7 +66,7 @@ def log_row_sums(a: Sample, b: Sample, tile: int) -> Tensor:
 def log_term(
     a: Sample, b: Sample, offset: Tensor, tile: int, *, grad: bool
 ) -> tuple[Tensor, Tensor, Pull]:
-    """log T with T = sum_ij exp(log K_ij + log L_ij - offset_i), by a running maximum.
+    """Returns log T, T = sum_ij exp(log K_ij + log L_ij - offset_i), by a running maximum.
 
     Args:
         a: the rows' sample.
