@@ -274,7 +274,9 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
         OmegaConf.update(config, key, override.value())
     except ConfigKeyError as problem:
         raise _unknown_key(str(problem.full_key), known) from None
-    except OmegaConfBaseException:
+    except OmegaConfBaseException as problem:
+        if default is None:  # what else it may be is known to OmegaConf only
+            raise _translate(problem) from None
         raise UserError(f"{key}={_value(override)} must be {_kind(default)}.") from None
 
 

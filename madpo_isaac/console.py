@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -23,3 +24,8 @@ def error(text: str) -> None:
         _err.print(Text.assemble(("error:", "bold red"), f" {line}"))
     else:
         sys.stderr.write(f"error: {line}\n")
+
+
+def notice(text: str) -> None:
+    """Prints one line from a signal handler, which must not enter a writer that is at work."""
+    os.write(1, f"{text}\n".encode())

@@ -120,8 +120,8 @@ class Runner:
         if cfg.checkpoint:
             path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
             resumed = self._load(path)
-            own = None if cfg.experiment else RunFolder.of_checkpoint(path)
-            self.folder = own or RunFolder.create(cfg, self.overrides)
+            self._check_resumable(path, resumed)
+            self.folder = self._resumed_folder(path)
             self.folder.drop_metrics_after(resumed["iteration"])
         else:
             self.folder = RunFolder.create(cfg, self.overrides)
@@ -140,6 +140,28 @@ class Runner:
             console.info(f"interrupted: saved {self.folder.nn / 'last.pth'}")
             return INTERRUPTED
         return 0
+
+    def _resumed_folder(self, path: Path) -> RunFolder:
+        """The checkpoint's own run folder, unless another experiment is named."""
+        cfg = self.config
+        own = RunFolder.of_checkpoint(path)
+        named = (Path(cfg.runs_dir) / cfg.experiment).resolve()
+        if own is not None and (not cfg.experiment or own.path.resolve() == named):
+            return own
+        return RunFolder.create(cfg, self.overrides)
+
+    def _check_resumable(self, path: Path, content: dict[str, Any]) -> None:
+        cfg, num_envs = self.config, len(content["state"])
+        if num_envs != cfg.num_envs:
+            raise UserError(
+                f"Checkpoint '{path}' was trained with num_envs={num_envs}; continue with that, "
+                f"not num_envs={cfg.num_envs}."
+            )
+        if content["iteration"] >= cfg.max_iterations:
+            raise UserError(
+                f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
+                f"{cfg.max_iterations} is reached: max_iterations counts the whole run, raise it."
+            )
 
     def _loop(self) -> None:
         while self.iteration < self.config.max_iterations and not self._stop:
@@ -228,7 +250,7 @@ class Runner:
             if self._stop:
                 raise KeyboardInterrupt
             self._stop = True
-            console.info(f"{signal.Signals(signum).name}: stopping after this iteration")
+            console.notice(f"{signal.Signals(signum).name}: stopping after this iteration")
 
         previous = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -273,11 +295,6 @@ class Runner:
 
     def _restore(self, content: dict[str, Any]) -> None:
         self.algo.load_state_dict(content["algo_state"])
-        if content["state"].shape != self.state.shape:
-            raise UserError(
-                f"The checkpoint was trained with num_envs={len(content['state'])}; "
-                f"continue with that, not num_envs={len(self.state)}."
-            )
         self.env.load_state_dict(content["env_state"])
         self.tracker.load_state_dict(content["tracker"])
         self.state = content["state"].to(self.env.device)

@@ -211,4 +211,5 @@ class FlatAdam:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores :meth:`state_dict`."""
-        self._adam.state[self._param] = {k: v.clone() for k, v in state.items()}
+        device = self._param.device
+        self._adam.state[self._param] = {k: v.to(device, copy=True) for k, v in state.items()}

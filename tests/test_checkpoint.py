@@ -1,0 +1,227 @@
+"""Checkpoints: what is saved comes back, writes are atomic, bad files are refused."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from madpo_isaac import checkpoint
+from madpo_isaac.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def content(**changes):
+    weights = torch.arange(6, dtype=torch.float32).view(2, 3)
+    state = {"actors": weights, "list": [{"step": torch.tensor(3.0)}, None]}
+    return {"task": "T", "algo": "madpo", "iteration": 7, "algo_state": state, **changes}
+
+
+def test_saved_content_comes_back(tmp_path):
+    path = tmp_path / "new" / "nn" / "last.pth"
+    checkpoint.save(path, content(best_return=-float("inf"), name="é"))
+    loaded = checkpoint.load(path, CPU)
+    assert loaded["format_version"] == checkpoint.FORMAT_VERSION
+    assert (loaded["task"], loaded["iteration"], loaded["name"]) == ("T", 7, "é")
+    assert loaded["best_return"] == -float("inf")
+    assert torch.equal(loaded["algo_state"]["actors"], content()["algo_state"]["actors"])
+    assert loaded["algo_state"]["list"][0]["step"] == 3.0
+    assert loaded["algo_state"]["list"][1] is None
+    assert [p.name for p in path.parent.iterdir()] == ["last.pth"]
+
+
+def test_load_executes_nothing(tmp_path, recwarn):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    torch.save(content(format_version=1, payload=Payload()), tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(pickle.dumps(Payload()))
+    for name in ("a.pth", "b.pth"):
+        with pytest.raises(UserError, match=f"{name}' is damaged or not a checkpoint"):
+            checkpoint.load(tmp_path / name, CPU)
+    assert not (tmp_path / "made").exists()
+    assert not recwarn.list
+
+
+# Atomic writes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("disk full")], ids=repr)
+@pytest.mark.parametrize("old", [True, False])
+def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch, error, old):
+    path = tmp_path / "last.pth"
+    if old:
+        checkpoint.save(path, content())
+    before = path.read_bytes() if old else None
+
+    def fail(obj, file):
+        file.write(b"half of it")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UserError, match=r"Cannot write checkpoint '.*last\.pth': disk full"):
+        checkpoint.save(path, content(iteration=8))
+    assert list(tmp_path.iterdir()) == ([path] if old else [])
+    assert not old or path.read_bytes() == before
+
+
+@pytest.mark.parametrize("stage", ["save", "fsync", "replace"])
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, stage):
+    path = tmp_path / "last.pth"
+    checkpoint.save(path, content())
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    owner = {"save": torch, "fsync": os, "replace": type(path)}[stage]
+    monkeypatch.setattr(owner, stage, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(path, content(iteration=8))
+    assert list(tmp_path.iterdir()) == [path]
+    assert checkpoint.load(path, CPU)["iteration"] == 7
+
+
+def test_the_data_is_on_disk_before_the_name_points_to_it(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, type(tmp_path).replace
+
+    def recorded_fsync(descriptor):
+        calls.append(("fsync", os.fstat(descriptor).st_size > 0))
+        fsync(descriptor)
+
+    def recorded_replace(self, target):
+        calls.append(("replace", target.name))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(type(tmp_path), "replace", recorded_replace)
+    checkpoint.save(tmp_path / "last.pth", content())
+    assert calls == [("fsync", True), ("replace", "last.pth")]
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "nn").write_text("a file")
+    with pytest.raises(UserError, match="Cannot write checkpoint"):
+        checkpoint.save(tmp_path / "nn" / "last.pth", content())
+    assert (tmp_path / "nn").read_text() == "a file"
+
+
+# Bad files --------------------------------------------------------------------------------------
+
+
+def write(path, kind):
+    whole = content(format_version=checkpoint.FORMAT_VERSION)
+    if kind == "truncated":
+        torch.save(whole, path)
+        path.write_bytes(path.read_bytes()[:-100])
+    elif kind == "one byte changed":
+        torch.save(whole, path)
+        data = bytearray(path.read_bytes())
+        data[0] ^= 0xFF
+        path.write_bytes(data)
+    elif kind in ("text", "empty"):
+        path.write_text("hello\n" * (kind == "text"))
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "tensor":
+        torch.save(torch.zeros(3), path)
+    elif kind == "weights alone":
+        torch.save({"layer.weight": torch.zeros(3)}, path)
+    elif kind == "newer":
+        torch.save({**whole, "format_version": checkpoint.FORMAT_VERSION + 1}, path)
+    elif kind == "version as text":
+        torch.save({**whole, "format_version": "1"}, path)
+    elif kind == "incomplete":
+        torch.save({k: v for k, v in whole.items() if k not in ("algo", "iteration")}, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "does not exist"),
+        ("folder", "does not exist"),
+        ("empty", "is damaged or not a checkpoint"),
+        ("text", "is damaged or not a checkpoint"),
+        ("truncated", "is damaged or not a checkpoint"),
+        ("one byte changed", "is damaged or not a checkpoint"),
+        ("tensor", "is not a checkpoint of this program"),
+        ("weights alone", "is not a checkpoint of this program"),
+        ("version as text", "is not a checkpoint of this program"),
+        ("newer", "has format 2; this version reads up to 1"),
+        ("incomplete", "lacks algo, iteration"),
+    ],
+)
+def test_bad_file(tmp_path, kind, message):
+    path = tmp_path / "x.pth"
+    write(path, kind)
+    with pytest.raises(UserError, match=rf"x\.pth' {message}") as error:
+        checkpoint.load(path, CPU)
+    assert "\n" not in str(error.value)
+
+
+def test_name_too_long_for_the_file_system(tmp_path):
+    path = checkpoint.find("a" * 5000, tmp_path, "T", "madpo")
+    with pytest.raises(UserError, match="does not exist"):
+        checkpoint.load(path, CPU)
+
+
+# Names of checkpoints ---------------------------------------------------------------------------
+
+
+def make_run(runs, name, age, task="T", algo="madpo", files=("last", "best")):
+    run = runs / name
+    (run / "nn").mkdir(parents=True)
+    (run / "config.yaml").write_text(f"task:\n  name: {task}\nalgo:\n  name: {algo}\n")
+    for file in files:
+        path = run / "nn" / f"{file}.pth"
+        path.touch()
+        os.utime(path, (1e9 - age, 1e9 - age))
+    return run
+
+
+@pytest.mark.parametrize(("name", "file"), [("latest", "last"), ("best", "best")])
+def test_latest_and_best_are_of_the_newest_matching_run(tmp_path, name, file):
+    make_run(tmp_path, "old", age=30)
+    wanted = make_run(tmp_path, "new", age=20)
+    make_run(tmp_path, "other_task", age=10, task="U")
+    make_run(tmp_path, "other_algo", age=5, algo="happo")
+    (tmp_path / "not_a_run").mkdir()
+    (tmp_path / "a_file").touch()
+    found = checkpoint.find(name, tmp_path, "T", "madpo")
+    assert found == wanted / "nn" / f"{file}.pth"
+
+
+def test_a_run_without_a_best_yet_is_passed_over(tmp_path):
+    old = make_run(tmp_path, "old", age=30)
+    make_run(tmp_path, "new", age=20, files=("last",))
+    assert checkpoint.find("best", tmp_path, "T", "madpo") == old / "nn" / "best.pth"
+
+
+@pytest.mark.parametrize(
+    "damage", [None, "", "a: [", "- 1\n- 2\n", "task: 3\n", "\x00", "é".encode("latin1")]
+)
+def test_damaged_configurations_are_passed_over(tmp_path, damage):
+    old = make_run(tmp_path, "old", age=30)
+    config = make_run(tmp_path, "new", age=20) / "config.yaml"
+    if damage is None:
+        config.unlink()
+    else:
+        config.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    assert checkpoint.find("latest", tmp_path, "T", "madpo") == old / "nn" / "last.pth"
+
+
+@pytest.mark.parametrize("name", ["latest", "best"])
+def test_no_run_at_all(tmp_path, name):
+    make_run(tmp_path, "other", age=1, task="U")
+    with pytest.raises(UserError, match=f"checkpoint={name}: no run of T with madpo in"):
+        checkpoint.find(name, tmp_path, "T", "madpo")
+    with pytest.raises(UserError, match=f"checkpoint={name}: no run of T with madpo in"):
+        checkpoint.find(name, tmp_path / "missing", "T", "madpo")
+
+
+def test_folder_means_its_last_checkpoint_and_a_file_itself(tmp_path):
+    run = make_run(tmp_path, "run", age=1)
+    assert checkpoint.find(str(run), tmp_path, "T", "madpo") == run / "nn" / "last.pth"
+    assert checkpoint.find(f"{run}/nn/best.pth", tmp_path, "T", "x") == run / "nn" / "best.pth"

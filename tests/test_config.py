@@ -1,0 +1,234 @@
+"""The typed configuration: defaults, what depends on what, and every check of values."""
+
+import dataclasses
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from madpo_isaac.cli import compose
+from madpo_isaac.config import (
+    ALGO_SCHEMAS,
+    MAX_COUNT,
+    MAX_SEED,
+    MAX_THREADS,
+    Config,
+    from_record,
+    register,
+    task_settings,
+    validate,
+)
+from madpo_isaac.errors import UserError
+from madpo_isaac.run_folder import as_yaml
+
+
+def values(config):
+    return OmegaConf.to_container(OmegaConf.structured(config))
+
+
+# Composition ------------------------------------------------------------------------------------
+
+
+def test_defaults_are_madpo_on_shadow_hand_over_as_in_the_paper():
+    config = compose([])
+    assert (config.task.name, config.algo.name, config.sim.name) == (
+        "ShadowHandOver",
+        "madpo",
+        "mujoco",
+    )
+    # Tables 3 and 4 of the paper.
+    assert (config.num_envs, config.algo.horizon, config.algo.gamma) == (128, 75, 0.95)
+    assert (config.algo.actor_lr, config.algo.critic_lr) == (5e-4, 5e-4)
+    assert (config.algo.epochs, config.algo.clip, config.algo.entropy_coef) == (5, 0.2, 0.01)
+    assert config.algo.hidden == [256, 256, 256]
+    assert config.algo.divergence.lam == 0.2
+    # 20 million steps.
+    steps = config.max_iterations * config.num_envs * config.algo.horizon
+    assert steps - config.num_envs * config.algo.horizon < 20_000_000 <= steps
+
+
+TRAIN_KEYS = {
+    "num_envs": ("num_envs",),
+    "max_iterations": ("max_iterations",),
+    "horizon": ("algo.horizon",),
+    "gamma": ("algo.gamma",),
+    "hidden": ("algo.hidden",),
+    "lr": ("algo.actor_lr", "algo.critic_lr"),
+    "lr_decay": ("algo.lr_decay",),
+    "clip": ("algo.clip",),
+    "epochs": ("algo.epochs", "algo.critic_epochs"),
+    "num_minibatches": ("algo.num_minibatches",),
+    "entropy_coef": ("algo.entropy_coef",),
+    "lam": ("algo.divergence.lam",),
+}
+
+
+def test_every_hyper_parameter_of_a_task_reaches_the_algorithm():
+    new = {
+        "gamma": 0.5,
+        "hidden": [7],
+        "lr": 0.125,
+        "lr_decay": True,
+        "clip": 0.25,
+        "entropy_coef": 0.75,
+        "lam": 0.625,
+    }
+    new.update({key: 3 for key in TRAIN_KEYS if key not in new})
+    config = compose([f"task.train.{key}={value}" for key, value in new.items()])
+    assert {field.name for field in dataclasses.fields(config.task.train)} == set(TRAIN_KEYS)
+    node = OmegaConf.structured(config)
+    for key, targets in TRAIN_KEYS.items():
+        for target in targets:
+            assert OmegaConf.select(node, target) == new[key], target
+
+
+def test_the_algorithm_may_differ_from_its_task():
+    config = compose(["algo.gamma=0.5", "algo.actor_lr=0.125", "algo.epochs=3"])
+    assert (config.algo.gamma, config.task.train.gamma) == (0.5, 0.95)
+    assert (config.algo.actor_lr, config.algo.critic_lr) == (0.125, 5e-4)
+    assert (config.algo.epochs, config.algo.critic_epochs) == (3, 3)
+
+
+def test_values_have_the_types_of_the_schema():
+    config = compose(["algo.clip=1", "algo.hidden=[8,4]", "test=no", "seed=7", "experiment=12"])
+    assert (config.algo.clip, type(config.algo.clip)) == (1.0, float)
+    assert config.algo.hidden == [8, 4]
+    assert (config.test, config.seed, config.experiment) == (False, 7, "12")
+    assert type(config.algo) is ALGO_SCHEMAS["madpo"]
+
+
+def test_the_last_of_several_values_counts():
+    config = compose(["algo=madpo", "seed=1", "algo=happo", "seed=2"])
+    assert (config.algo.name, config.seed) == ("happo", 2)
+
+
+def test_task_settings_are_the_tasks_own():
+    settings = task_settings(compose(["task.agents=[[0,1,2],[3,4,5]]"]).task)
+    assert settings["agents"] == [[0, 1, 2], [3, 4, 5]]
+    assert settings["episode_length"] == 75
+    assert not {"name", "train"} & settings.keys()
+
+
+def test_registering_twice_is_harmless():
+    register()
+    register()
+    assert compose([]) == compose([])
+
+
+# The recorded configuration ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algo", sorted(ALGO_SCHEMAS))
+def test_record_gives_the_same_configuration_back(algo):
+    config = compose([f"algo={algo}", "num_envs=3", "algo.hidden=[5]", "task.agents=fingers"])
+    record = OmegaConf.create(as_yaml(config))
+    assert "${" not in as_yaml(config)
+    again = OmegaConf.to_object(from_record(record))
+    assert isinstance(again, Config)
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"algo": {"name": "mappo"}}, {"task": {"name": "X"}}, {"sim": {"name": ""}}, {"task": 3}],
+    ids=str,
+)
+def test_record_of_something_else_is_refused(change):
+    record = OmegaConf.create(values(compose([])))
+    with pytest.raises(UserError):
+        from_record(OmegaConf.merge(record, change))
+
+
+# Checks of values -------------------------------------------------------------------------------
+
+REFUSED = [
+    ("num_envs=0", "num_envs=0 must be at least 1"),
+    ("num_envs=-3", "num_envs=-3 must be at least 1"),
+    (f"num_envs={MAX_COUNT + 1}", f"at most {MAX_COUNT}"),
+    ("max_iterations=0", "max_iterations=0 must be at least 1"),
+    ("test_episodes=0", "test_episodes=0 must be at least 1"),
+    ("capture_video_len=0", "capture_video_len=0 must be at least 1"),
+    ("capture_video_freq=0", "capture_video_freq=0 must be at least 1"),
+    ("save_frequency=-1", "save_frequency=-1 must be at least 0"),
+    ("num_threads=-1", "num_threads=-1 must be at least 0"),
+    (f"num_threads={MAX_THREADS + 1}", f"at most {MAX_THREADS}"),
+    ("seed=-2", "seed=-2 must be at least -1"),
+    (f"seed={MAX_SEED + 1}", f"at most {MAX_SEED}"),
+    ("algo.horizon=0", "algo.horizon=0 must be at least 1"),
+    ("algo.epochs=0", "algo.epochs=0 must be at least 1"),
+    ("algo.critic_epochs=0", "algo.critic_epochs=0 must be at least 1"),
+    ("algo.num_minibatches=0", "algo.num_minibatches=0 must be at least 1"),
+    ("algo.num_minibatches=9601", "algo.num_minibatches=9601 exceeds the 9600 samples"),
+    ("algo.actor_lr=0", "algo.actor_lr=0.0 must be greater than 0"),
+    ("algo.critic_lr=-1", "algo.critic_lr=-1.0 must be greater than 0"),
+    ("algo.clip=0", "algo.clip=0.0 must be greater than 0"),
+    ("algo.std_x=0", "algo.std_x=0.0 must be greater than 0"),
+    ("algo.std_y=0", "algo.std_y=0.0 must be greater than 0"),
+    ("algo.huber_delta=0", "algo.huber_delta=0.0 must be greater than 0"),
+    ("algo.max_grad_norm=0", "algo.max_grad_norm=0.0 must be greater than 0"),
+    ("algo.entropy_coef=-1", "algo.entropy_coef=-1.0 must not be negative"),
+    ("algo.value_coef=-1", "algo.value_coef=-1.0 must not be negative"),
+    ("algo.output_gain=-1", "algo.output_gain=-1.0 must not be negative"),
+    ("algo.divergence.coef=-1", "algo.divergence.coef=-1.0 must not be negative"),
+    ("algo.gamma=1.5", "algo.gamma=1.5 must lie between 0 and 1"),
+    ("algo.gamma=-0.1", "algo.gamma=-0.1 must lie between 0 and 1"),
+    ("algo.gae_lambda=2", "algo.gae_lambda=2.0 must lie between 0 and 1"),
+    ("algo.divergence.lam=2", "algo.divergence.lam=2.0 must lie between 0 and 1"),
+    ("algo.hidden=[]", "algo.hidden=[] must list at least one width"),
+    ("algo.hidden=[16,0]", "algo.hidden=[16, 0] must list"),
+    (f"algo.hidden=[{MAX_COUNT + 1}]", f"from 1 to {MAX_COUNT}"),
+    ("algo.agent_order=randm", "Did you mean 'random'? Allowed: default, random"),
+    ("algo.divergence.kind=sc", "'sc'. Did you mean 'cs'? Allowed: cs, none"),
+    ("algo.divergence.preset=gausian", "Did you mean 'gaussian'?"),
+    ("algo.gamma=nan", "algo.gamma=nan must be a finite number"),
+    ("algo.clip=inf", "algo.clip=inf must be a finite number"),
+    ("algo.divergence.coef=nan", "algo.divergence.coef=nan must be a finite number"),
+    ("task.fall_height=nan", "task.fall_height=nan must be a finite number"),
+    ("rl_device=cuda:0", "rl_device=cuda:0 must equal sim_device=cpu"),
+    ("test=True", "test=True needs checkpoint="),
+    ("capture_video=True", "capture_video=True is not available"),
+    *((f"experiment='{name}'", f"experiment='{name}'") for name in ("a/b", "a=b", "a b", "..")),
+    *((f"experiment='{name}'", f"experiment='{name}'") for name in ("-a", "[a]", "a\\b", "a:b")),
+    (f"experiment={'a' * 201}", "must be a plain folder name"),
+]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case[0][:40])
+def test_bad_value(case):
+    override, message = case
+    with pytest.raises(UserError, match=re.escape(message)):
+        compose([override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "num_envs=1",
+        "seed=-1",
+        "seed=0",
+        f"seed={MAX_SEED}",
+        f"num_threads={MAX_THREADS}",
+        "save_frequency=0",
+        "algo.gamma=0",
+        "algo.gamma=1",
+        "algo.gae_lambda=1",
+        "algo.entropy_coef=0",
+        "algo.divergence.coef=0",
+        "algo.divergence.lam=1",
+        "algo.divergence.kind=none",
+        "algo.num_minibatches=9600",
+        "algo.hidden=[1]",
+        "rl_device=cpu",
+        "experiment=2_a.B-c+d",
+        f"experiment={'a' * 200}",
+        "headless=False",
+    ],
+)
+def test_values_at_the_limit_are_accepted(override):
+    assert isinstance(compose([override]), Config)
+
+
+def test_validate_reports_the_first_problem_of_a_configuration_made_by_hand():
+    config = compose([])
+    with pytest.raises(UserError, match="num_envs=0"):
+        validate(dataclasses.replace(config, num_envs=0, max_iterations=0))

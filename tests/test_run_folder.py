@@ -1,0 +1,135 @@
+"""The run folder: names, records, and never over something that is there."""
+
+import json
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from madpo_isaac.cli import compose
+from madpo_isaac.errors import UserError
+from madpo_isaac.run_folder import RunFolder, as_yaml, machine
+
+OVERRIDES = ["num_envs=4", "algo.hidden=[16]"]
+
+
+def settings(runs, *overrides):
+    return compose([*OVERRIDES, f"runs_dir={runs}", *overrides])
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_new_folder_records_configuration_command_line_and_machine(tmp_path):
+    config = settings(tmp_path / "deep" / "runs", "experiment=x")
+    folder = RunFolder.create(config, OVERRIDES)
+    assert folder.path == tmp_path / "deep" / "runs" / "x"
+    assert folder.nn.is_dir() and folder.summaries.is_dir()
+    assert not folder.metrics.exists()
+    assert sorted(contents(folder.path)) == ["config.yaml", "env.json", "overrides.txt"]
+    recorded = OmegaConf.load(folder.path / "config.yaml")
+    assert recorded == OmegaConf.to_container(OmegaConf.structured(config))
+    assert (recorded.algo.horizon, recorded.algo.hidden) == (75, [16])
+    assert (folder.path / "overrides.txt").read_text() == "num_envs=4\nalgo.hidden=[16]\n"
+    assert json.loads((folder.path / "env.json").read_text()) == machine()
+
+
+@pytest.mark.parametrize("algo", ["happo", "madpo"])
+def test_default_name(tmp_path, algo):
+    folder = RunFolder.create(settings(tmp_path, f"algo={algo}", "seed=7"), [])
+    assert re.fullmatch(rf"ShadowHandOver_{algo}_s7_20\d{{6}}-\d{{6}}", folder.path.name)
+
+
+def test_default_names_of_the_same_second_differ(tmp_path):
+    folders = [RunFolder.create(settings(tmp_path), []).path for _ in range(5)]
+    assert len(set(folders)) == 5
+    assert not [path.name for path in folders if set(path.name) & set("=[]() \t")]
+
+
+def test_used_folder_is_refused_and_untouched(tmp_path):
+    config = settings(tmp_path, "experiment=x")
+    RunFolder.create(config, OVERRIDES)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"x' already holds a run\. .*checkpoint="):
+        RunFolder.create(settings(tmp_path, "experiment=x", "num_envs=5"), [])
+    assert contents(tmp_path) == before
+
+
+def test_file_of_that_name_is_refused_and_untouched(tmp_path):
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(UserError, match="x'"):
+        RunFolder.create(settings(tmp_path, "experiment=x"), [])
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+def test_empty_folder_may_be_used(tmp_path):
+    (tmp_path / "x").mkdir()
+    assert RunFolder.create(settings(tmp_path, "experiment=x"), []).nn.is_dir()
+
+
+@pytest.mark.parametrize("experiment", ["", "x"])
+@pytest.mark.parametrize("runs", ["file", "file/below", "/dev/null", "/proc/none"])
+def test_runs_dir_that_cannot_be_written(tmp_path, runs, experiment):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError) as error:
+        RunFolder.create(settings(tmp_path / runs, f"experiment={experiment}"), [])
+    assert "\n" not in str(error.value)
+    assert str(tmp_path / runs) in str(error.value)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_yaml_is_resolved():
+    text = as_yaml(compose(["task.train.horizon=9"]))
+    assert OmegaConf.create(text).algo.horizon == 9
+    assert "$" not in text and "???" not in text
+
+
+def test_machine_names_versions_and_devices():
+    record = machine()
+    assert {"python", "platform", "packages", "cpu_threads", "cuda", "git_revision"} <= set(record)
+    assert record["packages"]["mujoco"] == "3.14.0"
+    assert all(record["packages"].values())
+
+
+# Resuming ---------------------------------------------------------------------------------------
+
+
+def test_folder_of_a_checkpoint(tmp_path, monkeypatch):
+    folder = RunFolder.create(settings(tmp_path, "experiment=x"), [])
+    (folder.nn / "last.pth").touch()
+    found = RunFolder.of_checkpoint(folder.nn / "last.pth")
+    assert found is not None and found.path == folder.path
+    monkeypatch.chdir(folder.nn)
+    relative = RunFolder.of_checkpoint(type(tmp_path)("last.pth"))
+    assert relative is not None and relative.path == folder.path
+
+
+def test_checkpoint_elsewhere_has_no_run_folder(tmp_path):
+    (tmp_path / "nn").mkdir()
+    assert RunFolder.of_checkpoint(tmp_path / "nn" / "last.pth") is None
+    assert RunFolder.of_checkpoint(tmp_path / "last.pth") is None
+
+
+def test_metrics_after_a_checkpoint_are_dropped(tmp_path):
+    folder = RunFolder(tmp_path)
+    lines = [json.dumps({"iteration": i, "x": i / 3}) + "\n" for i in range(1, 6)]
+    folder.metrics.write_text("".join(lines))
+    folder.drop_metrics_after(3)
+    assert folder.metrics.read_text() == "".join(lines[:3])
+    folder.drop_metrics_after(3)
+    assert folder.metrics.read_text() == "".join(lines[:3])
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("tail", ['{"iteration": 2, "en', "2\n", "[]\n", "{}\n", "\n", "null"])
+def test_damaged_lines_are_dropped(tmp_path, tail):
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_text('{"iteration": 1}\n' + tail)
+    folder.drop_metrics_after(2)
+    assert folder.metrics.read_text() == '{"iteration": 1}\n'
+
+
+def test_no_metrics_yet(tmp_path):
+    RunFolder(tmp_path).drop_metrics_after(3)
+    assert not list(tmp_path.iterdir())
