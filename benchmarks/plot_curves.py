@@ -1,15 +1,19 @@
 """Plots return and success of runs against environment steps.
 
-    python benchmarks/plot_curves.py out=curve.png label=path/to/metrics.jsonl [label=...]
+    python benchmarks/plot_curves.py out=curve.png label=run/metrics.jsonl [label=...] [success=0]
 
-Each point is the mean over the episodes finished in 20 iterations. Runs with the same label before
-a '#' (`happo#1`, `happo#2`) share a colour.
+Each point is the mean over the episodes finished in the last 20 iterations that finished any
+(runs of up to 40 such iterations are drawn as they are). Labels that are equal
+up to a '#' (`HAPPO#1`, `HAPPO#2`) share a colour. A .csv file with the columns run, env_steps and
+episode_return adds all its runs.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
@@ -19,48 +23,58 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 WINDOW = 20
+KEYS = ("env_steps", "episode_return", "success_rate", "episodes")
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines = [line for line in lines if line["episodes"]]
-    keys = ("env_steps", "episode_return", "success_rate", "episodes")
-    return {key: np.array([line[key] for line in lines], dtype=float) for key in keys}
+def load(path: Path) -> list[dict[str, np.ndarray]]:
+    """Reads the runs of one file."""
+    runs = defaultdict(list)
+    if path.suffix == ".csv":
+        rows = csv.DictReader(line for line in path.open() if not line.startswith("#"))
+        for row in rows:
+            steps, value = float(row["env_steps"]), float(row["episode_return"])
+            runs[row["run"]].append((steps, value, np.nan, 1.0))
+    else:
+        lines = map(json.loads, path.read_text().splitlines())
+        runs[""] = [[line[key] for key in KEYS] for line in lines if line["episodes"]]
+    columns = [np.array(rows, dtype=float).T for rows in runs.values()]
+    return [dict(zip(KEYS, values, strict=True)) for values in columns]
 
 
-def smooth(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over the last WINDOW iterations, each weighted by its number of episodes."""
-    kernel = np.ones(WINDOW)
+def smooth(run: dict[str, np.ndarray], key: str) -> np.ndarray:
+    """Mean over the episodes finished in the last WINDOW points; short runs as they are."""
+    kernel = np.ones(WINDOW if len(run["episodes"]) > 2 * WINDOW else 1)
 
     def sums(x: np.ndarray) -> np.ndarray:
         return np.convolve(x, kernel)[: len(x)]
 
-    return sums(values * weights) / sums(weights)
+    return sums(run[key] * run["episodes"]) / sums(run["episodes"])
 
 
 def main(argv: list[str]) -> None:
     settings = dict(argument.split("=", 1) for argument in argv)
     out = Path(settings.pop("out"))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    panels = {"episode_return": "episode return", "success_rate": "success rate"}
+    if settings.pop("success", "1") == "0":
+        del panels["success_rate"]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.2 * len(panels), 3.6), layout="constrained", squeeze=False
+    )
     colours: dict[str, str] = {}
     for name, path in settings.items():
         group = name.split("#")[0]
-        label = group if group not in colours else None
-        colour = colours.setdefault(group, f"C{len(colours)}")
-        run = load(Path(path))
-        for axis, key in zip(axes, ("episode_return", "success_rate"), strict=True):
-            curve = smooth(run[key], run["episodes"])
-            axis.plot(run["env_steps"] / 1e6, curve, color=colour, label=label)
-        print(
-            f"{name}: {run['env_steps'][-1] / 1e6:.2f} M steps, last {WINDOW} iterations: "
-            f"return {smooth(run['episode_return'], run['episodes'])[-1]:.2f}, "
-            f"success {smooth(run['success_rate'], run['episodes'])[-1]:.3f}"
-        )
-    for axis, title in zip(axes, ("episode return", "success rate"), strict=True):
+        for run in load(Path(path)):
+            label = group if group not in colours else None
+            colour = colours.setdefault(group, f"C{len(colours)}")
+            for axis, key in zip(axes[0], panels, strict=True):
+                axis.plot(run["env_steps"] / 1e6, smooth(run, key), color=colour, label=label)
+            end = ", ".join(f"{key} {smooth(run, key)[-1]:.3g}" for key in panels)
+            print(f"{name}: {run['env_steps'][-1] / 1e6:.2f} M steps, {end}")
+    for axis, title in zip(axes[0], panels.values(), strict=True):
         axis.set_xlabel("environment steps (millions)")
         axis.set_title(title)
         axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False)
+    axes[0, 0].legend(frameon=False)
     figure.savefig(out, dpi=120)
 
 
