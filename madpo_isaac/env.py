@@ -18,11 +18,17 @@ class AgentSpec:
     name: str
     action_slice: slice | Tensor
     """Columns of the joint action, as a slice or an index tensor (act_dim,)."""
-    act_dim: int
-    """Number of those columns."""
     obs_dim: int
     observe: Callable[[Tensor], Tensor]
     """Maps joint states (B, S) to this agent's observations (B, obs_dim)."""
+
+    @property
+    def act_dim(self) -> int:
+        """Number of its actions."""
+        columns = self.action_slice
+        if isinstance(columns, slice):
+            return len(range(columns.start or 0, columns.stop, columns.step or 1))
+        return len(columns)
 
 
 class Step(NamedTuple):
@@ -74,6 +80,12 @@ class VecEnv(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
+
+    def check_action(self, action: Tensor) -> None:
+        """Raises ValueError unless ``action`` is a joint action (N, A)."""
+        expected = (self.num_envs, self.action_dim)
+        if action.shape != expected:
+            raise ValueError(f"action has shape {tuple(action.shape)}, expected {expected}")
 
     @staticmethod
     def critic_view(state: Tensor) -> Tensor:

@@ -61,7 +61,9 @@ def main(argv: list[str]) -> int:
 
         import tasks
 
-        env = tasks.make(settings["task"], num_envs=1, seed=int(settings["seed"]))
+        env = tasks.make(settings["task"], num_envs=1, seed=_whole(settings["seed"]))
+        if not hasattr(env, "scene"):
+            raise UserError(f"task={settings['task']}: pictures are made of hand tasks only.")
         env.reset()
         Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
         matplotlib.image.imsave(settings["out"], picture(env, 0, 960, 600))
@@ -70,6 +72,12 @@ def main(argv: list[str]) -> int:
         return 2
     console.info(f"wrote {settings['out']}")
     return 0
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"seed={text} must be a whole number of at least 0.")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def _columns(columns: list[int]) -> Any:
 
 
 AGENTS = (
-    AgentSpec("left", slice(0, 2), 2, 3, _columns(STATE_COLUMNS[0])),
-    AgentSpec("right", torch.tensor(ACTION_COLUMNS[1]), 3, 5, _columns(STATE_COLUMNS[1])),
-    AgentSpec("thumb", slice(4, 5), 1, 4, _columns(STATE_COLUMNS[2])),
+    AgentSpec("left", slice(0, 2), 3, _columns(STATE_COLUMNS[0])),
+    AgentSpec("right", torch.tensor(ACTION_COLUMNS[1]), 5, _columns(STATE_COLUMNS[1])),
+    AgentSpec("thumb", slice(4, 5), 4, _columns(STATE_COLUMNS[2])),
 )
 
 

@@ -131,11 +131,7 @@ class HandTaskEnv(VecEnv):
 
     def step(self, action: Tensor) -> Step:
         """Applies the joint action (N, A), clipped to [-1, 1], for one control step of 1/60 s."""
-        if action.shape != (self.num_envs, self.action_dim):
-            raise ValueError(
-                f"action has shape {tuple(action.shape)}, "
-                f"expected ({self.num_envs}, {self.action_dim})"
-            )
+        self.check_action(action)
         torch.clamp(action, -1.0, 1.0, out=self.last_action)
         self._write_controls()
         self.sim.step(SUBSTEPS)
@@ -228,7 +224,6 @@ class HandTaskEnv(VecEnv):
                     AgentSpec(
                         name=f"hand{h}" if name == "hand" else f"hand{h}_{name}",
                         action_slice=_as_slice(index),
-                        act_dim=len(actuators),
                         obs_dim=len(columns),
                         observe=lambda state, columns=columns: state[:, columns],
                     )

@@ -112,11 +112,7 @@ class Env(VecEnv):
 
     def step(self, action: Tensor) -> Step:
         """Applies the joint action (N, A), not clipped, for one control step."""
-        if action.shape != (self.num_envs, self.action_dim):
-            raise ValueError(
-                f"action has shape {tuple(action.shape)}, "
-                f"expected ({self.num_envs}, {self.action_dim})"
-            )
+        self.check_action(action)
         robot = self.robot
         torch.mul(action, robot.action_gain, out=self.sim.ctrl)
         before = self._x.clone()
@@ -201,7 +197,6 @@ class Env(VecEnv):
             spec = AgentSpec(
                 name=f"agent{i}",
                 action_slice=self.partition.block(i),
-                act_dim=self.partition.act_dim,
                 obs_dim=obs_dim,
                 observe=observe,
             )
