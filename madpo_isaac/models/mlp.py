@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -68,6 +69,9 @@ class MLPStack:
         shapes["out.weight"] = (max(out_dims), widths[-1])
         shapes["out.bias"] = (max(out_dims),)
         shapes.update({name: (width,) for name, width in (vectors or {}).items()})
+        if len(set(in_dims)) > 1:
+            # Cropped leaves are strided, and so are their gradients, as they should be.
+            warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout")
         size = sum(math.prod(shape) for shape in shapes.values())
         self.flat = torch.zeros(self.num_nets, size, device=device)
         self.grad = torch.zeros_like(self.flat)
