@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from madpo_isaac.errors import UserError, unknown
 
+TIME_LIMITS = ("bootstrap", "drop")
 AGENT_ORDERS = ("random", "default")
 DIVERGENCES = ("cs", "none")
 PRESETS = ("gaussian",)
@@ -50,6 +51,9 @@ class AlgoConfig:
     """Steps collected per environment and iteration."""
     gamma: float = 0.99
     gae_lambda: float = 0.95
+    time_limit: str = "bootstrap"
+    """What follows a truncated step: bootstrap, the value of its final state; drop, nothing is
+    learnt from it (HARL)."""
     actor_lr: float = 5e-4
     critic_lr: float = 5e-4
     lr_decay: bool = False
@@ -215,6 +219,7 @@ def validate(config: Config) -> None:
             f"algo.hidden={algo.hidden} must list at least one width, each from 1 to {MAX_COUNT}."
         )
     _one_of("algo.agent_order", algo.agent_order, AGENT_ORDERS)
+    _one_of("algo.time_limit", algo.time_limit, TIME_LIMITS)
     batch = config.num_envs * algo.horizon
     if algo.num_minibatches > batch:
         raise UserError(

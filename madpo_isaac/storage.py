@@ -59,6 +59,7 @@ def gae(
     truncated: Tensor,
     gamma: float,
     lam: float,
+    time_limit: str = "bootstrap",
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al., 2016).
 
@@ -71,11 +72,15 @@ def gae(
         truncated: the episode was cut, so the trace stops but ``next_value`` counts. (T, N) bool
         gamma: discount.
         lam: trace decay.
+        time_limit: ``bootstrap`` as said; ``drop`` gives a truncated step advantage 0, as HARL
+            does, so that it teaches nothing.
 
     Returns:
         Advantages. (T, N)
     """
     delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
+    if time_limit == "drop":
+        delta = delta.masked_fill(truncated, 0.0)
     decay = gamma * lam * (~(terminated | truncated)).to(delta.dtype)
     advantage = delta.clone()
     for t in range(len(delta) - 2, -1, -1):

@@ -119,3 +119,17 @@ def test_gae_ignores_what_follows_a_terminated_step():
     expected = gae(reward, value, next_value, terminated, truncated, 0.99, 0.95)
     spoilt = next_value.masked_fill(terminated, float("inf"))
     assert torch.equal(expected, gae(reward, value, spoilt, terminated, truncated, 0.99, 0.95))
+
+
+def test_dropped_time_limits_teach_nothing():
+    # One environment, gamma 0.5, lambda 0.5. Step 1 is truncated: its advantage is 0, whatever
+    # followed, and nothing of the next episode reaches step 0: 1 + 0.5 * 4 - 2 = 1.
+    reward = torch.tensor([[1.0], [5.0], [3.0]])
+    value = torch.tensor([[2.0], [4.0], [6.0]])
+    next_value = torch.tensor([[4.0], [9.0], [8.0]])
+    truncated = torch.tensor([[False], [True], [False]])
+    terminated = torch.zeros_like(truncated)
+    args = (reward, value, next_value, terminated, truncated, 0.5, 0.5)
+    assert gae(*args, "drop")[:, 0].tolist() == [1.0, 0.0, 3.0 + 4.0 - 6.0]
+    # Bootstrapping instead: 5 + 4.5 - 4 = 5.5, a quarter of which reaches step 0.
+    assert gae(*args)[:, 0].tolist() == [1.0 + 0.25 * 5.5, 5.5, 1.0]

@@ -194,6 +194,7 @@ class OnPolicy:
             rollout.truncated,
             self.config.gamma,
             self.config.gae_lambda,
+            self.config.time_limit,
         )
         centred = advantage - advantage.mean()
         return Batch(
