@@ -37,7 +37,7 @@ def configure(num_threads: int) -> int:
     torch.set_num_threads(threads)
     if _onednn_is_faster_and_exact():
         # "medium" lets torch choose oneDNN, which on these CPUs computes in full float32 with
-        # AVX-512; the default, MKL, falls back to half the vector width there.
+        # AVX-512; the default, MKL, is half as fast there.
         torch.set_float32_matmul_precision("medium")
     return threads
 

@@ -13,7 +13,7 @@ def render(*arguments):
 def test_picture_shows_hands_egg_and_goal(tmp_path):
     out = tmp_path / "new" / "scene.png"
     done = render("task=ShadowHandOver", f"out={out}", "seed=3")
-    if "No off-screen OpenGL" in done.stderr or "GL" in done.stderr:
+    if done.returncode and "GL" in done.stderr:
         pytest.skip(f"no off-screen OpenGL here: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     red, green, blue = matplotlib.image.imread(out)[..., :3].transpose(2, 0, 1)

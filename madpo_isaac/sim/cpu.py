@@ -70,7 +70,8 @@ class MjBatchSim:
     def field(self, name: str, *, exact: bool = False) -> Tensor:
         """Returns MjData's field ``name``, float32 or if ``exact`` float64; see the contract."""
         if name in ("qpos", "qvel"):
-            return self._exact_state(name) if exact else getattr(self, name)
+            rows = self._state[:, _columns(self.model, name)]  # float64, a view
+            return rows if exact else getattr(self, name)
         dtype = np.float64 if exact else np.float32
         if name not in self._readings:
             self._readings[name] = torch.from_numpy(self._batch.bind(name, dtype))
@@ -78,12 +79,6 @@ class MjBatchSim:
         if reading.dtype != (torch.float64 if exact else torch.float32):
             raise ValueError(f"field '{name}' is already in use as {reading.dtype}")
         return reading
-
-    def _exact_state(self, name: str) -> Tensor:
-        """A view into the float64 state rows, which are time, qpos, qvel and so on."""
-        first, nq = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_TIME), self.model.nq
-        start, size = (first, nq) if name == "qpos" else (first + nq, self.model.nv)
-        return self._state[:, start : start + size]
 
     def step(self, substeps: int) -> None:
         """Advances every simulation by ``substeps`` time steps on the thread pool."""
