@@ -15,7 +15,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from madpo_isaac.errors import UserError, unknown
 
 TIME_LIMITS = ("bootstrap", "drop")
-AGENT_ORDERS = ("random", "default")
+AGENT_ORDERS = ("random", "default", "spec")
+ENTROPIES = ("mean", "sum")
 DIVERGENCES = ("cs", "none")
 PRESETS = ("gaussian",)
 MAX_COUNT = 10**9
@@ -64,11 +65,14 @@ class AlgoConfig:
     critic_epochs: int = 5
     num_minibatches: int = 1
     entropy_coef: float = 0.01
+    entropy: str = "mean"
+    """mean: entropy_coef times the mean entropy of a minibatch; sum: times its sum, a slip of
+    MADPO's released code, kept for reproduction."""
     value_coef: float = 1.0
     huber_delta: float = 10.0
     max_grad_norm: float = 10.0
     agent_order: str = "random"
-    """random: a new order each iteration; default: by index."""
+    """random: a new order each iteration; default: by index; spec: grouped by role (Fig. 9)."""
     hidden: list[int] = field(default_factory=lambda: [256, 256, 256])
     activation: str = "relu"
     std_x: float = 1.0
@@ -220,6 +224,7 @@ def validate(config: Config) -> None:
         )
     _one_of("algo.agent_order", algo.agent_order, AGENT_ORDERS)
     _one_of("algo.time_limit", algo.time_limit, TIME_LIMITS)
+    _one_of("algo.entropy", algo.entropy, ENTROPIES)
     batch = config.num_envs * algo.horizon
     if algo.num_minibatches > batch:
         raise UserError(

@@ -21,6 +21,11 @@ class AgentSpec:
     obs_dim: int
     observe: Callable[[Tensor], Tensor]
     """Maps joint states (B, S) to this agent's observations (B, obs_dim)."""
+    role: str = ""
+    """What it is for; ``algo.agent_order=spec`` updates agents of one role in a row."""
+    action_roles: tuple[str, ...] = ()
+    """What each of its actions is for, one name each: comparing two agents, MADPO pairs the
+    actions of equal roles. Empty where the order of the actions says it all."""
 
     @property
     def act_dim(self) -> int:

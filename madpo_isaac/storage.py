@@ -60,6 +60,7 @@ def gae(
     gamma: float,
     lam: float,
     time_limit: str = "bootstrap",
+    trace: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al., 2016).
 
@@ -74,6 +75,8 @@ def gae(
         lam: trace decay.
         time_limit: ``bootstrap`` as said; ``drop`` gives a truncated step advantage 0, as HARL
             does, so that it teaches nothing.
+        trace: weights in [0, 1] of an off-policy correction: the advantage of step t counts
+            ``trace[t]`` where it is carried back to step t - 1. (T, N)
 
     Returns:
         Advantages. (T, N)
@@ -82,6 +85,8 @@ def gae(
     if time_limit == "drop":
         delta = delta.masked_fill(truncated, 0.0)
     decay = gamma * lam * (~(terminated | truncated)).to(delta.dtype)
+    if trace is not None:
+        decay[:-1] *= trace[1:]
     advantage = delta.clone()
     for t in range(len(delta) - 2, -1, -1):
         advantage[t].addcmul_(decay[t], advantage[t + 1])

@@ -122,6 +122,7 @@ def view_of(p, rows=40, seed=0):
     agent = algo.agents[p]
     view = AgentView(
         index=p,
+        clip=0.2,
         obs=agent.observe(state),
         action=action[:, agent.action_slice],
         old_log_prob=density + shift,
@@ -273,7 +274,8 @@ def test_critic_loss_is_the_larger_huber_loss():
     target = 8.0 * torch.randn(60, generator=generator)
     exact = network(critic_parameters(algo), state.double().numpy())[:, 0]
     old = torch.from_numpy(exact).float() + 0.4 * torch.randn(60, generator=generator)
-    batch = Batch(state, *[torch.zeros(60)] * 4, value=old)
+    rollout, _ = collect(algo, ToyEnv(), ToyEnv().reset())
+    batch = Batch(rollout, state, *[torch.zeros(60)] * 4, value=old, next_value=old)
     rows = torch.arange(60).flip(0)
     loss = algo._critic_tile(batch, rows, target[rows], 60)
     near = np.clip(exact, old.numpy() - 0.2, old.numpy() + 0.2)

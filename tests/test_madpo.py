@@ -141,7 +141,7 @@ def between_updates(seed=4, **divergence):
         algo.begin_agent(view)
         algo.update_agent(view)
         with torch.no_grad():
-            algo.agent_updated(view, *algo._evaluate(view))
+            algo.agent_updated(view, *algo.evaluate(p, view.obs))
     view = algo._view(batch, 2, ones)
     algo.begin_agent(view)
     return algo, batch, view
@@ -199,10 +199,11 @@ def test_bonus_gradient_against_finite_differences():
 @pytest.mark.parametrize("bound", [True, False])
 def test_without_advantage_the_update_increases_the_divergence(lam, term, bound):
     algo, batch, view = between_updates(lam=lam, coef=1.0, bounded=bound)
-    algo.config.entropy_coef, algo.config.epochs = 0.0, 5
+    algo.entropy_coef, algo.config.epochs = 0.0, 5
     algo.actor_optimisers = algo.actors.optimisers(1e-3, 10.0)
     view = AgentView(
         index=2,
+        clip=view.clip,
         obs=view.obs,
         action=view.action,
         old_log_prob=view.old_log_prob,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ Rows = slice | Tensor
 class Batch:
     """A rollout flattened to B = T N rows, ready for the update."""
 
+    rollout: Rollout
+    """Where it comes from."""
     state: Tensor
     """(B, S)"""
     action: Tensor
@@ -40,6 +42,8 @@ class Batch:
     """(B,)"""
     value: Tensor
     """Normalised value predictions at collection. (B,)"""
+    next_value: Tensor
+    """Normalised values of the states the steps led to. (B,)"""
 
 
 @dataclass
@@ -47,6 +51,8 @@ class AgentView:
     """What one agent's update works on."""
 
     index: int
+    clip: float
+    """Clip range of the ratio."""
     obs: Tensor
     """(B, obs_dim)"""
     action: Tensor
@@ -60,8 +66,10 @@ class AgentView:
 class OnPolicy:
     """Sequential on-policy update with a centralised critic.
 
-    Hooks: :meth:`agent_order`, :meth:`regulariser`, :meth:`agent_updated`, :meth:`begin_update`
-    and :meth:`end_update`.
+    Hooks, in the order in which they are called: :meth:`begin_update`, :meth:`agent_order`,
+    :meth:`weighted_advantage`, :meth:`begin_agent`, :meth:`begin_minibatch`, :meth:`regulariser`
+    and :meth:`agent_updated`. An algorithm that does not take gradient steps on the clipped
+    objective overrides :meth:`update_agent`, one that is not sequential :meth:`update_actors`.
 
     Args:
         config: hyper-parameters.
@@ -102,22 +110,37 @@ class OnPolicy:
         self.actor_optimisers = self.actors.optimisers(config.actor_lr, config.max_grad_norm)
         self.critic_optimiser = self.critic.optimiser(config.critic_lr, config.max_grad_norm)
         self.learning_rate = config.actor_lr
+        self.entropy_coef = config.entropy_coef
         on_cpu = env.device.type == "cpu"
         self.tile = max(256, CPU_TILE // max(config.hidden)) if on_cpu else 2**31
 
     # Hooks ------------------------------------------------------------------------------------
 
-    def agent_order(self) -> list[int]:
-        """Returns the order in which agents are updated in this iteration."""
-        if self.config.agent_order == "default":
-            return list(range(len(self.agents)))
-        return torch.randperm(len(self.agents), generator=self.order_generator).tolist()
-
     def begin_update(self, batch: Batch) -> None:
         """Called once an iteration before the first agent."""
 
+    def agent_order(self) -> Iterable[int]:
+        """Returns the order in which agents are updated in this iteration.
+
+        It may be an iterator that decides after each agent.
+        """
+        indices = range(len(self.agents))
+        if self.config.agent_order == "default":
+            return list(indices)
+        if self.config.agent_order == "spec":
+            roles = list(dict.fromkeys(agent.role for agent in self.agents))
+            return sorted(indices, key=lambda p: roles.index(self.agents[p].role))
+        return torch.randperm(len(self.agents), generator=self.order_generator).tolist()
+
+    def weighted_advantage(self, batch: Batch, preceding_ratio: Tensor) -> Tensor:
+        """The M of Eq. 2: what the next agent's ratio is multiplied with. (B,)"""
+        return preceding_ratio * batch.advantage
+
     def begin_agent(self, view: AgentView) -> None:
         """Called before an agent's epochs."""
+
+    def begin_minibatch(self, view: AgentView, rows: Rows) -> None:
+        """Called before the gradient of a minibatch with all its rows."""
 
     def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """Returns a bonus summed over ``rows``, added to the objective. ()
@@ -157,15 +180,19 @@ class OnPolicy:
     def update(self, rollout: Rollout) -> dict[str, Tensor]:
         """Improves all agents and the critic on one rollout; returns scalar metrics by name."""
         batch = self._prepare(rollout)
-        metrics: dict[str, Tensor] = {}
         self.begin_update(batch)
+        return {**self.update_actors(batch), **self.update_critic(batch)}
+
+    def update_actors(self, batch: Batch) -> dict[str, Tensor]:
+        """Updates one agent after another, each knowing what the preceding ones changed."""
+        metrics: dict[str, Tensor] = {}
         preceding_ratio = torch.ones_like(batch.advantage)
         for p in self.agent_order():
             view = self._view(batch, p, preceding_ratio)
             self.begin_agent(view)
             stats = self.update_agent(view)
             with torch.no_grad():
-                mean, std = self._evaluate(view)
+                mean, std = self.evaluate(p, view.obs)
                 log_ratio = log_prob(mean, std, view.action) - view.old_log_prob
                 stats["preceding_ratio"] = preceding_ratio.mean()
                 # E[r - 1 - log r] >= 0, an estimator of KL(old || new) from old samples.
@@ -174,62 +201,84 @@ class OnPolicy:
                 stats.update(self.agent_updated(view, mean, std))
                 preceding_ratio = preceding_ratio * log_ratio.exp()
             metrics.update({f"agent{p}/{name}": value for name, value in stats.items()})
-        metrics.update(self.update_critic(batch))
         return metrics
 
     def _prepare(self, rollout: Rollout) -> Batch:
         """Computes values, advantages and returns, and flattens time and environments."""
-        horizon, num_envs = rollout.reward.shape
         states = rollout.state.flatten(0, 1)
-        value = self.critic.values(states, self.tile).view(horizon, num_envs)
+        value = self.critic.values(states, self.tile).view_as(rollout.reward)
         last = self.critic.values(rollout.last_state, self.tile)
         next_value = torch.cat((value[1:], last[None]))
         next_value = torch.where(rollout.truncated, rollout.final_value, next_value)
-        real_value = self.value_norm.denormalise(value)
-        advantage = gae(
+        advantage = self.estimate_advantage(rollout, value, next_value)
+        return Batch(
+            rollout=rollout,
+            state=states,
+            action=rollout.action.flatten(0, 1),
+            log_prob=rollout.log_prob.flatten(0, 1),
+            advantage=normalised(advantage).flatten(),
+            returns=(advantage + self.value_norm.denormalise(value)).flatten(),
+            value=value.flatten(),
+            next_value=next_value.flatten(),
+        )
+
+    def estimate_advantage(
+        self, rollout: Rollout, value: Tensor, next_value: Tensor, trace: Tensor | None = None
+    ) -> Tensor:
+        """Advantages (T, N) from normalised values (T, N); see :func:`madpo_isaac.storage.gae`."""
+        return gae(
             rollout.reward,
-            real_value,
+            self.value_norm.denormalise(value),
             self.value_norm.denormalise(next_value),
             rollout.terminated,
             rollout.truncated,
             self.config.gamma,
             self.config.gae_lambda,
             self.config.time_limit,
-        )
-        centred = advantage - advantage.mean()
-        return Batch(
-            state=states,
-            action=rollout.action.flatten(0, 1),
-            log_prob=rollout.log_prob.flatten(0, 1),
-            advantage=(centred / (advantage.std(correction=0) + 1e-5)).flatten(),
-            returns=(advantage + real_value).flatten(),
-            value=value.flatten(),
+            trace,
         )
 
     def _view(self, batch: Batch, p: int, preceding_ratio: Tensor) -> AgentView:
         agent = self.agents[p]
         return AgentView(
             index=p,
+            clip=self.config.clip,
             obs=agent.observe(batch.state),
             action=batch.action[:, agent.action_slice],
             old_log_prob=batch.log_prob[:, p],
-            weighted_advantage=preceding_ratio * batch.advantage,
+            weighted_advantage=self.weighted_advantage(batch, preceding_ratio),
         )
 
-    def _evaluate(self, view: AgentView) -> tuple[Tensor, Tensor]:
-        """The agent's current policy on the whole batch: mean (B, d) and std (d,)."""
-        tiles = view.obs.split(self.tile)
-        mean = torch.cat([self.actors.stack.forward(view.index, rows) for rows in tiles])
-        return mean, self.actors.std(view.index)
+    @torch.no_grad()
+    def evaluate(self, p: int, obs: Tensor, flat: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Agent p's policy at obs (B, obs_dim), without gradient.
 
-    def _minibatches(self, size: int) -> list[list[Rows]]:
-        """The minibatches of one epoch, each as its tiles; every row appears once."""
+        Args:
+            p: the agent.
+            obs: its observations.
+            flat: its parameters at another time, a copy of row p of ``actors.stack.flat``; None
+                for the current ones.
+
+        Returns:
+            Mean (B, d) and standard deviation (d,), none of which follows the training.
+        """
+        net = None if flat is None else self.actors.stack.unpack(p, flat)
+        parts = [self.actors.distribution(p, rows, net) for rows in obs.split(self.tile)]
+        return torch.cat([mean for mean, _ in parts]), parts[0][1].clone()
+
+    def _minibatches(self, size: int) -> list[Rows]:
+        """The minibatches of one epoch; every row appears once."""
         if self.config.num_minibatches == 1:
-            starts = range(0, size, self.tile)
-            return [[slice(start, min(start + self.tile, size)) for start in starts]]
+            return [slice(0, size)]
         order = torch.randperm(size, generator=self.generator, device=self.device)
-        parts = order.tensor_split(self.config.num_minibatches)
-        return [list(part.split(self.tile)) for part in parts]
+        return list(order.tensor_split(self.config.num_minibatches))
+
+    def _tiles(self, rows: Rows) -> list[Rows]:
+        """A minibatch cut into slices of at most ``tile`` rows."""
+        if isinstance(rows, Tensor):
+            return list(rows.split(self.tile))
+        starts = range(rows.start, rows.stop, self.tile)
+        return [slice(start, min(start + self.tile, rows.stop)) for start in starts]
 
     def update_agent(self, view: AgentView) -> dict[str, Tensor]:
         """Clipped-objective ascent on one agent (Eq. 2); returns means over its minibatches."""
@@ -237,9 +286,10 @@ class OnPolicy:
         history: list[Tensor] = []
         for _ in range(self.config.epochs):
             for minibatch in self._minibatches(len(view.obs)):
+                self.begin_minibatch(view, minibatch)
                 optimiser.zero_grad()
-                size = sum(map(_count, minibatch))
-                tiles = [self._actor_tile(view, rows, size) for rows in minibatch]
+                size = count(minibatch)
+                tiles = [self._actor_tile(view, rows, size) for rows in self._tiles(minibatch)]
                 sums = torch.stack(tiles).sum(0)
                 history.append(torch.cat((sums, optimiser.step()[None])))
         loss, clip_fraction, grad_norm = torch.stack(history).mean(0)
@@ -247,32 +297,35 @@ class OnPolicy:
 
     def _actor_tile(self, view: AgentView, rows: Rows, size: int) -> Tensor:
         """Adds the gradient of some rows' share of the loss over ``size`` rows. (2,)"""
-        clip = self.config.clip
+        clip = view.clip
         mean, std = self.actors.distribution(view.index, view.obs[rows])
         ratio = torch.exp(log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows])
         advantage = view.weighted_advantage[rows]
         clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
         objective = torch.min(ratio * advantage, clipped * advantage).sum()
         bonus = self.regulariser(view, rows, mean, std)
-        bonus = bonus + self.config.entropy_coef * len(mean) * entropy(std)
+        bonus = bonus + self._entropy_weight(size) * len(mean) * entropy(std)
         loss = -(objective + bonus) / size
         loss.backward()
         outside = ((ratio.detach() - 1.0).abs() > clip).sum() / size
         return torch.stack((loss.detach(), outside))
+
+    def _entropy_weight(self, size: int) -> float:
+        """Coefficient of the mean entropy in a minibatch of ``size`` rows."""
+        return self.entropy_coef * (size if self.config.entropy == "sum" else 1)
 
     def update_critic(self, batch: Batch) -> dict[str, Tensor]:
         """Fits the critic to the returns; returns means over its minibatches."""
         history: list[Tensor] = []
         for _ in range(self.config.critic_epochs):
             for minibatch in self._minibatches(len(batch.state)):
-                returns = [batch.returns[rows] for rows in minibatch]
-                self.value_norm.update(torch.cat(returns))
+                self.value_norm.update(batch.returns[minibatch])
                 self.critic_optimiser.zero_grad()
-                size = sum(map(len, returns))
-                tiles = [
-                    self._critic_tile(batch, rows, self.value_norm.normalise(goal), size)
-                    for rows, goal in zip(minibatch, returns, strict=True)
-                ]
+                size = count(minibatch)
+                tiles = []
+                for rows in self._tiles(minibatch):
+                    target = self.value_norm.normalise(batch.returns[rows])
+                    tiles.append(self._critic_tile(batch, rows, target, size))
                 loss = torch.stack(tiles).sum()
                 history.append(torch.stack((loss, self.critic_optimiser.step())))
         loss, grad_norm = torch.stack(history).mean(0)
@@ -329,5 +382,11 @@ class OnPolicy:
         self.order_generator.set_state(state["order_generator"])
 
 
-def _count(rows: Rows) -> int:
+def normalised(advantage: Tensor) -> Tensor:
+    """Advantages with mean 0 and standard deviation 1 over all entries."""
+    return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-5)
+
+
+def count(rows: Rows) -> int:
+    """Number of rows."""
     return rows.stop - rows.start if isinstance(rows, slice) else len(rows)

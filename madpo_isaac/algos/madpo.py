@@ -48,13 +48,7 @@ class MADPO(HAPPO):
         """Evaluates the agent's previous policy on the batch, once for all epochs."""
         if self.config.divergence.kind == "none":
             return
-        row = self.actors.stack.flat[view.index]
-        with torch.no_grad():
-            current = row.clone()
-            row.copy_(self._previous[view.index])
-            mean, std = self._evaluate(view)
-            self._reference = mean, std.clone()
-            row.copy_(current)
+        self._reference = self.evaluate(view.index, view.obs, self._previous[view.index])
 
     def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """The divergence bonus of Eq. 10, summed over ``rows``. ()"""

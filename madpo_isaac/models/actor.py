@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import AgentSpec
-from madpo_isaac.models.mlp import FlatAdam, MLPStack
+from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network
 
 
 class Decision(NamedTuple):
@@ -79,14 +79,16 @@ class Actors:
         """Returns one optimiser per agent."""
         return [FlatAdam(self.stack, p, lr, max_grad_norm) for p in range(len(self.agents))]
 
-    def std(self, p: int) -> Tensor:
-        """Standard deviation of agent p, differentiable. (act_dim,)"""
-        log_std = self.stack.nets[p]["log_std"][: self.agents[p].act_dim]
-        return self.std_y * torch.sigmoid(log_std / self.std_x)
+    def distribution(
+        self, p: int, obs: Tensor, net: Network | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean (B, act_dim) and standard deviation (act_dim,) of agent p at obs (B, obs_dim).
 
-    def distribution(self, p: int, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, act_dim) and standard deviation (act_dim,) of agent p at obs (B, obs_dim)."""
-        return self.stack.forward(p, obs), self.std(p)
+        ``net`` holds its parameters if they are not the current ones.
+        """
+        net = self.stack.nets[p] if net is None else net
+        log_std = net["log_std"][: self.agents[p].act_dim]
+        return self.stack.apply(net, obs), self.std_y * torch.sigmoid(log_std / self.std_x)
 
     def freeze(self) -> JointPolicy:
         """Returns the policies as they are now, for fast joint evaluation."""

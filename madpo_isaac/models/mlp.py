@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "selu": (F.selu, 0.75),
 }
 """Activation and the gain of its orthogonal initialisation."""
+
+Network = Mapping[str, Tensor]
+"""Parameters of one network by name."""
 
 
 class MLPStack:
@@ -114,7 +117,15 @@ class MLPStack:
 
     def forward(self, p: int, x: Tensor) -> Tensor:
         """Runs network p on (B, in_dims[p]), differentiably. (B, out_dims[p])"""
-        net = self.nets[p]
+        return self.apply(self.nets[p], x)
+
+    def unpack(self, p: int, flat: Tensor) -> Network:
+        """Network p with the parameters ``flat`` (K,) instead of its own, as :attr:`nets` has."""
+        views = _carve(flat[None], {name: v.shape[1:] for name, v in self.stacked.items()})
+        return {name: value[0][self._crop(name, p)] for name, value in views.items()}
+
+    def apply(self, net: Network, x: Tensor) -> Tensor:
+        """Runs a network of this shape on (B, in_dim), differentiably. (B, out_dim)"""
         x = F.layer_norm(x, x.shape[-1:], net["norm0.weight"], net["norm0.bias"])
         for k in range(self.depth):
             x = self._activation(F.linear(x, net[f"linear{k}.weight"], net[f"linear{k}.bias"]))
@@ -170,7 +181,7 @@ class FoldedMLPs:
         return torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows])
 
 
-def _carve(flat: Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def _carve(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Cuts (P, K) into views (P, *shape), in order."""
     views, start = {}, 0
     for name, shape in shapes.items():

@@ -219,6 +219,11 @@ class HandTaskEnv(VecEnv):
             columns = torch.cat((own, shared)).to(self.device)
             for name, parts in hand.agent_parts(self.config.agents):
                 actuators = [i for part in parts for i in hand.PART_ACTUATORS[part]]
+                roles = [
+                    role if len(parts) == 1 else f"{hand.PARTS[part]}_{role}"
+                    for part in parts
+                    for role in hand.PART_ROLES[part]
+                ]
                 index = torch.tensor(actuators, device=self.device) + h * self.hand_action_dim
                 agents.append(
                     AgentSpec(
@@ -226,6 +231,8 @@ class HandTaskEnv(VecEnv):
                         action_slice=_as_slice(index),
                         obs_dim=len(columns),
                         observe=lambda state, columns=columns: state[:, columns],
+                        role=name,
+                        action_roles=tuple(roles),
                     )
                 )
         return tuple(agents)

@@ -28,6 +28,14 @@ PART_ACTUATORS: tuple[tuple[int, ...], ...] = (
 )
 """Actuators of each of :data:`PARTS`; the palm moves the wrist."""
 
+PART_ROLES: tuple[tuple[str, ...], ...] = (
+    ("abduction", "flexion"),
+    *3 * (("abduction", "flexion", "middle_flexion"),),
+    ("metacarpal", "abduction", "flexion", "middle_flexion"),
+    ("opposition", "flexion", "abduction", "middle_flexion", "distal_flexion"),
+)
+"""What each actuator of :data:`PARTS` does, from the base outwards; the palm's move the wrist."""
+
 COUPLING_TENDONS = tuple(f"robot0:T_{finger}J1c" for finger in ("FF", "MF", "RF", "LF"))
 """Tendons that make the distal joint J0 of a finger follow J1."""
 

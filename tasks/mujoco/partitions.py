@@ -38,3 +38,10 @@ legs 4 and 1, agent 1 legs 2 and 3."""
 
 ALIASES: dict[str, str] = {name.replace("-", "-v2-"): name for name in SCENARIOS}
 """The names the papers use, such as ``HalfCheetah-v2-2x3``."""
+
+_ROLES = ("thigh", "shin", "leg", "foot", "hip", "ankle", "abdomen", "knee", "shoulder", "elbow")
+
+
+def joint_role(joint: str) -> str:
+    """What a joint is for, whatever side it is on: ``right_hip_x`` gives ``hip``."""
+    return next((role for role in _ROLES if role in joint), joint)

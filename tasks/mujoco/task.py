@@ -16,7 +16,7 @@ from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
 from tasks.mujoco.nearest import nearest_columns
-from tasks.mujoco.partitions import SCENARIOS
+from tasks.mujoco.partitions import SCENARIOS, joint_role
 from tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
 
 _NO_VARIANCE = 1e-30
@@ -194,11 +194,13 @@ class Env(VecEnv):
         agents = []
         for i in range(self.partition.num_agents):
             observe, obs_dim = self._observe(i, model)
+            first_joint = model.actuator_trnid[self.partition.block(i).start, 0]
             spec = AgentSpec(
                 name=f"agent{i}",
                 action_slice=self.partition.block(i),
                 obs_dim=obs_dim,
                 observe=observe,
+                role=joint_role(model.joint(first_joint).name),
             )
             agents.append(spec)
         return tuple(agents)
