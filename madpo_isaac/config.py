@@ -12,13 +12,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from madpo_isaac.divergence.bounds import BOUNDS
+from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
 from madpo_isaac.errors import UserError, unknown
 
 TIME_LIMITS = ("bootstrap", "drop")
 AGENT_ORDERS = ("random", "default", "spec")
 ENTROPIES = ("mean", "sum")
-DIVERGENCES = ("cs", "none")
-PRESETS = ("gaussian",)
+DIVERGENCES = ("cs", "kl", "entropy", "none")
 MAX_COUNT = 10**9
 MAX_THREADS = 1024
 MAX_SEED = 2**63 - 1
@@ -40,6 +41,8 @@ class TrainDefaults:
     entropy_coef: float = 0.01
     lam: float = 0.2
     """Weight of the inter-agent term of MADPO's divergence."""
+    sigma: float = 1000.0
+    """The paper's sigma, which presets printed and printed_alg1 use."""
     max_iterations: int = 1000
 
 
@@ -79,20 +82,6 @@ class AlgoConfig:
     std_y: float = 0.5
     """Policies' std is std_y * sigmoid(log_std / std_x), log_std starting at std_x."""
     output_gain: float = 0.01
-
-
-@dataclass
-class DivergenceConfig:
-    """MADPO's bonus: coef * [lam * inter + (1 - lam) * intra]."""
-
-    kind: str = "cs"
-    """cs: Cauchy-Schwarz; none: no bonus, which is HAPPO."""
-    preset: str = "gaussian"
-    """gaussian: closed form for Gaussian policies."""
-    coef: float = 0.02
-    lam: float = 0.2
-    bounded: bool = True
-    """Use 1 - exp(-D/2) per state. False maximises D itself, which diverges in practice."""
 
 
 @dataclass
@@ -199,7 +188,11 @@ def task_settings(task_node: Any) -> dict[str, Any]:
 
 
 def validate(config: Config) -> None:
-    """Checks values and combinations; raises :class:`UserError` naming the first bad one."""
+    """Checks values and combinations and fills in what a preset leaves open.
+
+    Raises:
+        UserError: naming the first bad value.
+    """
     algo: AlgoConfig = config.algo
     _check_finite(config)
     for key in ("num_envs", "max_iterations", "test_episodes"):
@@ -232,11 +225,34 @@ def validate(config: Config) -> None:
             f"iteration (num_envs={config.num_envs} x algo.horizon={algo.horizon})."
         )
     if isinstance(algo, MadpoConfig):
-        _one_of("algo.divergence.kind", algo.divergence.kind, DIVERGENCES)
-        _one_of("algo.divergence.preset", algo.divergence.preset, PRESETS)
-        _not_negative("algo.divergence.coef", algo.divergence.coef)
-        _in_unit("algo.divergence.lam", algo.divergence.lam)
+        _check_divergence(algo.divergence, batch // algo.num_minibatches)
+        train = config.task.train
+        algo.divergence = completed(algo.divergence, train.lam, train.sigma)
     _check_run(config)
+
+
+def _check_divergence(div: DivergenceConfig, minibatch: int) -> None:
+    key = "algo.divergence"
+    _one_of(f"{key}.kind", div.kind, DIVERGENCES)
+    _one_of(f"{key}.preset", div.preset, tuple(PRESETS))
+    if div.bound is not None:
+        _one_of(f"{key}.bound", div.bound, BOUNDS)
+    if div.coef is not None:
+        _not_negative(f"{key}.coef", div.coef)
+    if div.lam is not None:
+        _in_unit(f"{key}.lam", div.lam)
+    for name, value in (("sigma", div.sigma), ("scale", div.scale)):
+        if value is not None and value <= 0.0:
+            raise UserError(f"{key}.{name}={value} must be greater than 0.")
+    if div.rows is not None:
+        _in_range(f"{key}.rows", div.rows, 1, minibatch)
+        if div.preset == "gaussian":
+            raise UserError(f"{key}.rows={div.rows} goes with the kernel presets only.")
+    if div.preset != "gaussian":
+        if div.kind not in ("cs", "none"):
+            raise UserError(f"{key}.kind={div.kind} goes with {key}.preset=gaussian only.")
+        if div.bound not in (None, "none"):
+            raise UserError(f"{key}.bound={div.bound} goes with {key}.preset=gaussian only.")
 
 
 def _check_run(config: Config) -> None:

@@ -60,6 +60,7 @@ TRAIN_KEYS = {
     "num_minibatches": ("algo.num_minibatches",),
     "entropy_coef": ("algo.entropy_coef",),
     "lam": ("algo.divergence.lam",),
+    "sigma": ("algo.divergence.sigma",),
 }
 
 
@@ -72,6 +73,7 @@ def test_every_hyper_parameter_of_a_task_reaches_the_algorithm():
         "clip": 0.25,
         "entropy_coef": 0.75,
         "lam": 0.625,
+        "sigma": 8.0,
     }
     new.update({key: 3 for key in TRAIN_KEYS if key not in new})
     config = compose([f"task.train.{key}={value}" for key, value in new.items()])
@@ -178,8 +180,14 @@ REFUSED = [
     ("algo.hidden=[16,0]", "algo.hidden=[16, 0] must list"),
     (f"algo.hidden=[{MAX_COUNT + 1}]", f"from 1 to {MAX_COUNT}"),
     ("algo.agent_order=randm", "Did you mean 'random'? Allowed: default, random"),
-    ("algo.divergence.kind=sc", "'sc'. Did you mean 'cs'? Allowed: cs, none"),
+    ("algo.divergence.kind=sc", "'sc'. Did you mean 'cs'? Allowed: cs, entropy, kl, none"),
     ("algo.divergence.preset=gausian", "Did you mean 'gaussian'?"),
+    ("algo.divergence.preset=offical", "Did you mean 'official'?"),
+    ("algo.divergence.bound=xp", "Did you mean 'exp'?"),
+    ("algo.divergence.scale=0", "algo.divergence.scale=0.0 must be greater than 0"),
+    ("algo.divergence.sigma=-1", "algo.divergence.sigma=-1.0 must be greater than 0"),
+    ("algo.divergence.rows=3", "algo.divergence.rows=3 goes with the kernel presets only"),
+    ("algo.entropy=men", "Did you mean 'mean'? Allowed: mean, sum"),
     ("algo.gamma=nan", "algo.gamma=nan must be a finite number"),
     ("algo.clip=inf", "algo.clip=inf must be a finite number"),
     ("algo.divergence.coef=nan", "algo.divergence.coef=nan must be a finite number"),
@@ -216,6 +224,8 @@ def test_bad_value(case):
         "algo.divergence.coef=0",
         "algo.divergence.lam=1",
         "algo.divergence.kind=none",
+        "algo.divergence.coef=null",
+        "algo.agent_order=spec",
         "algo.num_minibatches=9600",
         "algo.hidden=[1]",
         "rl_device=cpu",
@@ -232,3 +242,32 @@ def test_validate_reports_the_first_problem_of_a_configuration_made_by_hand():
     config = compose([])
     with pytest.raises(UserError, match="num_envs=0"):
         validate(dataclasses.replace(config, num_envs=0, max_iterations=0))
+
+
+# Presets of the divergence ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("gaussian", (0.02, 0.1, 2000.0, "exp")),
+        ("official", (1000.0, 0.05, 2000.0, "none")),
+        ("printed", (0.0005, 0.1, 2000.0, "none")),
+        ("printed_alg1", (0.0005, 0.1, 2000.0, "none")),
+        ("yu", (1.0, 0.1, 2000.0, "none")),
+    ],
+)
+def test_a_preset_fills_in_what_is_left_open(preset, expected):
+    """On Walker2d 2x3, whose lambda is 0.1 and sigma 2e3 in the paper's table."""
+    chosen = ["task=Walker2d-2x3", f"algo.divergence.preset={preset}"]
+    div = compose(chosen).algo.divergence
+    assert (div.coef, div.lam, div.sigma, div.bound) == expected
+    div = compose([*chosen, "algo.divergence.coef=7", "algo.divergence.lam=0.75"]).algo.divergence
+    assert (div.coef, div.lam) == (7.0, 0.75)
+
+
+@pytest.mark.parametrize("setting", ["kind=kl", "kind=entropy", "bound=exp", "rows=9601"])
+def test_kernel_presets_refuse_settings_of_the_closed_form(setting):
+    key, value = setting.split("=")
+    with pytest.raises(UserError, match=rf"algo\.divergence\.{key}={value} (goes with|must)"):
+        compose(["algo.divergence.preset=yu", f"algo.divergence.{setting}"])

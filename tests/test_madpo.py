@@ -68,7 +68,7 @@ def between(p, net, q, other, state, bound):
 @pytest.mark.parametrize("bound", [True, False])
 def test_references_over_three_iterations(bound):
     """Intra: the policy before the previous update. Inter: the updated predecessor's."""
-    options = {"coef": 0.1, "lam": 0.3, "bounded": bound}
+    options = {"coef": 0.1, "lam": 0.3, "bound": "exp" if bound else "none"}
     algo = fresh(divergence=options, actor_lr=5e-3, seed=2)
     history = train(algo, ToyEnv(), 4)
     snapshots = [*algo.snapshots, algo.snapshot()]
@@ -151,7 +151,7 @@ def between_updates(seed=4, **divergence):
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
 def test_bonus_against_an_oracle(lam, bound):
     """Agent 2 has one action and its predecessor three, so the leading one is compared."""
-    algo, batch, view = between_updates(lam=lam, coef=0.7, bounded=bound)
+    algo, batch, view = between_updates(lam=lam, coef=0.7, bound="exp" if bound else "none")
     rows = torch.tensor([0, 3, 70, 12, 41])
     state = batch.state[rows]
     with torch.no_grad():  # as if some steps had been taken
@@ -168,7 +168,7 @@ def test_bonus_against_an_oracle(lam, bound):
 
 
 def test_bonus_gradient_against_finite_differences():
-    algo, batch, view = between_updates(lam=0.4, coef=0.7, bounded=True)
+    algo, batch, view = between_updates(lam=0.4, coef=0.7, bound="exp")
     rows = torch.arange(72)
     mean, std = algo.actors.distribution(2, view.obs)
     algo.actors.stack.grad.zero_()
@@ -198,7 +198,7 @@ def test_bonus_gradient_against_finite_differences():
 @pytest.mark.parametrize(("lam", "term"), [(0.0, "intra"), (1.0, "inter")])
 @pytest.mark.parametrize("bound", [True, False])
 def test_without_advantage_the_update_increases_the_divergence(lam, term, bound):
-    algo, batch, view = between_updates(lam=lam, coef=1.0, bounded=bound)
+    algo, batch, view = between_updates(lam=lam, coef=1.0, bound="exp" if bound else "none")
     algo.entropy_coef, algo.config.epochs = 0.0, 5
     algo.actor_optimisers = algo.actors.optimisers(1e-3, 10.0)
     view = AgentView(

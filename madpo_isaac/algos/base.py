@@ -88,16 +88,7 @@ class OnPolicy:
         self.config, self.agents, self.device = config, env.agents, env.device
         self.generator = generator
         self.order_generator = torch.Generator().manual_seed(init_generator.initial_seed() + 1)
-        self.actors = Actors(
-            env.agents,
-            config.hidden,
-            activation=config.activation,
-            std_x=config.std_x,
-            std_y=config.std_y,
-            output_gain=config.output_gain,
-            generator=init_generator,
-            device=env.device,
-        )
+        self.actors = self.make_actors(env, init_generator)
         self.critic = Critic(
             env.state_dim,
             config.hidden,
@@ -113,6 +104,19 @@ class OnPolicy:
         self.entropy_coef = config.entropy_coef
         on_cpu = env.device.type == "cpu"
         self.tile = max(256, CPU_TILE // max(config.hidden)) if on_cpu else 2**31
+
+    def make_actors(self, env: VecEnv, generator: torch.Generator) -> Actors:
+        """Returns untrained policies for the agents of ``env``."""
+        return Actors(
+            env.agents,
+            self.config.hidden,
+            activation=self.config.activation,
+            std_x=self.config.std_x,
+            std_y=self.config.std_y,
+            output_gain=self.config.output_gain,
+            generator=generator,
+            device=env.device,
+        )
 
     # Hooks ------------------------------------------------------------------------------------
 

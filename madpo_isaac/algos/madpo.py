@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, Batch, Rows
+from madpo_isaac.algos.comparison import FixedPolicy, GaussianComparison, KernelComparison
 from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.config import AlgoConfig, MadpoConfig
-from madpo_isaac.divergence import gaussian_cs
+from madpo_isaac.divergence.presets import PRESETS, completed
 from madpo_isaac.env import VecEnv
+from madpo_isaac.models.actor import entropy
 
 
 class MADPO(HAPPO):
@@ -19,7 +21,8 @@ class MADPO(HAPPO):
 
     Eq. 3 and 10. The predecessor is the agent updated just before in this iteration's order; the
     first one has none. "Previous" is the policy before the previous iteration's update: against
-    the behaviour policy itself the gradient would vanish at the first epoch.
+    the behaviour policy itself the gradient would vanish at the first epoch. Preset ``official``
+    compares with other policies, as the released code does.
     """
 
     config: MadpoConfig
@@ -32,73 +35,112 @@ class MADPO(HAPPO):
         generator: torch.Generator,
     ) -> None:
         super().__init__(config, env, init_generator, generator)
-        self._previous = self.actors.stack.flat.clone()
+        self.divergence = div = completed(self.config.divergence)
+        self.preset = PRESETS[div.preset]
+        assert div.coef is not None
+        assert div.lam is not None
+        self._full_coef = self.coef = div.coef
+        self.inter_weight = 1.0 - div.lam if self.preset.swap else div.lam
+        if not self.preset.keep_entropy and div.kind != "none":
+            self.entropy_coef = 0.0
         self._behaviour = self.actors.stack.flat.clone()
-        self._reference: tuple[Tensor, Tensor] | None = None
-        self._predecessor: tuple[Tensor, Tensor] | None = None
+        self._previous = self._behaviour.clone()
+        self._reference: FixedPolicy | None = None
+        self._predecessor: FixedPolicy | None = None
+        if self.preset.estimator == "gaussian":
+            self.comparison = GaussianComparison(env.agents, div)
+        else:
+            seed = init_generator.initial_seed() + 3
+            self.comparison = KernelComparison(env.agents, div, self.preset, seed)
+            self.tile = 2**31  # these estimators are no sums over rows
+        if self.preset.previous == "minibatch":
+            other = torch.Generator().manual_seed(init_generator.initial_seed() + 2)
+            self._previous = self.make_actors(env, other).stack.flat
+
+    @property
+    def _compares(self) -> bool:
+        return self.divergence.kind in ("cs", "kl")
+
+    def set_progress(self, done: float) -> None:
+        """Sets learning rates, and the coefficient of the bonus, if they decay."""
+        super().set_progress(done)
+        self.coef = self._full_coef * (1.0 - done if self.divergence.decay else 1.0)
 
     def begin_update(self, batch: Batch) -> None:
         """Moves the snapshots on: the policy that collected this batch becomes the next one."""
-        del batch
-        self._previous.copy_(self._behaviour)
-        self._behaviour.copy_(self.actors.stack.flat)
+        if self.preset.previous == "iteration":
+            self._previous.copy_(self._behaviour)
+            self._behaviour.copy_(self.actors.stack.flat)
         self._predecessor = None
+        if self._compares:
+            self.comparison.begin(batch)
 
     def begin_agent(self, view: AgentView) -> None:
-        """Evaluates the agent's previous policy on the batch, once for all epochs."""
-        if self.config.divergence.kind == "none":
+        """Evaluates the policies to compare with on the batch, once for all epochs."""
+        if not self._compares:
             return
-        self._reference = self.evaluate(view.index, view.obs, self._previous[view.index])
+        if self.preset.previous == "iteration":
+            self._reference = self._fixed(view, self._previous[view.index])
+        if self.preset.predecessor == "index":
+            self._predecessor = None
+            if view.index > 0:
+                batch = self.comparison.batch
+                other = self._view(batch, view.index - 1, torch.ones_like(batch.advantage))
+                self._predecessor = self._fixed(other)
+
+    def begin_minibatch(self, view: AgentView, rows: Rows) -> None:
+        """Moves the reference on where it is the policy of one gradient step ago."""
+        del rows
+        if self._compares and self.preset.previous == "minibatch":
+            self._reference = self._fixed(view, self._previous[view.index])
+            self._previous[view.index].copy_(self.actors.stack.flat[view.index])
 
     def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """The divergence bonus of Eq. 10, summed over ``rows``. ()"""
-        if self.config.divergence.kind == "none":
+        if self.divergence.kind == "none":
             return super().regulariser(view, rows, mean, std)
-        intra, inter = self._divergences(mean, std, rows)
-        div = self.config.divergence
-        return div.coef * (div.lam * inter + (1.0 - div.lam) * intra)
-
-    def _divergences(
-        self, mean: Tensor, std: Tensor, rows: Tensor | slice
-    ) -> tuple[Tensor, Tensor]:
-        """Intra- and inter-agent divergence summed over ``rows``."""
-        bounded = self.config.divergence.bounded
-        assert self._reference is not None
-        ref_mean, ref_std = self._reference
-        intra = gaussian_cs(
-            mean, std, ref_mean[rows], ref_std, reduction="none", bounded=bounded
-        ).sum()
-        if self._predecessor is None:
-            return intra, torch.zeros_like(intra)
-        # Agents may have different numbers of actions: their leading ones are compared.
-        pred_mean, pred_std = self._predecessor
-        d = min(mean.shape[1], pred_mean.shape[1])
-        inter = gaussian_cs(
-            mean[:, :d],
-            std[:d],
-            pred_mean[rows, :d],
-            pred_std[:d],
-            reduction="none",
-            bounded=bounded,
-        ).sum()
-        return intra, inter
+        if self.divergence.kind == "entropy":
+            return self.coef * len(mean) * entropy(std)
+        intra, inter = self._divergences(view, rows, mean, std)
+        return self.coef * (self.inter_weight * inter + (1.0 - self.inter_weight) * intra)
 
     def agent_updated(self, view: AgentView, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
         """Reports both divergences of the updated policy, which becomes the next predecessor."""
-        if self.config.divergence.kind == "none":
+        if not self._compares:
             return {}
-        intra, inter = self._divergences(mean, std, slice(None))
-        self._predecessor = mean, std.clone()
+        intra, inter = self._divergences(view, slice(0, len(mean)), mean, std)
+        self._predecessor = FixedPolicy(view, mean, std)
         return {
             "divergence_intra": intra / len(mean),
             "divergence_inter": inter / len(mean),
         }
 
+    def _fixed(self, view: AgentView, flat: Tensor | None = None) -> FixedPolicy:
+        """The agent's policy with the parameters ``flat``, or its current ones, on the batch."""
+        return FixedPolicy(view, *self.evaluate(view.index, view.obs, flat))
+
+    def _divergences(
+        self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Intra- and inter-agent divergence summed over ``rows``."""
+        assert self._reference is not None
+        intra = self.comparison.intra(view, rows, mean, std, self._reference)
+        if self._predecessor is None:
+            return intra, torch.zeros_like(intra)
+        return intra, self.comparison.inter(view, rows, mean, std, self._predecessor)
+
     def state_dict(self) -> dict[str, Any]:
-        """Adds the policy of the previous iteration."""
-        return {**super().state_dict(), "behaviour": self._behaviour.clone()}
+        """Adds the policies and whatever else of the past the comparison needs."""
+        return {
+            **super().state_dict(),
+            "behaviour": self._behaviour.clone(),
+            "previous": self._previous.clone(),
+            "comparison": self.comparison.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
         super().load_state_dict(state)
         self._behaviour.copy_(state["behaviour"])
+        self._previous.copy_(state["previous"])
+        self.comparison.load_state_dict(state["comparison"])

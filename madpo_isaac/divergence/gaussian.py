@@ -1,4 +1,4 @@
-"""Closed-form Cauchy-Schwarz divergence of diagonal Gaussian policies."""
+"""Closed-form divergences of diagonal Gaussian policies."""
 
 from __future__ import annotations
 
@@ -48,14 +48,7 @@ def gaussian_cs(
     """
     if reduction not in REDUCTIONS:
         raise unknown("reduction", reduction, REDUCTIONS)
-    if mean_p.shape != mean_q.shape:
-        raise ValueError(
-            f"mean_p has shape {tuple(mean_p.shape)} but mean_q {tuple(mean_q.shape)}; "
-            "the policies must be compared at the same states and dimensions"
-        )
-    for name, tensor in (("std_p", std_p), ("std_q", std_q), ("mask", mask)):
-        if tensor is not None:
-            _check_broadcast(name, tensor, mean_p)
+    _check_shapes(mean_p, std_p, mean_q, std_q, mask)
     mean_q, std_q = mean_q.detach(), std_q.detach()
     if mask is not None:  # make masked dimensions equal, whatever they hold
         kept = mask.bool()
@@ -91,6 +84,52 @@ def _pooled(per_state: Tensor, std_p: Tensor, std_q: Tensor) -> Tensor:
     u = torch.exp(log_a - 0.5 * torch.logsumexp(2.0 * log_a, dim=-1, keepdim=True))
     v = torch.exp(log_b - 0.5 * torch.logsumexp(2.0 * log_b, dim=-1, keepdim=True))
     return -2.0 * agreement - 2.0 * torch.log1p(-0.5 * (u - v).square().sum(-1))
+
+
+def gaussian_kl(
+    mean_p: Tensor,
+    std_p: Tensor,
+    mean_q: Tensor,
+    std_q: Tensor,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    """Kullback-Leibler divergence KL(p || q) = int p log(p / q), in nats.
+
+    Args:
+        mean_p: (..., n, d), the current policy at n states. Gradients flow through p only.
+        std_p: broadcastable to ``mean_p``, positive.
+        mean_q: (..., n, d), the reference policy at the same states.
+        std_q: broadcastable to ``mean_q``, positive.
+        reduction: ``none`` gives it per state; ``mean`` the mean over states.
+
+    Returns:
+        (..., n) for ``none``, else (...,).
+
+    Raises:
+        ValueError: if shapes do not fit or ``reduction`` is unknown.
+    """
+    if reduction not in REDUCTIONS[:2]:
+        raise unknown("reduction", reduction, REDUCTIONS[:2])
+    _check_shapes(mean_p, std_p, mean_q, std_q, None)
+    mean_q, std_q = mean_q.detach(), std_q.detach()
+    ratio = std_p / std_q
+    distance = ((mean_p - mean_q) / std_q).square()
+    value = (0.5 * (ratio.square() - 1.0 + distance) - ratio.log()).sum(-1)
+    return value.mean(-1) if reduction == "mean" else value
+
+
+def _check_shapes(
+    mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor, mask: Tensor | None
+) -> None:
+    if mean_p.shape != mean_q.shape:
+        raise ValueError(
+            f"mean_p has shape {tuple(mean_p.shape)} but mean_q {tuple(mean_q.shape)}; "
+            "the policies must be compared at the same states and dimensions"
+        )
+    for name, tensor in (("std_p", std_p), ("std_q", std_q), ("mask", mask)):
+        if tensor is not None:
+            _check_broadcast(name, tensor, mean_p)
 
 
 def _check_broadcast(name: str, tensor: Tensor, like: Tensor) -> None:

@@ -1,0 +1,91 @@
+"""What MADPO compares, one preset per source; docs/fidelity.md says where they disagree."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a bonus is measured and weighed."""
+
+    estimator: str
+    """gaussian: closed form; yu, printed, official: variants of ``kernel_cs``."""
+    coef: float | None
+    """Coefficient of the bonus; None for 1 / sigma."""
+    lam: float | None = None
+    """Weight of the inter-agent term; None for the task's."""
+    bound: str = "none"
+    keep_entropy: bool = True
+    """Whether the entropy bonus stays beside the divergence."""
+    swap: bool = False
+    """Give the weight lam to the intra-agent term and 1 - lam to the other."""
+    previous: str = "iteration"
+    """The policy an agent is compared with: of one iteration or of one minibatch ago."""
+    predecessor: str = "order"
+    """The other agent: the one updated before this one, or the one with the index before."""
+
+
+PRESETS: dict[str, Preset] = {
+    "gaussian": Preset("gaussian", coef=0.02, bound="exp"),
+    "official": Preset(
+        "official",
+        coef=1000.0,
+        lam=0.05,
+        keep_entropy=False,
+        previous="minibatch",
+        predecessor="index",
+    ),
+    "printed": Preset("printed", coef=None, keep_entropy=False),
+    "printed_alg1": Preset("printed", coef=None, keep_entropy=False, swap=True),
+    "yu": Preset("yu", coef=1.0),
+}
+
+
+@dataclass
+class DivergenceConfig:
+    """MADPO's bonus: coef * [lam * inter + (1 - lam) * intra]; null takes the preset's value."""
+
+    kind: str = "cs"
+    """cs: Cauchy-Schwarz; kl: KL(policy || reference) in its place; entropy: the policy's own
+    entropy in its place; none: no bonus, which is HAPPO. (Fig. 5)"""
+    preset: str = "gaussian"
+    """gaussian: closed form for Gaussian policies. Kernel estimators, for reproduction: official,
+    as the released code; printed, Eq. 10 and 11 as printed; printed_alg1, the same with lam as in
+    Algorithm 1; yu, the consistent estimator."""
+    coef: float | None = None
+    """gaussian 0.02, official 1000, yu 1, printed 1 / sigma."""
+    lam: float | None = None
+    """Weight of the inter-agent term: 0.05 of official, else the task's."""
+    sigma: float | None = None
+    """Kernel width of printed, the task's (Tables 2 and 4 of the paper)."""
+    bound: str | None = None
+    """What keeps the bonus of preset gaussian from growing without limit. exp, per state:
+    1 - exp(-D / (2 scale)); exp_dim: its mean over action dimensions; clip: min(D, scale); tanh: D
+    between policies with squashed means; none: D itself, which diverges in practice."""
+    scale: float = 1.0
+    """See bound."""
+    rows: int | None = None
+    """Rows of a minibatch, drawn anew at every step, that the kernel estimators sum over, against
+    all columns; null for all. Their cost is proportional to it."""
+    decay: bool = False
+    """Let the coefficient fall linearly to zero over max_iterations."""
+
+
+def completed(config: DivergenceConfig, lam: float = 0.2, sigma: float = 1e3) -> DivergenceConfig:
+    """Returns ``config`` with the preset's values in place of None.
+
+    ``lam`` and ``sigma`` are the task's, for where the preset leaves them to it.
+    """
+    preset = PRESETS[config.preset]
+    filled = dataclasses.replace(config)
+    if filled.sigma is None:
+        filled.sigma = sigma
+    if filled.coef is None:
+        filled.coef = 1.0 / filled.sigma if preset.coef is None else preset.coef
+    if filled.lam is None:
+        filled.lam = lam if preset.lam is None else preset.lam
+    if filled.bound is None:
+        filled.bound = preset.bound
+    return filled
