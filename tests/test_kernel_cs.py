@@ -1,6 +1,5 @@
 """Values and gradients of the kernel divergence against 50 digits, dense float64 and itself."""
 
-
 import cs_oracle
 import pytest
 import torch

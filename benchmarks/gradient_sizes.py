@@ -1,0 +1,129 @@
+"""How large each preset's bonus is beside the policy objective, as gradients of the same network.
+
+    python benchmarks/gradient_sizes.py [out=gradient_sizes.json] [iterations=3] [key=value]
+
+HAPPO trains (`task=HalfCheetah-2x3` unless said otherwise); further key=value pairs are train.py's.
+In its last iteration every preset's bonus, with the preset's own coefficient, is differentiated at
+the parameters HAPPO has at the first, second and last epoch of the agents that have a predecessor,
+and the norm is divided by that of the surrogate's gradient. Nothing is added to HAPPO's loss.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.algos import MADPO
+from madpo_isaac.algos.base import AgentView, Rows
+from madpo_isaac.cli import compose
+from madpo_isaac.config import Config
+from madpo_isaac.models.actor import entropy, log_prob
+from madpo_isaac.run_folder import machine
+from madpo_isaac.runner import Runner
+
+CASES: dict[str, tuple[str, ...]] = {
+    "gaussian (default)": (),
+    "gaussian, no bound, coef 1": ("divergence.bound=none", "divergence.coef=1"),
+    "yu": ("divergence.preset=yu",),
+    "official": ("divergence.preset=official",),
+    "printed, sigma 5e2": ("divergence.preset=printed", "divergence.sigma=5e2"),
+    "printed, sigma 1e3": ("divergence.preset=printed", "divergence.sigma=1e3"),
+    "printed, sigma 2e3": ("divergence.preset=printed", "divergence.sigma=2e3"),
+    "printed_alg1, sigma 1e3": ("divergence.preset=printed_alg1", "divergence.sigma=1e3"),
+}
+
+
+class Probe(MADPO):
+    """Trains as HAPPO does, and measures the gradients of its loss and of its bonus apart."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.listening = False
+        self.entropy_coef = self.config.entropy_coef
+        self.tile = 2**31  # one tile a minibatch, so that a norm is that of the whole gradient
+        self.ratios: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self._epoch = 0
+
+    def begin_agent(self, view: AgentView) -> None:
+        """Starts counting epochs."""
+        super().begin_agent(view)
+        self._epoch = 0
+
+    def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
+        """Measures instead of adding."""
+        if self.listening and self._predecessor is not None:
+            self._measure(view, rows, mean, std)
+        self._epoch += 1
+        return std.new_zeros(())
+
+    def _measure(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> None:
+        net = list(self.actors.stack.nets[view.index].values())
+
+        def norm(loss: Tensor) -> float:
+            grads = torch.autograd.grad(loss, net, retain_graph=True, allow_unused=True)
+            return sum(float(g.double().square().sum()) for g in grads if g is not None) ** 0.5
+
+        advantage = view.weighted_advantage[rows]
+        ratio = torch.exp(log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows])
+        clipped = ratio.clamp(1.0 - view.clip, 1.0 + view.clip)
+        surrogate = norm(torch.min(ratio * advantage, clipped * advantage).sum())
+        intra, inter = self._divergences(view, rows, mean, std)
+        w = self.inter_weight
+        terms = {
+            "bonus": self.coef * (w * inter + (1.0 - w) * intra),
+            "intra": self.coef * (1.0 - w) * intra,
+            "inter": self.coef * w * inter,
+            "entropy": self.entropy_coef * len(mean) * entropy(std),
+        }
+        for name, term in terms.items():
+            size = norm(term) if term.requires_grad else 0.0
+            self.ratios[name][self._epoch].append(size / surrogate)
+
+
+def probe(config: Config, iterations: int) -> dict[str, dict[int, float]]:
+    """Ratios by term and epoch, averaged over the agents with a predecessor."""
+    runner = Runner(config)
+    runner.build()
+    seed = config.seed
+    generators = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
+    runner.algo = algo = Probe(config.algo, runner.env, *generators)
+    runner.state = runner.env.reset()
+    for iteration in range(iterations):
+        algo.listening = iteration == iterations - 1
+        runner.collect()
+        algo.update(runner.rollout)
+    return {
+        name: {epoch: sum(sizes) / len(sizes) for epoch, sizes in epochs.items()}
+        for name, epochs in algo.ratios.items()
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Measures all cases, prints a table and writes JSON."""
+    options = dict(argument.split("=", 1) for argument in argv)
+    out, iterations = options.pop("out", ""), int(options.pop("iterations", "3"))
+    options.setdefault("task", "HalfCheetah-2x3")
+    overrides = ["algo=madpo", *(f"{key}={value}" for key, value in options.items())]
+    results = {}
+    print(f"norm of the gradient / that of the surrogate, iteration {iterations}, by epoch")
+    print(f"{'':28}{'term':9}{'1':>10}{'2':>10}{'last':>10}")
+    for name, settings in CASES.items():
+        config = compose([*overrides, *(f"algo.{setting}" for setting in settings)])
+        results[name] = sizes = probe(config, iterations)
+        for term in ("bonus", "intra", "inter"):
+            row = [sizes[term][epoch] for epoch in (0, 1, config.algo.epochs - 1)]
+            print(f"{name:28}{term:9}" + "".join(f"{size:10.1e}" for size in row), flush=True)
+    row = [sizes["entropy"][epoch] for epoch in (0, 1, config.algo.epochs - 1)]
+    print(f"{'entropy bonus':28}{'':9}" + "".join(f"{size:10.1e}" for size in row))
+    if out:
+        with open(out, "w") as file:
+            json.dump({"machine": machine(), "overrides": argv, "ratios": results}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
