@@ -1,0 +1,177 @@
+"""Time of an iteration by algorithm and number of agents, all in one run.
+
+    python benchmarks/update.py [tasks=HalfCheetah-2x3,...] [algos=happo,madpo,...] [repeats=5]
+                                [threads=1] [plain=1] [out=update.json]
+
+Every algorithm has its own environments and networks with the task's hyper-parameters, and they
+take turns: one iteration of each, `repeats` times, so that drifting machine speed cancels. CPU
+seconds count all threads, medians over the repeats. `plain` is HAPPO's update of the same rollout
+as one ordinary PyTorch network and Adam per agent, whole batches, no code of this project.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from madpo_isaac.algos import ALGORITHMS
+from madpo_isaac.cli import compose
+from madpo_isaac.run_folder import machine
+from madpo_isaac.runner import Runner
+
+TASKS = "HalfCheetah-2x3,HalfCheetah-6x1,ShadowHandOver,ShadowHandOver fingers,Humanoid-17x1"
+
+
+def plain_network(inputs: int, hidden: list[int], outputs: int) -> nn.Sequential:
+    """LayerNorm, then (Linear, ReLU, LayerNorm) per hidden layer, then Linear."""
+    layers: list[nn.Module] = [nn.LayerNorm(inputs)]
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.ReLU(), nn.LayerNorm(width)]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+class PlainHappo:
+    """HAPPO's update with a Python loop over ordinary modules."""
+
+    def __init__(self, runner: Runner) -> None:
+        env, cfg = runner.env, runner.config.algo
+        self.cfg, self.agents = cfg, env.agents
+        self.actors = [plain_network(a.obs_dim, cfg.hidden, a.act_dim) for a in env.agents]
+        self.log_std = [nn.Parameter(torch.ones(a.act_dim)) for a in env.agents]
+        self.critic = plain_network(env.state_dim, cfg.hidden, 1)
+        self.optimisers = [
+            torch.optim.Adam([*net.parameters(), std], lr=cfg.actor_lr, eps=1e-5)
+            for net, std in zip(self.actors, self.log_std, strict=True)
+        ]
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=cfg.critic_lr)
+
+    def log_prob(self, p: int, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-densities (B,) and entropy ()."""
+        std = 0.5 * torch.sigmoid(self.log_std[p])
+        policy = torch.distributions.Normal(self.actors[p](obs), std)
+        return policy.log_prob(action).sum(-1), policy.entropy().sum(-1).mean()
+
+    def update(
+        self, state: Tensor, joint_action: Tensor, log_probs: Tensor, target: Tensor
+    ) -> None:
+        """One iteration on (B, S), (B, A), (B, P) and (B,); targets stand for advantages too."""
+        cfg, factor = self.cfg, torch.ones_like(target)
+        for p in torch.randperm(len(self.agents)).tolist():
+            obs = self.agents[p].observe(state)
+            action, old = joint_action[:, self.agents[p].action_slice], log_probs[:, p]
+            for _ in range(cfg.epochs):
+                new, entropy = self.log_prob(p, obs, action)
+                ratio = torch.exp(new - old)
+                clipped = ratio.clamp(1.0 - cfg.clip, 1.0 + cfg.clip)
+                objective = torch.min(ratio * factor * target, clipped * factor * target)
+                loss = -(objective.mean() + cfg.entropy_coef * entropy)
+                self._step(
+                    self.optimisers[p], loss, [*self.actors[p].parameters(), self.log_std[p]]
+                )
+            with torch.no_grad():
+                factor = factor * torch.exp(self.log_prob(p, obs, action)[0] - old)
+        for _ in range(cfg.critic_epochs):
+            loss = F.huber_loss(self.critic(state)[:, 0], target, delta=cfg.huber_delta)
+            self._step(self.critic_optimiser, loss, list(self.critic.parameters()))
+
+    def _step(self, optimiser: torch.optim.Adam, loss: Tensor, params: list[nn.Parameter]) -> None:
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, self.cfg.max_grad_norm)
+        optimiser.step()
+
+
+def measure(
+    task: str, algos: list[str], repeats: int, threads: int, plain: bool
+) -> dict[str, dict]:
+    """CPU and wall seconds of collection and update by algorithm, and sizes."""
+    name, _, split = task.partition(" ")
+    chosen = [f"task={name}", f"num_threads={threads}"] + [f"task.agents={split}"] * bool(split)
+    runners = {algo: Runner(compose([*chosen, f"algo={algo}"]), observers=[]) for algo in algos}
+    for runner in runners.values():
+        runner.build()
+        runner.state = runner.env.reset()
+    first = next(iter(runners.values()))
+    loop = PlainHappo(first) if plain else None
+    times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for repeat in range(repeats + 1):  # the first is a warm-up
+        for algo, runner in runners.items():
+            marks = [(time.process_time(), time.perf_counter())]
+            runner.collect()
+            marks.append((time.process_time(), time.perf_counter()))
+            runner.algo.update(runner.rollout)
+            marks.append((time.process_time(), time.perf_counter()))
+            if repeat:
+                for stage, (start, stop) in zip(
+                    ("collect", "update"), itertools.pairwise(marks), strict=True
+                ):
+                    times[algo][f"{stage}_cpu_s"].append(stop[0] - start[0])
+                    times[algo][f"{stage}_wall_s"].append(stop[1] - start[1])
+                times[algo]["iteration_cpu_s"].append(marks[2][0] - marks[0][0])
+        if loop:
+            rollout = first.rollout
+            arrays = (rollout.state, rollout.action, rollout.log_prob)
+            flat = [array.flatten(0, 1) for array in arrays]
+            target = torch.randn(len(flat[0]))
+            # torch's default, which a plain script has; this project may choose oneDNN.
+            precision = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            start = time.process_time(), time.perf_counter()
+            loop.update(*flat, target)
+            torch.set_float32_matmul_precision(precision)
+            if repeat:
+                times["plain"]["update_cpu_s"].append(time.process_time() - start[0])
+                times["plain"]["update_wall_s"].append(time.perf_counter() - start[1])
+    return {
+        algo: {stage: statistics.median(values) for stage, values in stages.items()}
+        | {"agents": len(first.env.agents), "samples": first.rollout.reward.numel()}
+        for algo, stages in times.items()
+    }
+
+
+def main(argv: list[str]) -> None:
+    known = [name for name, kind in ALGORITHMS.items()]
+    settings = {
+        "tasks": TASKS, "algos": ",".join(known), "repeats": "5", "threads": "1", "plain": "1",
+        "out": "",
+    }  # fmt: skip
+    for argument in argv:
+        key, separator, value = argument.partition("=")
+        if not separator or key not in settings:
+            sys.exit(f"{argument}: expected one of {', '.join(settings)} as key=value")
+        settings[key] = value
+    rows = []
+    print(f"{'task':24}{'agents':>7}{'samples':>8}  {'':8}{'update':>9}{'/happo':>8}"
+          f"{'iteration':>11}{'/happo':>8}   CPU-s")  # fmt: skip
+    for task in settings["tasks"].split(","):
+        algos, repeats = settings["algos"].split(","), int(settings["repeats"])
+        result = measure(task, algos, repeats, int(settings["threads"]), settings["plain"] != "0")
+        base = result.get("happo", result[algos[0]])
+        for algo, row in result.items():
+            update = row["update_cpu_s"] / base["update_cpu_s"]
+            text = f"{row['update_cpu_s']:9.3f}{update:8.2f}"
+            row |= {"update_to_happo": update}
+            if "iteration_cpu_s" in row:
+                whole = row["iteration_cpu_s"] / base["iteration_cpu_s"]
+                row |= {"iteration_to_happo": whole}
+                text += f"{row['iteration_cpu_s']:11.3f}{whole:8.2f}"
+            rows.append({"task": task, "algo": algo} | row)
+            print(f"{task:24}{row['agents']:7}{row['samples']:8}  {algo:8}{text}", flush=True)
+    if settings["out"]:
+        with open(settings["out"], "w") as file:
+            json.dump(
+                {"machine": machine(), "threads": settings["threads"], "rows": rows}, file, indent=1
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
