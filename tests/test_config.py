@@ -130,7 +130,7 @@ def test_record_gives_the_same_configuration_back(algo):
 
 @pytest.mark.parametrize(
     "change",
-    [{"algo": {"name": "mappo"}}, {"task": {"name": "X"}}, {"sim": {"name": ""}}, {"task": 3}],
+    [{"algo": {"name": "qmix"}}, {"task": {"name": "X"}}, {"sim": {"name": ""}}, {"task": 3}],
     ids=str,
 )
 def test_record_of_something_else_is_refused(change):
