@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -364,7 +365,7 @@ class OnPolicy:
         ]
         loss = cfg.value_coef * torch.max(*losses).sum() / size
         (loss / self.critic.sharers).backward()
-        return loss.detach() / max(value.shape[1:], default=1)
+        return loss.detach() / math.prod(self.critic.value_shape)
 
     def set_progress(self, done: float) -> None:
         """Sets learning rates for ``done`` in [0, 1] of the training, if they decay."""
