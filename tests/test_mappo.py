@@ -269,9 +269,9 @@ def modules(net):
         linear = nn.Linear(*net[f"{name}.weight"].shape[::-1])
         for module, part in ((norm, f"norm{k}"), (linear, name)):
             for end in ("weight", "bias"):
-                setattr(module, end, nn.Parameter(torch.from_numpy(net[f"{part}.{end}"])))
+                setattr(module, end, nn.Parameter(torch.tensor(net[f"{part}.{end}"])))
         layers += [norm, linear, *([nn.ReLU()] if k < 2 else [])]
-    return nn.Sequential(*layers), nn.Parameter(torch.from_numpy(net["log_std"]))
+    return nn.Sequential(*layers), nn.Parameter(torch.tensor(net["log_std"]))
 
 
 def test_separate_networks_take_the_step_of_independent_ppo():
