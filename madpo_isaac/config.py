@@ -85,7 +85,8 @@ class AlgoConfig:
     reward_scale: float = 1.0
     """The learner's rewards are the task's times this; reported returns are the task's."""
     sigma_on_restore: str = "keep"
-    """Policies' std when a run is continued. keep: the checkpoint's; initial: where it starts."""
+    """Policies' std when a run is continued. keep: the checkpoint's; initial: where it starts, each
+    time (the optimiser's moments are the checkpoint's)."""
 
 
 @dataclass

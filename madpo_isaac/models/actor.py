@@ -101,7 +101,7 @@ class Actors:
         self.stack.stacked["log_std"].fill_(self.std_x)
 
     def update_moments(self, state: Tensor) -> None:
-        """Takes the agents' observations of joint states (B, S) into their running moments."""
+        """Takes the agents' observations of joint states (B, S) into the moments, if any."""
         self.moments = [
             moments.merged(agent.observe(state))
             for moments, agent in zip(self.moments, self.agents, strict=False)
