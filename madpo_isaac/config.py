@@ -19,6 +19,7 @@ from madpo_isaac.errors import UserError, unknown
 TIME_LIMITS = ("bootstrap", "drop")
 AGENT_ORDERS = ("random", "default", "spec")
 ENTROPIES = ("mean", "sum")
+SIGMAS = ("keep", "initial")
 DIVERGENCES = ("cs", "kl", "entropy", "none")
 MAX_COUNT = 10**9
 MAX_THREADS = 1024
@@ -82,6 +83,13 @@ class AlgoConfig:
     std_y: float = 0.5
     """Policies' std is std_y * sigmoid(log_std / std_x), log_std starting at std_x."""
     output_gain: float = 0.01
+    normalise_observations: bool = False
+    """Give the networks observations with running mean 0 and variance 1, clipped to [-5, 5]."""
+    reward_scale: float = 1.0
+    """The learner's rewards are the task's times this; reported returns are the task's."""
+    sigma_on_restore: str = "keep"
+    """Policies' std when a run is continued. keep: the checkpoint's; initial: where it starts, each
+    time (the optimiser's moments are the checkpoint's)."""
 
 
 @dataclass
@@ -91,7 +99,20 @@ class MadpoConfig(AlgoConfig):
     divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
 
 
-ALGO_SCHEMAS: dict[str, type[AlgoConfig]] = {"happo": AlgoConfig, "madpo": MadpoConfig}
+@dataclass
+class MappoConfig(AlgoConfig):
+    """Hyper-parameters of MAPPO and IPPO, which update all agents at once."""
+
+    share_parameters: bool = True
+    """One network acts for all agents (IPPO: one values all); False: each has its own."""
+
+
+ALGO_SCHEMAS: dict[str, type[AlgoConfig]] = {
+    "happo": AlgoConfig,
+    "ippo": MappoConfig,
+    "madpo": MadpoConfig,
+    "mappo": MappoConfig,
+}
 
 
 @dataclass
@@ -204,7 +225,8 @@ def validate(config: Config) -> None:
     _in_range("seed", config.seed, -1, MAX_SEED)
     for key in ("horizon", "epochs", "critic_epochs", "num_minibatches"):
         _in_range(f"algo.{key}", getattr(algo, key), 1)
-    for key in ("actor_lr", "critic_lr", "clip", "std_x", "std_y", "huber_delta", "max_grad_norm"):
+    positive = ("actor_lr", "critic_lr", "clip", "std_x", "std_y", "huber_delta", "max_grad_norm")
+    for key in (*positive, "reward_scale"):
         if getattr(algo, key) <= 0:
             raise UserError(f"algo.{key}={getattr(algo, key)} must be greater than 0.")
     for key in ("entropy_coef", "value_coef", "output_gain"):
@@ -218,6 +240,7 @@ def validate(config: Config) -> None:
     _one_of("algo.agent_order", algo.agent_order, AGENT_ORDERS)
     _one_of("algo.time_limit", algo.time_limit, TIME_LIMITS)
     _one_of("algo.entropy", algo.entropy, ENTROPIES)
+    _one_of("algo.sigma_on_restore", algo.sigma_on_restore, SIGMAS)
     batch = config.num_envs * algo.horizon
     if algo.num_minibatches > batch:
         raise UserError(
@@ -228,6 +251,11 @@ def validate(config: Config) -> None:
         _check_divergence(algo.divergence, batch // algo.num_minibatches)
         train = config.task.train
         algo.divergence = completed(algo.divergence, train.lam, train.sigma)
+    if isinstance(algo, MappoConfig) and algo.agent_order != "random":
+        raise UserError(
+            f"algo.agent_order={algo.agent_order} has no effect: {algo.name} updates all agents "
+            "at once."
+        )
     _check_run(config)
 
 

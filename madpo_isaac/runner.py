@@ -89,7 +89,7 @@ class Runner:
             torch.Generator().manual_seed(init_seed),
             torch.Generator(self.env.device).manual_seed(act_seed),
         )
-        self.rollout = Rollout.allocate(self.env, cfg.algo.horizon)
+        self.rollout = Rollout.allocate(self.env, cfg.algo.horizon, self.algo.critic.value_shape)
         self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
 
     def _load(self, path: Path) -> dict[str, Any]:
@@ -108,6 +108,12 @@ class Runner:
                     f"Checkpoint '{path}' has other {name} (parameters {found}, here {wanted}): "
                     "use the task.agents and algo.hidden it was trained with."
                 )
+        normalised = bool(content["algo_state"].get("moments", {}).get("actors"))
+        if normalised != cfg.algo.normalise_observations:
+            raise UserError(
+                f"Checkpoint '{path}' was trained with algo.normalise_observations={normalised}; "
+                "use that."
+            )
         return content
 
     # Training ---------------------------------------------------------------------------------

@@ -27,13 +27,16 @@ class Rollout:
     truncated: Tensor
     """(T, N) bool"""
     final_value: Tensor
-    """Normalised value of the state that a truncated step led to, else 0. (T, N)"""
+    """Normalised values of the state that a truncated step led to, else 0. (T, N, *value_shape)"""
     last_state: Tensor
     """Joint state after the last step. (N, S)"""
 
     @classmethod
-    def allocate(cls, env: VecEnv, horizon: int) -> Rollout:
-        """Returns an empty rollout of ``horizon`` steps for ``env``."""
+    def allocate(cls, env: VecEnv, horizon: int, value_shape: tuple[int, ...] = ()) -> Rollout:
+        """Returns an empty rollout of ``horizon`` steps for ``env``.
+
+        ``value_shape`` is that of the critic's values of one state: () or (P,).
+        """
         shape, device = (horizon, env.num_envs), env.device
 
         def zeros(*width: int) -> Tensor:
@@ -46,7 +49,7 @@ class Rollout:
             reward=zeros(),
             terminated=zeros().bool(),
             truncated=zeros().bool(),
-            final_value=zeros(),
+            final_value=zeros(*value_shape),
             last_state=torch.zeros(env.num_envs, env.state_dim, device=device),
         )
 
@@ -66,7 +69,8 @@ def gae(
 
     Args:
         reward: (T, N)
-        value: value of the state each action was chosen in. (T, N)
+        value: value of the state each action was chosen in. (T, N), or (T, N, P) for each of P
+            agents, as are then ``next_value`` and the advantages.
         next_value: value of the state the step led to; at a truncated step that of the state
             before the reset. (T, N)
         terminated: nothing follows, so ``next_value`` does not count. (T, N) bool
@@ -81,6 +85,7 @@ def gae(
     Returns:
         Advantages. (T, N)
     """
+    reward, terminated, truncated = (spread(x, value) for x in (reward, terminated, truncated))
     delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
     if time_limit == "drop":
         delta = delta.masked_fill(truncated, 0.0)
@@ -91,3 +96,8 @@ def gae(
     for t in range(len(delta) - 2, -1, -1):
         advantage[t].addcmul_(decay[t], advantage[t + 1])
     return advantage
+
+
+def spread(x: Tensor, value: Tensor) -> Tensor:
+    """``x`` with further dimensions of size 1 until it has as many as ``value``."""
+    return x.reshape(x.shape + (1,) * (value.dim() - x.dim()))

@@ -285,7 +285,10 @@ def test_checkpoint_that_is_none(trained, empty, capsys, kind):
     assert {p.name for p in empty.iterdir()} <= {"other.pth"}
 
 
-@pytest.mark.parametrize("override", ["algo.hidden=[17]", "task.agents=fingers", "algo=happo"])
+@pytest.mark.parametrize(
+    "override",
+    ["algo.hidden=[17]", "task.agents=fingers", "algo=happo", "algo.normalise_observations=True"],
+)
 def test_playing_with_other_networks(trained, empty, capsys, override):
     refused(capsys, [*SMALL, f"checkpoint={trained}", "test=True", override], "last.pth")
     assert not list(empty.iterdir())

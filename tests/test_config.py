@@ -132,7 +132,7 @@ def test_record_gives_the_same_configuration_back(algo):
 
 @pytest.mark.parametrize(
     "change",
-    [{"algo": {"name": "mappo"}}, {"task": {"name": "X"}}, {"sim": {"name": ""}}, {"task": 3}],
+    [{"algo": {"name": "qmix"}}, {"task": {"name": "X"}}, {"sim": {"name": ""}}, {"task": 3}],
     ids=str,
 )
 def test_record_of_something_else_is_refused(change):
@@ -168,6 +168,9 @@ REFUSED = [
     ("algo.std_y=0", "algo.std_y=0.0 must be greater than 0"),
     ("algo.huber_delta=0", "algo.huber_delta=0.0 must be greater than 0"),
     ("algo.max_grad_norm=0", "algo.max_grad_norm=0.0 must be greater than 0"),
+    ("algo.reward_scale=0", "algo.reward_scale=0.0 must be greater than 0"),
+    ("algo.reward_scale=-1", "algo.reward_scale=-1.0 must be greater than 0"),
+    ("algo.sigma_on_restore=inital", "Did you mean 'initial'? Allowed: initial, keep"),
     ("algo.entropy_coef=-1", "algo.entropy_coef=-1.0 must not be negative"),
     ("algo.value_coef=-1", "algo.value_coef=-1.0 must not be negative"),
     ("algo.output_gain=-1", "algo.output_gain=-1.0 must not be negative"),
@@ -199,6 +202,21 @@ REFUSED = [
     *((f"experiment='{name}'", f"experiment='{name}'") for name in ("-a", "[a]", "a\\b", "a:b")),
     (f"experiment={'a' * 201}", "must be a plain folder name"),
 ]
+
+
+@pytest.mark.parametrize("algo", ["mappo", "ippo"])
+def test_an_order_of_agents_that_are_updated_at_once_is_refused(algo):
+    with pytest.raises(UserError, match=f"agent_order=spec has no effect: {algo} updates all"):
+        compose([f"algo={algo}", "algo.agent_order=spec"])
+    assert not compose([f"algo={algo}", "algo.share_parameters=False"]).algo.share_parameters
+
+
+@pytest.mark.parametrize(
+    "override", ["algo.normalise_observations=2.5", "algo.share_parameters=True", "algo.sigma=1"]
+)
+def test_wrong_types_and_options_of_other_algorithms(override):
+    with pytest.raises(UserError, match=override.split("=")[0].rsplit(".", 1)[1]):
+        compose(["algo=happo", override])
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case[0][:40])

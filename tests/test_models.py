@@ -74,7 +74,7 @@ def padding(stack):
 def test_forward_equals_plain_modules(activation):
     stack = make_stack(activation)
     scatter(stack)
-    together = stack.forward_all(inputs())
+    together = stack.fold()(inputs())
     assert together.shape == (3, 11, 4)
     for p, x in enumerate(inputs()):
         expected = sequential(stack, p, activation)[0](x)
@@ -166,6 +166,21 @@ def test_flat_adam_equals_adam_on_separate_parameters_with_clipping():
     assert not stack.grad[unused].any()
 
 
+def test_flat_adam_on_all_rows_clips_each_by_itself():
+    together, apart = make_stack(), make_stack()
+    optimiser = FlatAdam(together, slice(None), lr=0.01, max_grad_norm=15.0)
+    single = [FlatAdam(apart, p, lr=0.01, max_grad_norm=15.0) for p in range(3)]
+    for _ in range(3):
+        for stack in (together, apart):
+            stack.grad.zero_()
+            for p, x in enumerate(inputs()):
+                regress(lambda x, p=p, stack=stack: stack.forward(p, x), (p + 1) * x).backward()
+        norms = torch.stack([each.step() for each in single])
+        assert optimiser.step().item() == pytest.approx(norms.mean().item(), rel=1e-5)
+        torch.testing.assert_close(together.flat, apart.flat)
+    assert norms.min() < 15.0 < norms.max()
+
+
 def test_optimiser_state_round_trip():
     def step(stack, optimiser):
         optimiser.zero_grad()
@@ -249,7 +264,7 @@ def test_log_prob_and_entropy_against_scipy():
 def test_joint_distribution_equals_each_agents(hidden, std_x, std_y):
     actors = make_actors(std_x, std_y, hidden=hidden)
     obs = observations()
-    mean, std = actors.joint_distribution(obs)
+    mean, std = actors.freeze().distribution(obs)
     assert mean.shape == (50, 6)
     for p, columns in enumerate(ACTION_COLUMNS):
         own_mean, own_std = actors.distribution(p, obs[p])
@@ -262,7 +277,7 @@ def test_joint_distribution_equals_each_agents(hidden, std_x, std_y):
 def test_act_reports_the_density_of_each_agents_columns():
     actors = make_actors()
     obs = observations()
-    decision = actors.act(obs, torch.Generator().manual_seed(0))
+    decision = actors.freeze().act(obs, torch.Generator().manual_seed(0))
     assert decision.action.shape == (50, 6)
     assert decision.log_prob.shape == (50, 3)
     for p, columns in enumerate(ACTION_COLUMNS):
@@ -275,8 +290,8 @@ def test_sampled_moments():
     actors = make_actors()
     rows = 40_000
     obs = [x.expand(rows, -1) for x in observations(rows=1)]
-    action = actors.act(obs, torch.Generator().manual_seed(1)).action
-    mean, std = actors.joint_distribution(obs)
+    action = actors.freeze().act(obs, torch.Generator().manual_seed(1)).action
+    mean, std = actors.freeze().distribution(obs)
     z = ((action - mean) / std).double().numpy()
     limit = 5.0 / np.sqrt(rows)  # five standard errors of a mean
     assert np.abs(z.mean(0)).max() < limit
@@ -286,7 +301,9 @@ def test_sampled_moments():
 
 def test_actions_follow_from_the_generator():
     actors, obs = make_actors(), observations()
-    first, same, other = (actors.act(obs, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
+    first, same, other = (
+        actors.freeze().act(obs, torch.Generator().manual_seed(s)) for s in (3, 3, 4)
+    )
     assert torch.equal(first.action, same.action)
     assert not torch.equal(first.action, other.action)
 
@@ -294,7 +311,7 @@ def test_actions_follow_from_the_generator():
 def test_frozen_policies_do_not_follow_the_parameters():
     actors, obs = make_actors(), observations()
     frozen = actors.freeze()
-    mean, std = actors.joint_distribution(obs)
+    mean, std = actors.freeze().distribution(obs)
     actors.stack.flat.mul_(1.5)
     for found, kept in zip(frozen.distribution(obs), (mean, std), strict=True):
         assert torch.equal(found, kept)

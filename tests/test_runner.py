@@ -278,7 +278,16 @@ def test_resuming_from_an_earlier_checkpoint_forgets_what_followed(runs, tmp_pat
     assert timeless(tmp_path / "x") == timeless(runs / algo)
 
 
-@pytest.mark.parametrize("task", ["ShadowHandOver task.agents=fingers", "HalfCheetah-2x3"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "ShadowHandOver task.agents=fingers",
+        "HalfCheetah-2x3",
+        "ShadowHandOver task.agents=fingers algo=mappo algo.normalise_observations=True",
+        "HalfCheetah-2x3 algo=ippo algo.normalise_observations=True",
+        "HalfCheetah-2x3 algo=ippo algo.share_parameters=False algo.reward_scale=0.1",
+    ],
+)
 def test_everything_that_has_a_state_is_resumed(tmp_path, task):
     settings = (
         *f"task={task}".split(),
@@ -399,6 +408,15 @@ def test_play_scores_every_environment_and_writes_nothing(runs, capsys, monkeypa
     rewards = [float(re.fullmatch(r"reward: (\S+) steps: 12", line)[1]) for line in lines[:6]]
     form = r"av reward: (\S+) av steps: 12\.0 success: (\S+) episodes: 6"
     assert float(re.fullmatch(form, lines[6])[1]) == pytest.approx(sum(rewards) / 6, abs=1e-3)
+
+
+@pytest.mark.parametrize("algo", ["mappo", "ippo"])
+def test_a_shared_network_plays_normalised_observations(tmp_path, capsys, algo):
+    settings = f"algo={algo}", "task.agents=fingers", "algo.normalise_observations=True"
+    train(tmp_path, *settings, "max_iterations=1", "experiment=x")
+    capsys.readouterr()
+    train(tmp_path, *settings, "test=True", f"checkpoint={tmp_path}/x")
+    assert capsys.readouterr().out.count("reward:") == 4 + 1
 
 
 # Console ----------------------------------------------------------------------------------------

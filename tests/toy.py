@@ -102,7 +102,7 @@ def build(kind: type[OnPolicy], config: AlgoConfig, env: VecEnv, seed: int = 1) 
 
 def collect(algo: OnPolicy, env: VecEnv, state: Tensor) -> tuple[Rollout, Tensor]:
     """One rollout from ``state``, and the state it ends in."""
-    rollout = Rollout.allocate(env, algo.config.horizon)
+    rollout = Rollout.allocate(env, algo.config.horizon, algo.critic.value_shape)
     act = algo.freeze()
     for t in range(algo.config.horizon):
         decision = act(env.observations(state))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from madpo_isaac.config import AlgoConfig
 from madpo_isaac.env import VecEnv
-from madpo_isaac.models import Actors, Critic, ValueNorm
+from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, entropy, log_prob
-from madpo_isaac.storage import Rollout, gae
+from madpo_isaac.storage import Rollout, gae, spread
 
 CPU_TILE = 2**19
 """Rows x widest layer per forward and backward pass on a CPU: gradients of a minibatch are summed
@@ -37,7 +38,7 @@ class Batch:
     log_prob: Tensor
     """Behaviour policies' log-densities. (B, P)"""
     advantage: Tensor
-    """Normalised. (B,)"""
+    """Normalised. (B,), or (B, P) where every agent has its own value, as the three below"""
     returns: Tensor
     """(B,)"""
     value: Tensor
@@ -54,7 +55,7 @@ class AgentView:
     clip: float
     """Clip range of the ratio."""
     obs: Tensor
-    """(B, obs_dim)"""
+    """What its network sees, see :meth:`madpo_isaac.models.Actors.inputs`. (B, in_dim)"""
     action: Tensor
     """(B, act_dim)"""
     old_log_prob: Tensor
@@ -65,6 +66,9 @@ class AgentView:
 
 class OnPolicy:
     """Sequential on-policy update with a centralised critic.
+
+    Where observations are normalised, collection and update use the same moments; the batch is
+    taken into them after the update.
 
     Hooks, in the order in which they are called: :meth:`begin_update`, :meth:`agent_order`,
     :meth:`weighted_advantage`, :meth:`begin_agent`, :meth:`begin_minibatch`, :meth:`regulariser`
@@ -78,6 +82,9 @@ class OnPolicy:
         generator: generator on the device for actions and minibatches.
     """
 
+    shares_parameters = False
+    """All agents have one network."""
+
     def __init__(
         self,
         config: AlgoConfig,
@@ -88,15 +95,8 @@ class OnPolicy:
         self.config, self.agents, self.device = config, env.agents, env.device
         self.generator = generator
         self.order_generator = torch.Generator().manual_seed(init_generator.initial_seed() + 1)
-        self.actors = self.make_actors(env, init_generator)
-        self.critic = Critic(
-            env.state_dim,
-            config.hidden,
-            activation=config.activation,
-            generator=init_generator,
-            device=env.device,
-            view=env.critic_view,
-        )
+        self.actors = self.build_actors(env, init_generator)
+        self.critic = self.build_critic(env, init_generator)
         self.value_norm = ValueNorm(env.device)
         self.actor_optimisers = self.actors.optimisers(config.actor_lr, config.max_grad_norm)
         self.critic_optimiser = self.critic.optimiser(config.critic_lr, config.max_grad_norm)
@@ -105,20 +105,36 @@ class OnPolicy:
         on_cpu = env.device.type == "cpu"
         self.tile = max(256, CPU_TILE // max(config.hidden)) if on_cpu else 2**31
 
-    def make_actors(self, env: VecEnv, generator: torch.Generator) -> Actors:
-        """Returns untrained policies for the agents of ``env``."""
+    # Hooks ------------------------------------------------------------------------------------
+
+    def build_actors(self, env: VecEnv, generator: torch.Generator) -> Actors:
+        """Returns untrained policies, their weights drawn from ``generator``."""
+        config = self.config
         return Actors(
             env.agents,
-            self.config.hidden,
-            activation=self.config.activation,
-            std_x=self.config.std_x,
-            std_y=self.config.std_y,
-            output_gain=self.config.output_gain,
+            config.hidden,
+            activation=config.activation,
+            std_x=config.std_x,
+            std_y=config.std_y,
+            output_gain=config.output_gain,
             generator=generator,
             device=env.device,
+            shared=self.shares_parameters,
+            normalise=config.normalise_observations,
         )
 
-    # Hooks ------------------------------------------------------------------------------------
+    def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:
+        """Returns the critic, its weights drawn from ``generator``."""
+        config = self.config
+        return Critic(
+            env.state_dim,
+            config.hidden,
+            activation=config.activation,
+            generator=generator,
+            device=env.device,
+            view=env.critic_view,
+            normalise=config.normalise_observations,
+        )
 
     def begin_update(self, batch: Batch) -> None:
         """Called once an iteration before the first agent."""
@@ -171,13 +187,14 @@ class OnPolicy:
         return lambda observations: policy.act(observations, self.generator)
 
     def final_value(self, truncated: Tensor, final_state: Tensor) -> Tensor | None:
-        """Normalised value of ``final_state`` (N, S) where ``truncated`` (N,), else 0.
+        """Normalised values of ``final_state`` (N, S) where ``truncated`` (N,), else 0.
 
         None where nothing was truncated; on a GPU that is not asked, since it would synchronise.
         """
         if self.device.type == "cpu" and not truncated.any():
             return None
-        return self.critic.values(final_state, self.tile).masked_fill(~truncated, 0.0)
+        value = self.critic.values(final_state, self.tile)
+        return value.masked_fill(~spread(truncated, value), 0.0)
 
     # Update -----------------------------------------------------------------------------------
 
@@ -185,7 +202,10 @@ class OnPolicy:
         """Improves all agents and the critic on one rollout; returns scalar metrics by name."""
         batch = self._prepare(rollout)
         self.begin_update(batch)
-        return {**self.update_actors(batch), **self.update_critic(batch)}
+        metrics = {**self.update_actors(batch), **self.update_critic(batch)}
+        self.actors.update_moments(batch.state)
+        self.critic.update_moments(batch.state)
+        return metrics
 
     def update_actors(self, batch: Batch) -> dict[str, Tensor]:
         """Updates one agent after another, each knowing what the preceding ones changed."""
@@ -194,36 +214,41 @@ class OnPolicy:
         for p in self.agent_order():
             view = self._view(batch, p, preceding_ratio)
             self.begin_agent(view)
-            stats = self.update_agent(view)
-            with torch.no_grad():
-                mean, std = self.evaluate(p, view.obs)
-                log_ratio = log_prob(mean, std, view.action) - view.old_log_prob
-                stats["preceding_ratio"] = preceding_ratio.mean()
-                # E[r - 1 - log r] >= 0, an estimator of KL(old || new) from old samples.
-                stats["kl"] = (log_ratio.exp() - 1.0 - log_ratio).mean()
-                stats["entropy"] = entropy(std)
-                stats.update(self.agent_updated(view, mean, std))
-                preceding_ratio = preceding_ratio * log_ratio.exp()
+            stats = {**self.update_agent(view), "preceding_ratio": preceding_ratio.mean()}
+            preceding_ratio = preceding_ratio * self.finish_agent(view, stats)
             metrics.update({f"agent{p}/{name}": value for name, value in stats.items()})
         return metrics
+
+    @torch.no_grad()
+    def finish_agent(self, view: AgentView, stats: dict[str, Tensor]) -> Tensor:
+        """Measures an agent's new policy, adding to ``stats``; returns pi_new / pi_old. (B,)"""
+        mean, std = self.evaluate(view.index, view.obs)
+        log_ratio = log_prob(mean, std, view.action) - view.old_log_prob
+        ratio = log_ratio.exp()
+        # E[r - 1 - log r] >= 0, an estimator of KL(old || new) from old samples.
+        stats["kl"] = (ratio - 1.0 - log_ratio).mean()
+        stats["entropy"] = entropy(std)
+        stats.update(self.agent_updated(view, mean, std))
+        return ratio
 
     def _prepare(self, rollout: Rollout) -> Batch:
         """Computes values, advantages and returns, and flattens time and environments."""
         states = rollout.state.flatten(0, 1)
-        value = self.critic.values(states, self.tile).view_as(rollout.reward)
+        value = self.critic.values(states, self.tile).unflatten(0, rollout.reward.shape)
         last = self.critic.values(rollout.last_state, self.tile)
         next_value = torch.cat((value[1:], last[None]))
-        next_value = torch.where(rollout.truncated, rollout.final_value, next_value)
+        truncated = spread(rollout.truncated, value)
+        next_value = torch.where(truncated, rollout.final_value, next_value)
         advantage = self.estimate_advantage(rollout, value, next_value)
         return Batch(
             rollout=rollout,
             state=states,
             action=rollout.action.flatten(0, 1),
             log_prob=rollout.log_prob.flatten(0, 1),
-            advantage=normalised(advantage).flatten(),
-            returns=(advantage + self.value_norm.denormalise(value)).flatten(),
-            value=value.flatten(),
-            next_value=next_value.flatten(),
+            advantage=normalised(advantage, (0, 1)).flatten(0, 1),
+            returns=(advantage + self.value_norm.denormalise(value)).flatten(0, 1),
+            value=value.flatten(0, 1),
+            next_value=next_value.flatten(0, 1),
         )
 
     def estimate_advantage(
@@ -231,7 +256,7 @@ class OnPolicy:
     ) -> Tensor:
         """Advantages (T, N) from normalised values (T, N); see :func:`madpo_isaac.storage.gae`."""
         return gae(
-            rollout.reward,
+            self.config.reward_scale * rollout.reward,
             self.value_norm.denormalise(value),
             self.value_norm.denormalise(next_value),
             rollout.terminated,
@@ -247,7 +272,7 @@ class OnPolicy:
         return AgentView(
             index=p,
             clip=self.config.clip,
-            obs=agent.observe(batch.state),
+            obs=self.actors.inputs(p, agent.observe(batch.state)),
             action=batch.action[:, agent.action_slice],
             old_log_prob=batch.log_prob[:, p],
             weighted_advantage=self.weighted_advantage(batch, preceding_ratio),
@@ -255,11 +280,11 @@ class OnPolicy:
 
     @torch.no_grad()
     def evaluate(self, p: int, obs: Tensor, flat: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Agent p's policy at obs (B, obs_dim), without gradient.
+        """Agent p's policy at obs (B, in_dim), without gradient.
 
         Args:
             p: the agent.
-            obs: its observations.
+            obs: what its network sees, see :meth:`madpo_isaac.models.Actors.inputs`.
             flat: its parameters at another time, a copy of row p of ``actors.stack.flat``; None
                 for the current ones.
 
@@ -344,8 +369,8 @@ class OnPolicy:
             F.huber_loss(v, target, reduction="none", delta=cfg.huber_delta) for v in (value, near)
         ]
         loss = cfg.value_coef * torch.max(*losses).sum() / size
-        loss.backward()
-        return loss.detach()
+        (loss / self.critic.sharers).backward()
+        return loss.detach() / math.prod(self.critic.value_shape)
 
     def set_progress(self, done: float) -> None:
         """Sets learning rates for ``done`` in [0, 1] of the training, if they decay."""
@@ -358,11 +383,15 @@ class OnPolicy:
     # Resume -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns parameters, moments, normaliser and generators."""
+        """Returns parameters, moments, normalisers and generators."""
         return {
             "actors": self.actors.stack.flat.clone(),
             "critic": self.critic.stack.flat.clone(),
             "value_norm": self.value_norm.state_dict(),
+            "moments": {
+                name: [moments.state_dict() for moments in owner.moments]
+                for name, owner in self._observers().items()
+            },
             "actor_optimisers": [optimiser.state_dict() for optimiser in self.actor_optimisers],
             "critic_optimiser": self.critic_optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -374,10 +403,19 @@ class OnPolicy:
         self.actors.stack.flat.copy_(state["actors"])
         self.critic.stack.flat.copy_(state["critic"])
         self.value_norm.load_state_dict(state["value_norm"])
+        for name, owner in self._observers().items():
+            # Checkpoints had none before observations could be normalised.
+            saved = state.get("moments", {}).get(name, [])
+            owner.moments = [Moments.load(tensors, self.device) for tensors in saved]
+
+    def _observers(self) -> dict[str, Actors | ValueNetworks]:
+        return {"actors": self.actors, "critic": self.critic}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`."""
+        """Restores :meth:`state_dict`; ``sigma_on_restore=initial`` resets the policies' std."""
         self.load_policy(state)
+        if self.config.sigma_on_restore == "initial":
+            self.actors.reset_std()
         saved = zip(self.actor_optimisers, state["actor_optimisers"], strict=True)
         for optimiser, moments in saved:
             optimiser.load_state_dict(moments)
@@ -386,9 +424,9 @@ class OnPolicy:
         self.order_generator.set_state(state["order_generator"])
 
 
-def normalised(advantage: Tensor) -> Tensor:
-    """Advantages with mean 0 and standard deviation 1 over all entries."""
-    return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-5)
+def normalised(advantage: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
+    """Advantages with mean 0 and standard deviation 1 over ``dim``, by default all entries."""
+    return (advantage - advantage.mean(dim)) / (advantage.std(dim, correction=0) + 1e-5)
 
 
 def count(rows: Rows) -> int:

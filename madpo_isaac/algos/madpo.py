@@ -55,7 +55,7 @@ class MADPO(HAPPO):
             self.tile = 2**31  # these estimators are no sums over rows
         if self.preset.previous == "minibatch":
             other = torch.Generator().manual_seed(init_generator.initial_seed() + 2)
-            self._previous = self.make_actors(env, other).stack.flat
+            self._previous = self.build_actors(env, other).stack.flat
 
     @property
     def _compares(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network
+from madpo_isaac.models.moments import Moments
 
 
 class Decision(NamedTuple):
@@ -28,6 +30,11 @@ class Actors:
     std = std_y * sigmoid(log_std / std_x), log_std starting at std_x (HARL's parametrisation, so
     std starts at 0.73 std_y). Samples are not clipped here.
 
+    What a network sees is :meth:`inputs`: the agent's observation, normalised by running moments
+    if asked for. With ``shared`` all agents have one network, padded to the widest of them, whose
+    input starts with the agent's number as a one-hot vector (P,). Padding comes after the first
+    LayerNorm's statistics and is cut off elsewhere: it changes no density and no gradient.
+
     Args:
         agents: the agents, whose actions together cover the joint action once.
         hidden: hidden layer widths.
@@ -37,6 +44,8 @@ class Actors:
         output_gain: initial gain of the mean's layer.
         generator: draws the initial weights.
         device: where the parameters live.
+        shared: all agents have the same parameters.
+        normalise: normalise observations.
     """
 
     def __init__(
@@ -50,11 +59,18 @@ class Actors:
         output_gain: float,
         generator: torch.Generator,
         device: torch.device,
+        shared: bool = False,
+        normalise: bool = False,
     ) -> None:
         self.agents = tuple(agents)
         dims = [agent.act_dim for agent in agents]
+        self.numbers = torch.eye(len(dims), device=device) if shared else None
+        """One-hot vectors that tell a shared network whom it acts for. (P, P)"""
+        self.moments = [Moments.initial(agent.obs_dim, device) for agent in agents if normalise]
+        """Of each agent's observations; none if they are not normalised. The list is replaced,
+        not changed, so that frozen policies keep theirs."""
         self.stack = MLPStack(
-            [agent.obs_dim for agent in agents],
+            [agent.obs_dim + shared * len(dims) for agent in agents],
             hidden,
             dims,
             activation=activation,
@@ -62,9 +78,10 @@ class Actors:
             generator=generator,
             device=device,
             vectors={"log_std": max(dims)},
+            shared=shared,
         )
-        self.stack.stacked["log_std"].fill_(std_x)
         self.std_x, self.std_y = std_x, std_y
+        self.reset_std()
         # Column a of the joint action is column source[a] of the padded, agent-major outputs.
         action_dim = sum(dims)
         source = torch.empty(action_dim, dtype=torch.long)
@@ -76,15 +93,33 @@ class Actors:
         self.source, self.owner = source.to(device), owner.to(device)
 
     def optimisers(self, lr: float, max_grad_norm: float) -> list[FlatAdam]:
-        """Returns one optimiser per agent."""
-        return [FlatAdam(self.stack, p, lr, max_grad_norm) for p in range(len(self.agents))]
+        """Returns one optimiser per agent, or the only one if the parameters are shared."""
+        return [FlatAdam(self.stack, row, lr, max_grad_norm) for row in range(self.stack.num_rows)]
+
+    def reset_std(self) -> None:
+        """Sets all standard deviations to where they start."""
+        self.stack.stacked["log_std"].fill_(self.std_x)
+
+    def update_moments(self, state: Tensor) -> None:
+        """Takes the agents' observations of joint states (B, S) into the moments, if any."""
+        self.moments = [
+            moments.merged(agent.observe(state))
+            for moments, agent in zip(self.moments, self.agents, strict=False)
+        ]
+
+    def inputs(self, p: int, obs: Tensor) -> Tensor:
+        """What agent p's network sees of its observations (B, obs_dim). (B, in_dim)"""
+        return inputs(p, obs, self.moments, self.numbers)
 
     def distribution(
         self, p: int, obs: Tensor, net: Network | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean (B, act_dim) and standard deviation (act_dim,) of agent p at obs (B, obs_dim).
+        """Mean (B, act_dim) and standard deviation (act_dim,) of agent p.
 
-        ``net`` holds its parameters if they are not the current ones.
+        Args:
+            p: the agent.
+            obs: what its network sees, see :meth:`inputs`. (B, in_dim)
+            net: its parameters if they are not the current ones.
         """
         net = self.stack.nets[p] if net is None else net
         log_std = net["log_std"][: self.agents[p].act_dim]
@@ -94,14 +129,6 @@ class Actors:
         """Returns the policies as they are now, for fast joint evaluation."""
         return JointPolicy(self)
 
-    def joint_distribution(self, observations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean (N, A) and std (A,) of the joint action, once; see :class:`JointPolicy`."""
-        return self.freeze().distribution(observations)
-
-    def act(self, observations: Sequence[Tensor], generator: torch.Generator) -> Decision:
-        """Samples the joint action, once; see :class:`JointPolicy`."""
-        return self.freeze().act(observations, generator)
-
 
 class JointPolicy:
     """All agents' policies at one moment, evaluated together; gives no gradient."""
@@ -109,8 +136,10 @@ class JointPolicy:
     @torch.no_grad()
     def __init__(self, actors: Actors) -> None:
         self._networks = actors.stack.fold()
+        self._inputs = partial(inputs, moments=actors.moments, numbers=actors.numbers)
         self._source, self._owner = actors.source, actors.owner
-        log_std = actors.stack.stacked["log_std"].flatten()[self._source]
+        log_std = actors.stack.stacked["log_std"].expand(len(actors.agents), -1)
+        log_std = log_std.flatten()[self._source]
         self.std = actors.std_y * torch.sigmoid(log_std / actors.std_x)
         """Standard deviation of the joint action. (A,)"""
         self._log_norm = self.std.log() + 0.5 * math.log(2.0 * math.pi)
@@ -118,7 +147,8 @@ class JointPolicy:
     @torch.no_grad()
     def distribution(self, observations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean (N, A) and std (A,) at each agent's observations, a list of (N, obs_dim)."""
-        means = self._networks(observations)  # (P, N, max act_dim)
+        seen = [self._inputs(p, obs) for p, obs in enumerate(observations)]
+        means = self._networks(seen)  # (P, N, max act_dim)
         return means.transpose(0, 1).flatten(1)[:, self._source], self.std
 
     @torch.no_grad()
@@ -128,6 +158,22 @@ class JointPolicy:
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         per_dim = -0.5 * noise.square() - self._log_norm
         return Decision(torch.addcmul(mean, std, noise), per_dim @ self._owner)
+
+
+def inputs(p: int, obs: Tensor, moments: Sequence[Moments], numbers: Tensor | None) -> Tensor:
+    """What agent p's network sees of its observations (B, obs_dim). (B, in_dim)
+
+    Args:
+        p: the agent.
+        obs: its observations.
+        moments: normalise each agent's observations; empty for observations as they are.
+        numbers: one-hot vectors (P, P) that come first; None for none.
+    """
+    if moments:
+        obs = moments[p].normalise(obs)
+    if numbers is None:
+        return obs
+    return torch.cat((numbers[p].expand(len(obs), -1), obs), dim=1)
 
 
 def log_prob(mean: Tensor, std: Tensor, action: Tensor) -> Tensor:

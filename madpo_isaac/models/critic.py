@@ -1,16 +1,49 @@
-"""The centralised critic V(s) on the joint state."""
+"""Critics: V(s) of the joint state, or one value per agent of its own observation."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from madpo_isaac.models.actor import Actors
 from madpo_isaac.models.mlp import FlatAdam, MLPStack
+from madpo_isaac.models.moments import Moments
 
 
-class Critic:
+class ValueNetworks(ABC):
+    """What the critics have in common; their outputs are normalised values."""
+
+    stack: MLPStack
+    value_shape: tuple[int, ...]
+    """Shape of the values of one joint state."""
+    sharers: int
+    """Agents per network."""
+    moments: list[Moments]
+    """Of what the networks see; none if that is not normalised, or if the actors do it."""
+
+    @abstractmethod
+    def __call__(self, state: Tensor) -> Tensor:
+        """Returns normalised values of joint states (B, S), differentiable. (B, *value_shape)"""
+
+    @abstractmethod
+    def update_moments(self, state: Tensor) -> None:
+        """Takes joint states (B, S) into the running moments, if there are any."""
+
+    def optimiser(self, lr: float, max_grad_norm: float) -> FlatAdam:
+        """Returns the optimiser of all networks."""
+        row = 0 if self.stack.num_rows == 1 else slice(None)
+        return FlatAdam(self.stack, row, lr, max_grad_norm)
+
+    @torch.no_grad()
+    def values(self, state: Tensor, tile: int) -> Tensor:
+        """Returns the values at (B, S) in slices of ``tile`` rows, without gradient."""
+        return torch.cat([self(rows) for rows in state.split(tile)])
+
+
+class Critic(ValueNetworks):
     """One value network on the joint state; its output is the normalised value.
 
     Args:
@@ -21,7 +54,11 @@ class Critic:
         device: where the parameters live.
         view: maps joint states to what the network sees, see
             :meth:`madpo_isaac.env.VecEnv.critic_view`; None for the states themselves.
+        normalise: normalise what the network sees by running moments.
     """
+
+    value_shape = ()
+    sharers = 1
 
     def __init__(
         self,
@@ -32,8 +69,10 @@ class Critic:
         generator: torch.Generator,
         device: torch.device,
         view: Callable[[Tensor], Tensor] | None = None,
+        normalise: bool = False,
     ) -> None:
         self._view = view
+        self.moments = [Moments.initial(state_dim, device)] if normalise else []
         self.stack = MLPStack(
             [state_dim],
             hidden,
@@ -46,14 +85,63 @@ class Critic:
 
     def __call__(self, state: Tensor) -> Tensor:
         """Returns normalised values of joint states (B, S), differentiable. (B,)"""
-        seen = state if self._view is None else self._view(state)
+        seen = self._seen(state)
+        if self.moments:
+            seen = self.moments[0].normalise(seen)
         return self.stack.forward(0, seen)[:, 0]
 
-    def optimiser(self, lr: float, max_grad_norm: float) -> FlatAdam:
-        """Returns the critic's optimiser."""
-        return FlatAdam(self.stack, 0, lr, max_grad_norm)
+    def update_moments(self, state: Tensor) -> None:
+        """Takes joint states (B, S) into the running moments, if there are any."""
+        self.moments = [moments.merged(self._seen(state)) for moments in self.moments]
 
-    @torch.no_grad()
-    def values(self, state: Tensor, tile: int) -> Tensor:
-        """Returns normalised values of (B, S) in slices of ``tile`` rows, no gradient. (B,)"""
-        return torch.cat([self(rows) for rows in state.split(tile)])
+    def _seen(self, state: Tensor) -> Tensor:
+        return state if self._view is None else self._view(state)
+
+
+class LocalCritic(ValueNetworks):
+    """A value per agent of its own observation.
+
+    The networks see what the actors' do (:meth:`Actors.inputs`) and are shared if those are.
+
+    Args:
+        actors: whose observations are valued.
+        hidden: hidden layer widths.
+        activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
+        generator: draws the initial weights.
+        device: where the parameters live.
+    """
+
+    def __init__(
+        self,
+        actors: Actors,
+        hidden: Sequence[int],
+        *,
+        activation: str,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self._actors, self.moments = actors, []
+        num_agents = len(actors.agents)
+        self.value_shape = (num_agents,)
+        self.stack = MLPStack(
+            actors.stack.in_dims,
+            hidden,
+            [1] * num_agents,
+            activation=activation,
+            output_gain=1.0,
+            generator=generator,
+            device=device,
+            shared=actors.stack.num_rows == 1,
+        )
+        self.sharers = num_agents // self.stack.num_rows
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """Returns each agent's normalised value at joint states (B, S), differentiable. (B, P)"""
+        values = []
+        for p, agent in enumerate(self._actors.agents):
+            seen = self._actors.inputs(p, agent.observe(state))
+            values.append(self.stack.forward(p, seen)[:, 0])
+        return torch.stack(values, dim=1)
+
+    def update_moments(self, state: Tensor) -> None:
+        """Does nothing: the moments are the actors'."""

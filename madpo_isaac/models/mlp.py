@@ -32,6 +32,11 @@ class MLPStack:
     is differentiated through its own leaf tensors, which share the memory of ``flat``.
     Widths that differ between networks are padded with zeros that never receive a gradient.
 
+    With ``shared`` there is one row, which all P networks are views of: network p consists of
+    the leading ``in_dims[p]`` columns and ``out_dims[p]`` rows of one network of the largest
+    widths, so that what it does not use neither changes its output nor receives its gradient.
+    Gradients of several networks add up in the one row.
+
     Args:
         in_dims: input width of each network.
         hidden: widths of the hidden layers, the same for all.
@@ -41,6 +46,7 @@ class MLPStack:
         generator: draws the initial weights (on the CPU, so that devices agree).
         device: where the parameters live.
         vectors: extra parameter vectors per network, name to width.
+        shared: all networks have the same parameters.
     """
 
     def __init__(
@@ -54,11 +60,13 @@ class MLPStack:
         generator: torch.Generator,
         device: torch.device,
         vectors: dict[str, int] | None = None,
+        shared: bool = False,
     ) -> None:
         if activation not in ACTIVATIONS:
             raise unknown("activation", activation, ACTIVATIONS)
         self.in_dims, self.out_dims = tuple(in_dims), tuple(out_dims)
         self.num_nets = len(self.in_dims)
+        self.num_rows = 1 if shared else self.num_nets
         self.depth = len(hidden)
         self.activation = activation
         self._activation, gain = ACTIVATIONS[activation]
@@ -76,19 +84,21 @@ class MLPStack:
             # Cropped leaves are strided, and so are their gradients, as they should be.
             warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout")
         size = sum(math.prod(shape) for shape in shapes.values())
-        self.flat = torch.zeros(self.num_nets, size, device=device)
+        self.flat = torch.zeros(self.num_rows, size, device=device)
         self.grad = torch.zeros_like(self.flat)
         self.stacked = _carve(self.flat, shapes)
         grads = _carve(self.grad, shapes)
         self.nets: list[dict[str, Tensor]] = []
         for p in range(self.num_nets):
-            net = {}
+            net, row = {}, 0 if shared else p
             for name, values in self.stacked.items():
                 crop = self._crop(name, p)
-                leaf = nn.Parameter(values[p][crop].detach())
-                leaf.grad = grads[name][p][crop]
+                leaf = nn.Parameter(values[row][crop].detach())
+                leaf.grad = grads[name][row][crop]
                 net[name] = leaf
             self.nets.append(net)
+        whole = {name: values[0] for name, values in self.stacked.items()}
+        for net in [whole] if shared else self.nets:
             self._initialise(net, gain, output_gain, generator)
 
     def _crop(self, name: str, p: int) -> tuple[slice, ...]:
@@ -104,7 +114,7 @@ class MLPStack:
     @staticmethod
     @torch.no_grad()
     def _initialise(
-        net: dict[str, Tensor], gain: float, output_gain: float, generator: torch.Generator
+        net: Network, gain: float, output_gain: float, generator: torch.Generator
     ) -> None:
         for name, value in net.items():
             if name.startswith("norm") and name.endswith("weight"):
@@ -138,14 +148,6 @@ class MLPStack:
         """Returns the networks as they are now, made for fast evaluation without gradient."""
         return FoldedMLPs(self)
 
-    def forward_all(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Runs every network on its own input (B, in_dims[p]) at once, without gradient.
-
-        Returns:
-            Outputs, zero beyond ``out_dims[p]``. (P, B, max(out_dims))
-        """
-        return self.fold()(inputs)
-
 
 class FoldedMLPs:
     """A snapshot of an :class:`MLPStack`: all networks in one batched product per layer.
@@ -156,17 +158,27 @@ class FoldedMLPs:
     def __init__(self, stack: MLPStack) -> None:
         self._activation = ACTIVATIONS[stack.activation][0]
         self._in_dims = stack.in_dims
-        params = stack.stacked
+        num_nets = stack.num_nets
+        # Inputs that a network does not have are zero after LayerNorm's first half. Its second
+        # half would not leave them so where the parameters are shared.
+        columns = torch.arange(max(stack.in_dims))
+        has = (columns < torch.tensor(stack.in_dims)[:, None]).to(stack.flat)
+        params = {**stack.stacked, "norm0.bias": stack.stacked["norm0.bias"] * has}
         self._weights, self._biases = [], []
         for k, name in enumerate([*(f"linear{k}" for k in range(stack.depth)), "out"]):
             weight, scale = params[f"{name}.weight"], params[f"norm{k}.weight"]
             shift = (weight @ params[f"norm{k}.bias"][..., None])[..., 0]
-            self._weights.append((weight * scale[:, None]).mT.contiguous())
-            self._biases.append((params[f"{name}.bias"] + shift)[:, None])
+            folded = (weight * scale[:, None]).mT.contiguous()
+            self._weights.append(folded.expand(num_nets, -1, -1))
+            bias = (params[f"{name}.bias"] + shift)[:, None]
+            self._biases.append(bias.expand(num_nets, -1, -1))
 
     @torch.inference_mode()
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps a (B, in_dims[p]) for each network to (P, B, max(out_dims)), zero-padded."""
+        """Maps a (B, in_dims[p]) for each network to (P, B, max(out_dims)).
+
+        Outputs beyond ``out_dims[p]`` mean nothing.
+        """
         x = self._standardise(inputs)
         for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
             x = self._activation(torch.baddbmm(bias, x, weight))
@@ -192,12 +204,12 @@ def _carve(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
 
 
 class FlatAdam:
-    """Adam with gradient-norm clipping on one row of an :class:`MLPStack`.
+    """Adam with gradient-norm clipping, row by row, on rows of an :class:`MLPStack`.
 
     One flat tensor instead of a dozen small ones: a step is a handful of vector operations.
     """
 
-    def __init__(self, stack: MLPStack, row: int, lr: float, max_grad_norm: float) -> None:
+    def __init__(self, stack: MLPStack, row: int | slice, lr: float, max_grad_norm: float) -> None:
         self._grad = stack.grad[row]
         self._max_grad_norm = max_grad_norm
         self._param = nn.Parameter(stack.flat[row].detach())
@@ -210,11 +222,11 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self) -> Tensor:
-        """Clips the gradient, steps, and returns the norm before clipping. ()"""
-        norm = torch.linalg.vector_norm(self._grad)
+        """Clips the gradient, steps, and returns the norm before clipping, a mean over rows. ()"""
+        norm = torch.linalg.vector_norm(self._grad, dim=-1, keepdim=True)
         self._grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         self._adam.step()
-        return norm
+        return norm.mean()
 
     def set_lr(self, lr: float) -> None:
         """Sets the learning rate."""

@@ -23,9 +23,9 @@ class ValueNorm:
         self._moments = torch.zeros(3, dtype=torch.float64, device=device)  # E[x], E[x^2], 1-b^k
 
     def update(self, returns: Tensor) -> None:
-        """Takes in a batch of returns (B,)."""
+        """Takes in a batch of returns, of any shape."""
         x = returns.double()
-        batch = torch.stack((x.mean(), x.square().mean(), torch.ones_like(x[0])))
+        batch = torch.stack((x.mean(), x.square().mean(), x.new_ones(())))
         self._moments.lerp_(batch, 1.0 - self.beta)
 
     def mean_std(self) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,34 @@
+"""IPPO (de Witt et al., 2020): MAPPO whose agents value their own observations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.algos.base import AgentView, Batch
+from madpo_isaac.algos.mappo import MAPPO
+from madpo_isaac.env import VecEnv
+from madpo_isaac.models import LocalCritic, ValueNetworks
+
+
+class IPPO(MAPPO):
+    """No agent learns from more than it observes, but for the rewards all share.
+
+    Values, returns and advantages have a column per agent. One normaliser scales all returns.
+    """
+
+    def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:
+        """Returns a critic of each agent's observation, shared if the actors are."""
+        return LocalCritic(
+            self.actors,
+            self.config.hidden,
+            activation=self.config.activation,
+            generator=generator,
+            device=env.device,
+        )
+
+    def _view(self, batch: Batch, p: int, preceding_ratio: Tensor) -> AgentView:
+        own = replace(batch, advantage=batch.advantage[:, p])
+        return super()._view(own, p, preceding_ratio)

@@ -1,0 +1,58 @@
+"""Running mean and variance of observations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-5
+"""Added to the variance."""
+LIMIT = 5.0
+"""Normalised numbers are clipped to [-5, 5]. Both numbers are rl_games'."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of all rows taken in so far (Chan et al., 1979); float64, none of them changes.
+
+    They start as one row of mean 0 and variance 1, as rl_games' do.
+    """
+
+    count: Tensor
+    """Rows taken in. ()"""
+    mean: Tensor
+    """(D,)"""
+    square: Tensor
+    """Sum of squared deviations from the mean. (D,)"""
+
+    @classmethod
+    def initial(cls, width: int, device: torch.device) -> Moments:
+        """Returns the moments to start with, for rows of ``width`` numbers."""
+        ones = torch.ones(width, dtype=torch.float64, device=device)
+        return cls(ones.new_ones(()), torch.zeros_like(ones), ones)
+
+    def merged(self, rows: Tensor) -> Moments:
+        """Returns the moments with ``rows`` (B, D) taken in."""
+        variance, mean = (x.double() for x in torch.var_mean(rows, dim=0, correction=0))
+        count = self.count + len(rows)
+        shift = mean - self.mean
+        square = self.square + variance * len(rows)
+        square += shift.square() * self.count * len(rows) / count
+        return Moments(count, self.mean + shift * (len(rows) / count), square)
+
+    def normalise(self, rows: Tensor) -> Tensor:
+        """Maps (B, D) to mean 0 and variance 1, clipped."""
+        scale = (self.square / self.count + EPSILON).rsqrt()
+        normal = (rows - self.mean.to(rows.dtype)) * scale.to(rows.dtype)
+        return normal.clamp(-LIMIT, LIMIT)
+
+    @classmethod
+    def load(cls, state: dict[str, Tensor], device: torch.device) -> Moments:
+        """Returns the moments whose :meth:`state_dict` this is."""
+        return cls(**{name: value.to(device) for name, value in state.items()})
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the three tensors, which never change."""
+        return asdict(self)
