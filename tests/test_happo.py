@@ -80,7 +80,11 @@ def test_preceding_ratio_is_the_product_over_the_agents_already_updated(seed):
 def test_agents_see_their_own_columns():
     algo, _ = trained(Recorded)
     for p, view in algo.views.items():
-        assert torch.equal(view.obs, algo.agents[p].observe(algo.batch.state))
+        seen = algo.agents[p].observe(algo.batch.state)
+        seen = (seen - seen.mean(1, keepdim=True)) / (
+            seen.var(1, correction=0, keepdim=True) + 1e-5
+        ).sqrt()
+        torch.testing.assert_close(view.obs, seen)
         assert torch.equal(view.action, algo.batch.action[:, ACTION_COLUMNS[p]])
         expected = log_density(p, algo.before[p], algo.batch.state, algo.batch.action)
         np.testing.assert_allclose(view.old_log_prob.numpy(), expected, rtol=1e-4, atol=1e-5)
@@ -123,7 +127,7 @@ def view_of(p, rows=40, seed=0):
     view = AgentView(
         index=p,
         clip=0.2,
-        obs=agent.observe(state),
+        obs=algo.actors.inputs(p, agent.observe(state)),
         action=action[:, agent.action_slice],
         old_log_prob=density + shift,
         weighted_advantage=2.0 * torch.randn(rows, generator=generator),

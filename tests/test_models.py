@@ -267,7 +267,7 @@ def test_joint_distribution_equals_each_agents(hidden, std_x, std_y):
     mean, std = actors.freeze().distribution(obs)
     assert mean.shape == (50, 6)
     for p, columns in enumerate(ACTION_COLUMNS):
-        own_mean, own_std = actors.distribution(p, obs[p])
+        own_mean, own_std = actors.distribution(p, actors.inputs(p, obs[p]))
         torch.testing.assert_close(mean[:, columns], own_mean, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(std[columns], own_std)
         assert own_mean.requires_grad
@@ -281,7 +281,8 @@ def test_act_reports_the_density_of_each_agents_columns():
     assert decision.action.shape == (50, 6)
     assert decision.log_prob.shape == (50, 3)
     for p, columns in enumerate(ACTION_COLUMNS):
-        mean, std = (x.detach().double().numpy() for x in actors.distribution(p, obs[p]))
+        policy = actors.distribution(p, actors.inputs(p, obs[p]))
+        mean, std = (x.detach().double().numpy() for x in policy)
         expected = stats.norm.logpdf(decision.action[:, columns].double(), mean, std).sum(1)
         np.testing.assert_allclose(decision.log_prob[:, p], expected, rtol=1e-5, atol=1e-5)
 

@@ -55,7 +55,7 @@ class AgentView:
     clip: float
     """Clip range of the ratio."""
     obs: Tensor
-    """What its network sees, see :meth:`madpo_isaac.models.Actors.inputs`. (B, in_dim)"""
+    """What its first layer sees, see :meth:`madpo_isaac.models.Actors.inputs`. (B, in_dim)"""
     action: Tensor
     """(B, act_dim)"""
     old_log_prob: Tensor
@@ -284,7 +284,7 @@ class OnPolicy:
 
         Args:
             p: the agent.
-            obs: what its network sees, see :meth:`madpo_isaac.models.Actors.inputs`.
+            obs: see :meth:`madpo_isaac.models.Actors.inputs`.
             flat: its parameters at another time, a copy of row p of ``actors.stack.flat``; None
                 for the current ones.
 

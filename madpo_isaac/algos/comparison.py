@@ -151,6 +151,7 @@ class KernelComparison(Comparison):
         self._generator = torch.Generator().manual_seed(seed)
         self._sigma, self._rows = config.sigma, config.rows
         self._grams: dict[Any, StateGram] = {}
+        self._seen: dict[int, Tensor] = {}
         self._trajectory: tuple[Tensor, Tensor] | None = None
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -158,6 +159,7 @@ class KernelComparison(Comparison):
         """Draws the iteration's noise and forgets the Grams of the last one."""
         super().begin(batch)
         self._grams.clear()
+        self._seen.clear()
         self._last, self._trajectory = self._trajectory, (batch.state, batch.action)
         width = max(agent.act_dim for agent in self._agents)
         noise = torch.randn(len(batch.state), width, generator=self._generator)
@@ -178,7 +180,8 @@ class KernelComparison(Comparison):
             action = view.action[rows]
             features = log_density(mean, std, action)
             theirs = log_density(other.mean[rows], other.std, action)
-            return self._measure(("own", view.index), rows, view.obs, features, view.obs, theirs)
+            seen = self._observed(view.index)
+            return self._measure(("own", view.index), rows, seen, features, seen, theirs)
         p, q = self._actions(rows, mean, std, other.mean[rows], other.std)
         if self._variant == "printed":
             if self._last is None:
@@ -206,10 +209,16 @@ class KernelComparison(Comparison):
         p = log_density(mean, std, view.action[rows])[:, own]
         q = log_density(other.mean[rows], other.std, other.view.action[rows])[:, theirs]
         key = (view.index, other.view.index)
-        states = (view.obs, other.view.obs)
-        if view.obs.shape != other.view.obs.shape:
+        states = tuple(map(self._observed, key))
+        if states[0].shape != states[1].shape:
             key, states = "joint", (self._states, self._states)
         return self._measure(key, rows, states[0], p, states[1], q)
+
+    def _observed(self, p: int) -> Tensor:
+        """Agent p's observations of the batch. (B, obs_dim)"""
+        if p not in self._seen:
+            self._seen[p] = self._agents[p].observe(self.batch.state)
+        return self._seen[p]
 
     def _actions(
         self, rows: Rows, mean: Tensor, std: Tensor, their_mean: Tensor, their_std: Tensor

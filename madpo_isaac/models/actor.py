@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import AgentSpec
-from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network
+from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network, standardise
 from madpo_isaac.models.moments import Moments
 
 
@@ -108,8 +108,8 @@ class Actors:
         ]
 
     def inputs(self, p: int, obs: Tensor) -> Tensor:
-        """What agent p's network sees of its observations (B, obs_dim). (B, in_dim)"""
-        return inputs(p, obs, self.moments, self.numbers)
+        """What agent p's first layer sees of its observations (B, obs_dim). (B, in_dim)"""
+        return standardise(inputs(p, obs, self.moments, self.numbers))
 
     def distribution(
         self, p: int, obs: Tensor, net: Network | None = None
@@ -118,7 +118,7 @@ class Actors:
 
         Args:
             p: the agent.
-            obs: what its network sees, see :meth:`inputs`. (B, in_dim)
+            obs: its :meth:`inputs`. (B, in_dim)
             net: its parameters if they are not the current ones.
         """
         net = self.stack.nets[p] if net is None else net

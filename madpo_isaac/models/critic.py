@@ -140,7 +140,7 @@ class LocalCritic(ValueNetworks):
         values = []
         for p, agent in enumerate(self._actors.agents):
             seen = self._actors.inputs(p, agent.observe(state))
-            values.append(self.stack.forward(p, seen)[:, 0])
+            values.append(self.stack.apply(self.stack.nets[p], seen)[:, 0])
         return torch.stack(values, dim=1)
 
     def update_moments(self, state: Tensor) -> None:

@@ -127,7 +127,7 @@ class MLPStack:
 
     def forward(self, p: int, x: Tensor) -> Tensor:
         """Runs network p on (B, in_dims[p]), differentiably. (B, out_dims[p])"""
-        return self.apply(self.nets[p], x)
+        return self.apply(self.nets[p], standardise(x))
 
     def unpack(self, p: int, flat: Tensor) -> Network:
         """Network p with the parameters ``flat`` (K,) instead of its own, as :attr:`nets` has."""
@@ -135,13 +135,22 @@ class MLPStack:
         return {name: value[0][self._crop(name, p)] for name, value in views.items()}
 
     def apply(self, net: Network, x: Tensor) -> Tensor:
-        """Runs a network of this shape on (B, in_dim), differentiably. (B, out_dim)"""
-        x = F.layer_norm(x, x.shape[-1:], net["norm0.weight"], net["norm0.bias"])
+        """Runs a network of this shape on *standardised* inputs, differentiably.
+
+        The affine part of each LayerNorm is folded into the Linear that follows, which saves its
+        passes over the rows and, where the inputs need no gradient, a third of the first layer's
+        products: that part's gradient follows from the weights' one.
+
+        Args:
+            net: parameters by name.
+            x: :func:`standardise` of the inputs, which no parameter changes. (B, in_dim)
+
+        Returns:
+            (B, out_dim)
+        """
         for k in range(self.depth):
-            x = self._activation(F.linear(x, net[f"linear{k}.weight"], net[f"linear{k}.bias"]))
-            weight, bias = net[f"norm{k + 1}.weight"], net[f"norm{k + 1}.bias"]
-            x = F.layer_norm(x, x.shape[-1:], weight, bias)
-        return F.linear(x, net["out.weight"], net["out.bias"])
+            x = standardise(self._activation(_linear(net, k, f"linear{k}", x)))
+        return _linear(net, self.depth, "out", x)
 
     @torch.no_grad()
     def fold(self) -> FoldedMLPs:
@@ -182,15 +191,27 @@ class FoldedMLPs:
         x = self._standardise(inputs)
         for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
             x = self._activation(torch.baddbmm(bias, x, weight))
-            x = F.layer_norm(x, x.shape[-1:])
+            x = standardise(x)
         return torch.baddbmm(self._biases[-1], x, self._weights[-1])
 
     def _standardise(self, inputs: Sequence[Tensor]) -> Tensor:
         width = max(self._in_dims)
         if min(self._in_dims) == width:
-            return F.layer_norm(torch.stack(list(inputs)), (width,))
-        rows = [F.layer_norm(x, x.shape[-1:]) for x in inputs]
+            return standardise(torch.stack(list(inputs)))
+        rows = [standardise(x) for x in inputs]
         return torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows])
+
+
+def standardise(x: Tensor) -> Tensor:
+    """LayerNorm without its affine part: each row of (B, d) to mean 0 and variance 1."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def _linear(net: Network, k: int, name: str, x: Tensor) -> Tensor:
+    """LayerNorm k's affine part and the layer ``name``, in one. (B, d) -> (B, width)"""
+    weight = net[f"{name}.weight"]
+    bias = torch.addmv(net[f"{name}.bias"], weight, net[f"norm{k}.bias"])
+    return F.linear(x, weight * net[f"norm{k}.weight"], bias)
 
 
 def _carve(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
