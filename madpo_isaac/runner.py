@@ -34,7 +34,7 @@ INTERRUPTED = 130
 class Learnt(NamedTuple):
     """What one iteration of a learner gives."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     lr: float
     clip: float
     step_s: float
@@ -51,7 +51,7 @@ def make_runner(config: Config, overrides: Sequence[str] = ()) -> Runner:
         from madpo_isaac.ppo.runner import PpoRunner
     except ImportError as problem:
         raise UserError(
-            f"algo=ppo needs the package rl-games, see pip install rl-games: {problem}."
+            f"algo=ppo needs the package rl-games: pip install rl-games ({problem})."
         ) from problem
     return PpoRunner(config, overrides=overrides)
 
