@@ -71,10 +71,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(config: Config, overrides: Sequence[str]) -> int:
-    from madpo_isaac.runner import Runner
+    from madpo_isaac.runner import make_runner
 
     try:
-        return Runner(config, overrides=overrides).run()
+        return make_runner(config, overrides).run()
     except (MemoryError, RuntimeError) as problem:
         if isinstance(problem, MemoryError) or re.search(r"t allocate|out of memory", str(problem)):
             raise UserError(

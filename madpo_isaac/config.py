@@ -21,6 +21,8 @@ AGENT_ORDERS = ("random", "default", "spec")
 ENTROPIES = ("mean", "sum")
 SIGMAS = ("keep", "initial")
 DIVERGENCES = ("cs", "kl", "entropy", "none")
+LR_SCHEDULES = ("adaptive", "linear", "constant")
+PPO_ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
 MAX_COUNT = 10**9
 MAX_THREADS = 1024
 MAX_SEED = 2**63 - 1
@@ -107,11 +109,51 @@ class MappoConfig(AlgoConfig):
     """One network acts for all agents (IPPO: one values all); False: each has its own."""
 
 
-ALGO_SCHEMAS: dict[str, type[AlgoConfig]] = {
+@dataclass
+class PpoConfig:
+    """Single-agent PPO over the joint action, by rl_games; the names are that library's."""
+
+    name: str = MISSING
+    horizon: int = 75
+    """Steps collected per environment and iteration."""
+    num_minibatches: int = 4
+    """Of equal size: it must divide num_envs * horizon."""
+    mini_epochs: int = 5
+    gamma: float = 0.99
+    tau: float = 0.95
+    """The lambda of generalised advantage estimation."""
+    value_bootstrap: bool = True
+    """What follows a truncated step: the value of its state, or (False) nothing."""
+    lr: float = 5e-4
+    lr_schedule: str = "adaptive"
+    """adaptive: follow kl_threshold; linear: decay to 1e-6 over max_iterations; constant."""
+    kl_threshold: float = 0.016
+    """KL per mini-epoch the adaptive schedule aims at."""
+    e_clip: float = 0.2
+    """Clip range of the policy ratio and, with clip_value, of the value update."""
+    clip_value: bool = True
+    entropy_coef: float = 0.0
+    critic_coef: float = 4.0
+    bounds_loss_coef: float = 1e-4
+    """Weight of the penalty on mean actions beyond 1.1."""
+    grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    reward_scale: float = 1.0
+    """Rewards are learnt from after multiplication with this."""
+    normalize_input: bool = True
+    normalize_value: bool = True
+    normalize_advantage: bool = True
+    hidden: list[int] = field(default_factory=lambda: [512, 512, 256, 128])
+    """Widths of the trunk that policy and value share."""
+    activation: str = "elu"
+
+
+ALGO_SCHEMAS: dict[str, type[AlgoConfig] | type[PpoConfig]] = {
     "happo": AlgoConfig,
     "ippo": MappoConfig,
     "madpo": MadpoConfig,
     "mappo": MappoConfig,
+    "ppo": PpoConfig,
 }
 
 
@@ -214,7 +256,6 @@ def validate(config: Config) -> None:
     Raises:
         UserError: naming the first bad value.
     """
-    algo: AlgoConfig = config.algo
     _check_finite(config)
     for key in ("num_envs", "max_iterations", "test_episodes"):
         _in_range(key, getattr(config, key), 1)
@@ -223,20 +264,24 @@ def validate(config: Config) -> None:
     _in_range("save_frequency", config.save_frequency, 0)
     _in_range("num_threads", config.num_threads, 0, MAX_THREADS)
     _in_range("seed", config.seed, -1, MAX_SEED)
+    if isinstance(config.algo, PpoConfig):
+        _check_ppo(config, config.algo)
+    else:
+        _check_on_policy(config, config.algo)
+    _check_run(config)
+
+
+def _check_on_policy(config: Config, algo: AlgoConfig) -> None:
     for key in ("horizon", "epochs", "critic_epochs", "num_minibatches"):
         _in_range(f"algo.{key}", getattr(algo, key), 1)
     positive = ("actor_lr", "critic_lr", "clip", "std_x", "std_y", "huber_delta", "max_grad_norm")
     for key in (*positive, "reward_scale"):
-        if getattr(algo, key) <= 0:
-            raise UserError(f"algo.{key}={getattr(algo, key)} must be greater than 0.")
+        _positive(f"algo.{key}", getattr(algo, key))
     for key in ("entropy_coef", "value_coef", "output_gain"):
         _not_negative(f"algo.{key}", getattr(algo, key))
     for key in ("gamma", "gae_lambda"):
         _in_unit(f"algo.{key}", getattr(algo, key))
-    if not (algo.hidden and all(_is_width(width) for width in algo.hidden)):
-        raise UserError(
-            f"algo.hidden={algo.hidden} must list at least one width, each from 1 to {MAX_COUNT}."
-        )
+    _check_hidden(algo.hidden)
     _one_of("algo.agent_order", algo.agent_order, AGENT_ORDERS)
     _one_of("algo.time_limit", algo.time_limit, TIME_LIMITS)
     _one_of("algo.entropy", algo.entropy, ENTROPIES)
@@ -256,7 +301,29 @@ def validate(config: Config) -> None:
             f"algo.agent_order={algo.agent_order} has no effect: {algo.name} updates all agents "
             "at once."
         )
-    _check_run(config)
+
+
+def _check_ppo(config: Config, algo: PpoConfig) -> None:
+    for key in ("horizon", "num_minibatches", "mini_epochs"):
+        _in_range(f"algo.{key}", getattr(algo, key), 1)
+    for key in ("lr", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
+        _positive(f"algo.{key}", getattr(algo, key))
+    for key in ("entropy_coef", "critic_coef", "bounds_loss_coef"):
+        _not_negative(f"algo.{key}", getattr(algo, key))
+    for key in ("gamma", "tau"):
+        _in_unit(f"algo.{key}", getattr(algo, key))
+    _check_hidden(algo.hidden)
+    _one_of("algo.lr_schedule", algo.lr_schedule, LR_SCHEDULES)
+    _one_of("algo.activation", algo.activation, PPO_ACTIVATIONS)
+    batch = config.num_envs * algo.horizon
+    if config.test:
+        return
+    if batch % algo.num_minibatches or batch == algo.num_minibatches:
+        raise UserError(
+            f"algo.num_minibatches={algo.num_minibatches} must cut the {batch} samples of an "
+            f"iteration (num_envs={config.num_envs} x algo.horizon={algo.horizon}) into equal "
+            "parts of at least 2."
+        )
 
 
 def _check_divergence(div: DivergenceConfig, minibatch: int) -> None:
@@ -318,6 +385,18 @@ def _in_range(key: str, value: int, least: int, most: int = MAX_COUNT) -> None:
 
 def _is_width(value: object) -> bool:
     return isinstance(value, int) and 1 <= value <= MAX_COUNT
+
+
+def _check_hidden(hidden: list[int]) -> None:
+    if not (hidden and all(_is_width(width) for width in hidden)):
+        raise UserError(
+            f"algo.hidden={hidden} must list at least one width, each from 1 to {MAX_COUNT}."
+        )
+
+
+def _positive(key: str, value: float) -> None:
+    if value <= 0.0:
+        raise UserError(f"{key}={value} must be greater than 0.")
 
 
 def _not_negative(key: str, value: float) -> None:

@@ -60,7 +60,7 @@ class ConsoleView(Observer):
         self._total = config.max_iterations
         self._first: tuple[int, float] | None = None
         env = runner.env
-        agents = ", ".join(f"{a.name} ({a.obs_dim} obs, {a.act_dim} act)" for a in env.agents)
+        agents = ", ".join(f"{a.name} ({a.obs_dim} obs, {a.act_dim} act)" for a in runner.agents)
         console.info(
             f"{config.task.name} with {config.algo.name}: {env.num_envs} environments on "
             f"{env.device} ({runner.threads} threads), state {env.state_dim}, seed {config.seed}"

@@ -17,7 +17,15 @@ from omegaconf import OmegaConf
 from madpo_isaac.config import Config
 from madpo_isaac.errors import UserError
 
-_PACKAGES = ("torch", "mujoco", "mjbatch", "numpy", "hydra-core", "gymnasium-robotics")
+_PACKAGES = (
+    "torch",
+    "mujoco",
+    "mjbatch",
+    "numpy",
+    "hydra-core",
+    "gymnasium-robotics",
+    "rl-games",
+)
 
 
 class RunFolder:

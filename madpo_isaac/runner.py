@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from torch import Tensor
 import tasks
 from madpo_isaac import checkpoint, console, device
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
-from madpo_isaac.config import Config, task_settings
-from madpo_isaac.env import VecEnv
+from madpo_isaac.config import Config, PpoConfig, task_settings
+from madpo_isaac.env import AgentSpec, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
+from madpo_isaac.player import play_episodes
 from madpo_isaac.run_folder import RunFolder, as_yaml
 from madpo_isaac.storage import Rollout
 
@@ -30,8 +31,35 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
+class Learnt(NamedTuple):
+    """What one iteration of a learner gives."""
+
+    metrics: dict[str, Any]
+    lr: float
+    clip: float
+    step_s: float
+    """Seconds in the environment."""
+    collect_s: float
+    """Seconds of collection, those in the environment included."""
+
+
+def make_runner(config: Config, overrides: Sequence[str] = ()) -> Runner:
+    """Returns the runner of the configuration's algorithm; PPO brings a learner of its own."""
+    if not isinstance(config.algo, PpoConfig):
+        return Runner(config, overrides=overrides)
+    try:
+        from madpo_isaac.ppo.runner import PpoRunner
+    except ImportError as problem:
+        raise UserError(
+            f"algo=ppo needs the package rl-games: pip install rl-games ({problem})."
+        ) from problem
+    return PpoRunner(config, overrides=overrides)
+
+
 class Runner:
     """Trains or plays one configuration, in the manner of rl_games' Runner.
+
+    A learner with a rollout of its own overrides the methods under "The learner".
 
     Args:
         config: a validated configuration.
@@ -83,14 +111,8 @@ class Runner:
             num_threads=self.threads,
             **task_settings(cfg.task),
         )
-        self.algo = ALGORITHMS[cfg.algo.name](
-            cfg.algo,
-            self.env,
-            torch.Generator().manual_seed(init_seed),
-            torch.Generator(self.env.device).manual_seed(act_seed),
-        )
-        self.rollout = Rollout.allocate(self.env, cfg.algo.horizon, self.algo.critic.value_shape)
         self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
+        self._make_learner(init_seed, act_seed)
 
     def _load(self, path: Path) -> dict[str, Any]:
         """Reads a checkpoint and makes sure that it fits this task, algorithm and networks."""
@@ -101,6 +123,29 @@ class Runner:
                 raise UserError(
                     f"Checkpoint '{path}' is of {kind}={content[kind]}, not {kind}={wanted}."
                 )
+        self._check_fit(path, content)
+        return content
+
+    # The learner ------------------------------------------------------------------------------
+
+    @property
+    def agents(self) -> Sequence[AgentSpec]:
+        """Who learns a policy."""
+        return self.env.agents
+
+    def _make_learner(self, init_seed: int, act_seed: int) -> None:
+        """Makes networks, optimisers and buffers."""
+        cfg = self.config
+        self.algo = ALGORITHMS[cfg.algo.name](
+            cfg.algo,
+            self.env,
+            torch.Generator().manual_seed(init_seed),
+            torch.Generator(self.env.device).manual_seed(act_seed),
+        )
+        self.rollout = Rollout.allocate(self.env, cfg.algo.horizon, self.algo.critic.value_shape)
+
+    def _check_fit(self, path: Path, content: dict[str, Any]) -> None:
+        """Makes sure that a checkpoint's networks have the sizes of those here."""
         for name, stack in (("actors", self.algo.actors.stack), ("critic", self.algo.critic.stack)):
             found, wanted = tuple(content["algo_state"][name].shape), tuple(stack.flat.shape)
             if found != wanted:
@@ -109,12 +154,34 @@ class Runner:
                     "use the task.agents and algo.hidden it was trained with."
                 )
         normalised = bool(content["algo_state"].get("moments", {}).get("actors"))
-        if normalised != cfg.algo.normalise_observations:
+        if normalised != self.config.algo.normalise_observations:
             raise UserError(
                 f"Checkpoint '{path}' was trained with algo.normalise_observations={normalised}; "
                 "use that."
             )
-        return content
+
+    def _learn(self) -> Learnt:
+        """Collects, updates, and feeds the tracker of episodes."""
+        self.algo.set_progress(self.iteration / self.config.max_iterations)
+        start = time.perf_counter()
+        step_s = self.collect()
+        collect_s = time.perf_counter() - start
+        numbers = to_numbers(self.algo.update(self.rollout))
+        algo = self.config.algo
+        return Learnt(numbers, self.algo.learning_rate, algo.clip, step_s, collect_s)
+
+    def _learner_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the learner."""
+        return {"algo_state": self.algo.state_dict()}
+
+    def _restore_learner(self, content: dict[str, Any]) -> None:
+        self.algo.load_state_dict(content["algo_state"])
+
+    def _player(self, content: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+        """Returns a checkpoint's policy: from joint states (N, S) to mean actions (N, A)."""
+        self.algo.load_policy(content["algo_state"])
+        policy = self.algo.actors.freeze()
+        return lambda state: policy.distribution(self.env.observations(state))[0]
 
     # Training ---------------------------------------------------------------------------------
 
@@ -180,18 +247,14 @@ class Runner:
         """One iteration: collect, update, count. Returns the line of metrics.jsonl."""
         cfg = self.config
         start = time.perf_counter()
-        self.algo.set_progress(self.iteration / cfg.max_iterations)
-        step_s = self.collect()
-        collected = time.perf_counter()
-        learned = self.algo.update(self.rollout)
-        numbers = to_numbers(learned)
+        numbers, lr, clip, step_s, collect_s = self._learn()
         episodes = self.tracker.flush()
-        end = time.perf_counter()
+        total_s = time.perf_counter() - start
         steps = cfg.num_envs * cfg.algo.horizon
         self.iteration += 1
         self.env_steps += steps
-        self.wall_s += end - start
-        agents = range(len(self.env.agents))
+        self.wall_s += total_s
+        agents = range(len(self.agents))
         means = {
             key: sum(numbers[f"agent{p}/{key}"] for p in agents) / len(agents)
             for key in ("loss", "entropy", "kl")
@@ -203,16 +266,16 @@ class Runner:
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "wall_s": self.wall_s,
-            "iteration_s": end - start,
+            "iteration_s": total_s,
             "fps_step": steps / step_s,
-            "fps_step_infer": steps / (collected - start),
-            "fps_total": steps / (end - start),
+            "fps_step_infer": steps / collect_s,
+            "fps_total": steps / total_s,
             "time_step": step_s,
-            "time_infer": collected - start - step_s,
-            "time_update": end - collected,
+            "time_infer": collect_s - step_s,
+            "time_update": total_s - collect_s,
             **episodes,
-            "lr": self.algo.learning_rate,
-            "clip": cfg.algo.clip,
+            "lr": lr,
+            "clip": clip,
             **means,
             **absent,
             **numbers,
@@ -293,14 +356,14 @@ class Runner:
             "env_steps": self.env_steps,
             "wall_s": self.wall_s,
             "best_return": self.best_return,
-            "algo_state": self.algo.state_dict(),
             "env_state": self.env.state_dict(),
             "tracker": self.tracker.state_dict(),
             "state": self.state,
+            **self._learner_state(),
         }
 
     def _restore(self, content: dict[str, Any]) -> None:
-        self.algo.load_state_dict(content["algo_state"])
+        self._restore_learner(content)
         self.env.load_state_dict(content["env_state"])
         self.tracker.load_state_dict(content["tracker"])
         self.state = content["state"].to(self.env.device)
@@ -314,8 +377,8 @@ class Runner:
         cfg = self.config
         self.build()
         path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
-        self.algo.load_policy(self._load(path)["algo_state"])
-        returns, lengths, success = play_episodes(self.env, self.algo, cfg.test_episodes)
+        act = self._player(self._load(path))
+        returns, lengths, success = play_episodes(self.env, act, cfg.test_episodes)
         for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
             console.info(f"reward: {score:.3f} steps: {length:.0f}")
         console.info(
@@ -323,32 +386,3 @@ class Runner:
             f"success: {success.mean():.3f} episodes: {len(returns)}"
         )
         return 0
-
-
-def play_episodes(env: VecEnv, algo: OnPolicy, episodes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Plays ``episodes`` full episodes in every environment with mean actions.
-
-    Every environment counts equally often, so short episodes are not over-represented.
-
-    Returns:
-        Return, length and success of each episode, three tensors (num_envs * episodes,).
-    """
-    shape = (episodes, env.num_envs)
-    scores = torch.zeros(3, *shape, device=env.device)
-    running = torch.zeros(2, env.num_envs, device=env.device)
-    finished = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
-    columns = torch.arange(env.num_envs, device=env.device)
-    policy = algo.actors.freeze()
-    state = env.reset()
-    for _ in range(episodes * env.max_episode_length):
-        mean, _ = policy.distribution(env.observations(state))
-        step = env.step(mean)
-        running += torch.stack((step.reward, torch.ones_like(step.reward)))
-        counted = (step.terminated | step.truncated) & (finished < episodes)
-        row = finished.clamp(max=episodes - 1)
-        result = torch.stack((running[0], running[1], step.log["success"]))
-        scores[:, row, columns] = torch.where(counted, result, scores[:, row, columns])
-        finished += counted
-        running.masked_fill_(step.terminated | step.truncated, 0.0)
-        state = step.state
-    return scores[0].flatten(), scores[1].flatten(), scores[2].flatten()

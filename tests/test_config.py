@@ -122,7 +122,7 @@ def test_registering_twice_is_harmless():
 
 @pytest.mark.parametrize("algo", sorted(ALGO_SCHEMAS))
 def test_record_gives_the_same_configuration_back(algo):
-    config = compose([f"algo={algo}", "num_envs=3", "algo.hidden=[5]", "task.agents=fingers"])
+    config = compose([f"algo={algo}", "num_envs=4", "algo.hidden=[5]", "task.agents=fingers"])
     record = OmegaConf.create(as_yaml(config))
     assert "${" not in as_yaml(config)
     again = OmegaConf.to_object(from_record(record))

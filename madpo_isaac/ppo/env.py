@@ -1,0 +1,52 @@
+"""What rl_games sees of an environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from rl_games.common.ivecenv import IVecEnv
+from torch import Tensor
+
+from madpo_isaac.env import VecEnv
+
+
+class RlGamesEnv(IVecEnv):
+    """One agent that sees the joint state and chooses the joint action.
+
+    It is handed to rl_games' agent as an object, so that nothing has to be registered.
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        self.env = env
+
+    def get_env_info(self) -> dict[str, Any]:
+        """Returns the spaces; every task's actions are meant to lie in [-1, 1]."""
+        unbounded = spaces.Box(-np.inf, np.inf, (self.env.state_dim,), np.float32)
+        action = spaces.Box(-1.0, 1.0, (self.env.action_dim,), np.float32)
+        return {"observation_space": unbounded, "action_space": action, "agents": 1}
+
+    def reset(self) -> dict[str, Tensor]:
+        """Starts a new episode everywhere."""
+        return {"obs": self.env.reset()}
+
+    def step(self, actions: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Any]]:
+        """Steps all environments.
+
+        Returns:
+            The observation to act on next, after any reset; the reward (N,); the episodes that
+            ended (N,); and ``time_outs`` (N,), those of them that the time limit cut, beside the
+            :class:`~madpo_isaac.env.Step` itself.
+        """
+        step = self.env.step(actions)
+        done = step.terminated | step.truncated
+        return {"obs": step.state}, step.reward, done, {"time_outs": step.truncated, "step": step}
+
+    def get_env_state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of the environments."""
+        return self.env.state_dict()
+
+    def set_env_state(self, env_state: dict[str, Any]) -> None:
+        """Restores :meth:`get_env_state`."""
+        self.env.load_state_dict(env_state)

@@ -1,0 +1,1 @@
+# rl_games has no type information: what madpo_isaac uses of it is Any.
