@@ -40,6 +40,8 @@ class TrainDefaults:
     entropy_coef: float = 0.01
     lam: float = 0.2
     """Weight of the inter-agent term of MADPO's divergence."""
+    kl_threshold: float = 0.01
+    """Limit of a HATRPO step's mean KL divergence, in nats."""
     max_iterations: int = 1000
 
 
@@ -102,7 +104,41 @@ class MadpoConfig(AlgoConfig):
     divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
 
 
-ALGO_SCHEMAS: dict[str, type[AlgoConfig]] = {"happo": AlgoConfig, "madpo": MadpoConfig}
+@dataclass
+class HatrpoConfig(AlgoConfig):
+    """Hyper-parameters of the critic and of HATRPO's steps."""
+
+    kl_threshold: float = 0.01
+    """Limit of a step's mean KL(old || new) per agent, in nats."""
+    cg_iterations: int = 10
+    """Fisher-vector products per agent to find the direction."""
+    cg_tolerance: float = 1e-10
+    """Squared norm of the residual at which to stop earlier."""
+    damping: float = 0.1
+    """Added to the diagonal of the Fisher matrix."""
+    line_search_steps: int = 10
+    backtrack: float = 0.8
+    """Factor between the steps that are tried."""
+    accept_ratio: float = 0.5
+    """Least share of the improvement that the gradient promises."""
+
+
+@dataclass
+class A2poConfig(AlgoConfig):
+    """HAPPO's hyper-parameters and A2PO's order and clip ranges."""
+
+    agent_order: str = "semi_greedy"
+    """Also semi_greedy: the agent whose actions matter most and a random one by turns."""
+    clip_weight: float = 0.5
+    """The k-th of n agents has the clip range clip * (clip_weight * k / n + 1 - clip_weight)."""
+
+
+ALGO_SCHEMAS: dict[str, type[AlgoConfig]] = {
+    "happo": AlgoConfig,
+    "madpo": MadpoConfig,
+    "hatrpo": HatrpoConfig,
+    "a2po": A2poConfig,
+}
 
 
 @dataclass
@@ -212,8 +248,7 @@ def validate(config: Config) -> None:
     for key in ("horizon", "epochs", "critic_epochs", "num_minibatches"):
         _in_range(f"algo.{key}", getattr(algo, key), 1)
     for key in ("actor_lr", "critic_lr", "clip", "std_x", "std_y", "huber_delta", "max_grad_norm"):
-        if getattr(algo, key) <= 0:
-            raise UserError(f"algo.{key}={getattr(algo, key)} must be greater than 0.")
+        _positive(f"algo.{key}", getattr(algo, key))
     for key in ("entropy_coef", "value_coef", "output_gain"):
         _not_negative(f"algo.{key}", getattr(algo, key))
     for key in ("gamma", "gae_lambda"):
@@ -222,7 +257,8 @@ def validate(config: Config) -> None:
         raise UserError(
             f"algo.hidden={algo.hidden} must list at least one width, each from 1 to {MAX_COUNT}."
         )
-    _one_of("algo.agent_order", algo.agent_order, AGENT_ORDERS)
+    orders = (*AGENT_ORDERS, "semi_greedy") if isinstance(algo, A2poConfig) else AGENT_ORDERS
+    _one_of("algo.agent_order", algo.agent_order, orders)
     _one_of("algo.time_limit", algo.time_limit, TIME_LIMITS)
     _one_of("algo.entropy", algo.entropy, ENTROPIES)
     batch = config.num_envs * algo.horizon
@@ -231,12 +267,28 @@ def validate(config: Config) -> None:
             f"algo.num_minibatches={algo.num_minibatches} exceeds the {batch} samples of an "
             f"iteration (num_envs={config.num_envs} x algo.horizon={algo.horizon})."
         )
+    _check_algorithm(algo)
+    _check_run(config)
+
+
+def _check_algorithm(algo: AlgoConfig) -> None:
+    """Checks the keys that only one algorithm has."""
     if isinstance(algo, MadpoConfig):
         _one_of("algo.divergence.kind", algo.divergence.kind, DIVERGENCES)
         _one_of("algo.divergence.preset", algo.divergence.preset, PRESETS)
         _not_negative("algo.divergence.coef", algo.divergence.coef)
         _in_unit("algo.divergence.lam", algo.divergence.lam)
-    _check_run(config)
+    elif isinstance(algo, HatrpoConfig):
+        for key in ("cg_iterations", "line_search_steps"):
+            _in_range(f"algo.{key}", getattr(algo, key), 1)
+        for key in ("kl_threshold", "damping"):
+            _positive(f"algo.{key}", getattr(algo, key))
+        _not_negative("algo.cg_tolerance", algo.cg_tolerance)
+        for key in ("backtrack", "accept_ratio"):
+            _in_unit(f"algo.{key}", getattr(algo, key))
+        _positive("algo.backtrack", algo.backtrack)
+    elif isinstance(algo, A2poConfig):
+        _in_unit("algo.clip_weight", algo.clip_weight)
 
 
 def _check_run(config: Config) -> None:
@@ -274,6 +326,11 @@ def _in_range(key: str, value: int, least: int, most: int = MAX_COUNT) -> None:
 
 def _is_width(value: object) -> bool:
     return isinstance(value, int) and 1 <= value <= MAX_COUNT
+
+
+def _positive(key: str, value: float) -> None:
+    if value <= 0.0:
+        raise UserError(f"{key}={value} must be greater than 0.")
 
 
 def _not_negative(key: str, value: float) -> None:
