@@ -19,11 +19,11 @@ from madpo_isaac.models.actor import log_prob
 class Trial:
     """What a policy would change on the batch, in float64."""
 
-    improvement: float
+    improvement: float = 0.0
     """Growth of the surrogate mean(ratio * M)."""
-    kl: float
+    kl: float = 0.0
     """Mean KL(old || new)."""
-    outside: float
+    outside: float = 0.0
     """Share of ratios further than the clip range from 1."""
 
 
@@ -60,7 +60,7 @@ class HATRPO(OnPolicy):
         )
         # x^T H x without another product: H x = g - residual.
         curvature = float(direction @ (gradient - residual))
-        accepted, expected, trial = False, 0.0, Trial(0.0, 0.0, 0.0)
+        accepted, expected, trial = False, 0.0, Trial()
         if curvature > 0.0 and math.isfinite(curvature):
             step = math.sqrt(2.0 * cfg.kl_threshold / curvature) * direction
             accepted, expected, trial = self.line_search(view, old, step, float(gradient @ step))
@@ -106,15 +106,15 @@ class HATRPO(OnPolicy):
         Returns:
             The product in float64, 0 at padded parameters. (K,)
         """
-        leaf = flat.clone().requires_grad_()
+        leaf, product = flat.clone().requires_grad_(), torch.zeros_like(vector)
         rows = slice(0, len(view.obs))
-        product = torch.zeros_like(vector)
         for part in self._tiles(rows):
             with fwd.dual_level():
                 dual = fwd.make_dual(leaf, vector.to(flat.dtype))
                 net = self.actors.stack.unpack(view.index, dual)
                 pair = self.actors.distribution(view.index, view.obs[part], net)
                 (mean, mean_dot), (std, std_dot) = (fwd.unpack_dual(x) for x in pair)
+            assert mean_dot is not None and std_dot is not None
             precision = std.detach().reciprocal().square() / count(rows)
             weights = (precision * mean_dot, 2.0 * count(part) * precision * std_dot)
             product += torch.autograd.grad((mean, std), leaf, [w.detach() for w in weights])[0]
@@ -149,7 +149,7 @@ class HATRPO(OnPolicy):
                 self.actors.stack.flat[p].copy_(new)
                 return True, fraction * expected, trial
             fraction *= cfg.backtrack
-        return False, 0.0, Trial(0.0, 0.0, 0.0)
+        return False, 0.0, Trial()
 
 
 def compare(view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> Trial:
@@ -157,8 +157,8 @@ def compare(view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tens
 
     Args:
         view: the agent, its actions and M.
-        old: mean (B, d) and standard deviation (d,).
-        new: the same of the other.
+        old: mean (B, d) and standard deviation (d,); ``new`` likewise.
+        new: the policy that replaces it.
     """
     mean, std, new_mean, new_std = (x.double() for x in (*old, *new))
     action, behaviour = view.action.double(), view.old_log_prob.double()
@@ -187,14 +187,14 @@ def conjugate_gradient(
     """
     x, residual, search = torch.zeros_like(b), b.clone(), b.clone()
     size = residual @ residual
-    for _ in range(iterations):
-        if size <= tolerance:
+    for k in range(iterations):
+        # The tolerance is absolute: a small b still gets its first step.
+        if size <= (tolerance if k else 0.0):
             break
         image = product(search)
         alpha = size / (search @ image)
         x = x + alpha * search
         residual = residual - alpha * image
         shrunk = residual @ residual
-        search = residual + (shrunk / size) * search
-        size = shrunk
+        search, size = residual + (shrunk / size) * search, shrunk
     return x, residual
