@@ -23,8 +23,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from madpo_isaac import console
-from madpo_isaac.config import Config, from_record, register, validate
+from madpo_isaac.config import Config, from_record, register
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.validation import validate
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 

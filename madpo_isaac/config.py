@@ -1,31 +1,17 @@
-"""Typed configuration: the schema of every key, and the checks that need more than a type."""
+"""Typed configuration: the schema of every key."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from madpo_isaac.divergence.bounds import BOUNDS
-from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
+from madpo_isaac.divergence.presets import DivergenceConfig
 from madpo_isaac.errors import UserError, unknown
-
-TIME_LIMITS = ("bootstrap", "drop")
-AGENT_ORDERS = ("random", "default", "spec")
-ENTROPIES = ("mean", "sum")
-SIGMAS = ("keep", "initial")
-DIVERGENCES = ("cs", "kl", "entropy", "none")
-LR_SCHEDULES = ("adaptive", "linear", "constant")
-PPO_ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
-MAX_COUNT = 10**9
-MAX_THREADS = 1024
-MAX_SEED = 2**63 - 1
 
 
 @dataclass
@@ -46,6 +32,8 @@ class TrainDefaults:
     """Weight of the inter-agent term of MADPO's divergence."""
     sigma: float = 1000.0
     """The paper's sigma, which presets printed and printed_alg1 use."""
+    kl_threshold: float = 0.01
+    """Limit of a HATRPO step's mean KL divergence, in nats."""
     max_iterations: int = 1000
 
 
@@ -148,11 +136,42 @@ class PpoConfig:
     activation: str = "elu"
 
 
+@dataclass
+class HatrpoConfig(AlgoConfig):
+    """Hyper-parameters of the critic and of HATRPO's steps."""
+
+    kl_threshold: float = 0.01
+    """Limit of a step's mean KL(old || new) per agent, in nats."""
+    cg_iterations: int = 10
+    """Fisher-vector products per agent to find the direction."""
+    cg_tolerance: float = 1e-10
+    """Squared norm of the residual at which to stop earlier."""
+    damping: float = 0.1
+    """Added to the diagonal of the Fisher matrix."""
+    line_search_steps: int = 10
+    backtrack: float = 0.8
+    """Factor between the steps that are tried."""
+    accept_ratio: float = 0.5
+    """Least share of the improvement that the gradient promises."""
+
+
+@dataclass
+class A2poConfig(AlgoConfig):
+    """HAPPO's hyper-parameters and A2PO's order and clip ranges."""
+
+    agent_order: str = "semi_greedy"
+    """Also semi_greedy: the agent whose actions matter most and a random one by turns."""
+    clip_weight: float = 0.5
+    """The k-th of n agents has the clip range clip * (clip_weight * k / n + 1 - clip_weight)."""
+
+
 ALGO_SCHEMAS: dict[str, type[AlgoConfig] | type[PpoConfig]] = {
     "happo": AlgoConfig,
-    "ippo": MappoConfig,
     "madpo": MadpoConfig,
+    "hatrpo": HatrpoConfig,
+    "a2po": A2poConfig,
     "mappo": MappoConfig,
+    "ippo": MappoConfig,
     "ppo": PpoConfig,
 }
 
@@ -248,167 +267,3 @@ def task_settings(task_node: Any) -> dict[str, Any]:
     values = OmegaConf.to_container(OmegaConf.structured(task_node), resolve=True)
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items() if k not in ("name", "train")}
-
-
-def validate(config: Config) -> None:
-    """Checks values and combinations and fills in what a preset leaves open.
-
-    Raises:
-        UserError: naming the first bad value.
-    """
-    _check_finite(config)
-    for key in ("num_envs", "max_iterations", "test_episodes"):
-        _in_range(key, getattr(config, key), 1)
-    for key in ("capture_video_freq", "capture_video_len"):
-        _in_range(key, getattr(config, key), 1)
-    _in_range("save_frequency", config.save_frequency, 0)
-    _in_range("num_threads", config.num_threads, 0, MAX_THREADS)
-    _in_range("seed", config.seed, -1, MAX_SEED)
-    if isinstance(config.algo, PpoConfig):
-        _check_ppo(config, config.algo)
-    else:
-        _check_on_policy(config, config.algo)
-    _check_run(config)
-
-
-def _check_on_policy(config: Config, algo: AlgoConfig) -> None:
-    for key in ("horizon", "epochs", "critic_epochs", "num_minibatches"):
-        _in_range(f"algo.{key}", getattr(algo, key), 1)
-    positive = ("actor_lr", "critic_lr", "clip", "std_x", "std_y", "huber_delta", "max_grad_norm")
-    for key in (*positive, "reward_scale"):
-        _positive(f"algo.{key}", getattr(algo, key))
-    for key in ("entropy_coef", "value_coef", "output_gain"):
-        _not_negative(f"algo.{key}", getattr(algo, key))
-    for key in ("gamma", "gae_lambda"):
-        _in_unit(f"algo.{key}", getattr(algo, key))
-    _check_hidden(algo.hidden)
-    _one_of("algo.agent_order", algo.agent_order, AGENT_ORDERS)
-    _one_of("algo.time_limit", algo.time_limit, TIME_LIMITS)
-    _one_of("algo.entropy", algo.entropy, ENTROPIES)
-    _one_of("algo.sigma_on_restore", algo.sigma_on_restore, SIGMAS)
-    batch = config.num_envs * algo.horizon
-    if algo.num_minibatches > batch:
-        raise UserError(
-            f"algo.num_minibatches={algo.num_minibatches} exceeds the {batch} samples of an "
-            f"iteration (num_envs={config.num_envs} x algo.horizon={algo.horizon})."
-        )
-    if isinstance(algo, MadpoConfig):
-        _check_divergence(algo.divergence, batch // algo.num_minibatches)
-        train = config.task.train
-        algo.divergence = completed(algo.divergence, train.lam, train.sigma)
-    if isinstance(algo, MappoConfig) and algo.agent_order != "random":
-        raise UserError(
-            f"algo.agent_order={algo.agent_order} has no effect: {algo.name} updates all agents "
-            "at once."
-        )
-
-
-def _check_ppo(config: Config, algo: PpoConfig) -> None:
-    for key in ("horizon", "num_minibatches", "mini_epochs"):
-        _in_range(f"algo.{key}", getattr(algo, key), 1)
-    for key in ("lr", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
-        _positive(f"algo.{key}", getattr(algo, key))
-    for key in ("entropy_coef", "critic_coef", "bounds_loss_coef"):
-        _not_negative(f"algo.{key}", getattr(algo, key))
-    for key in ("gamma", "tau"):
-        _in_unit(f"algo.{key}", getattr(algo, key))
-    _check_hidden(algo.hidden)
-    _one_of("algo.lr_schedule", algo.lr_schedule, LR_SCHEDULES)
-    _one_of("algo.activation", algo.activation, PPO_ACTIVATIONS)
-    batch = config.num_envs * algo.horizon
-    if config.test:
-        return
-    if batch % algo.num_minibatches or batch == algo.num_minibatches:
-        raise UserError(
-            f"algo.num_minibatches={algo.num_minibatches} must cut the {batch} samples of an "
-            f"iteration (num_envs={config.num_envs} x algo.horizon={algo.horizon}) into equal "
-            "parts of at least 2."
-        )
-
-
-def _check_divergence(div: DivergenceConfig, minibatch: int) -> None:
-    key = "algo.divergence"
-    _one_of(f"{key}.kind", div.kind, DIVERGENCES)
-    _one_of(f"{key}.preset", div.preset, tuple(PRESETS))
-    if div.bound is not None:
-        _one_of(f"{key}.bound", div.bound, BOUNDS)
-    if div.coef is not None:
-        _not_negative(f"{key}.coef", div.coef)
-    if div.lam is not None:
-        _in_unit(f"{key}.lam", div.lam)
-    for name, value in (("sigma", div.sigma), ("scale", div.scale)):
-        if value is not None and value <= 0.0:
-            raise UserError(f"{key}.{name}={value} must be greater than 0.")
-    if div.rows is not None:
-        _in_range(f"{key}.rows", div.rows, 1, minibatch)
-        if div.preset == "gaussian":
-            raise UserError(f"{key}.rows={div.rows} goes with the kernel presets only.")
-    if div.preset != "gaussian":
-        if div.kind not in ("cs", "none"):
-            raise UserError(f"{key}.kind={div.kind} goes with {key}.preset=gaussian only.")
-        if div.bound not in (None, "none"):
-            raise UserError(f"{key}.bound={div.bound} goes with {key}.preset=gaussian only.")
-
-
-def _check_run(config: Config) -> None:
-    if config.rl_device and config.rl_device != config.sim_device:
-        raise UserError(
-            f"rl_device={config.rl_device} must equal sim_device={config.sim_device}: "
-            "tensors are never copied between devices."
-        )
-    if config.test and not config.checkpoint:
-        raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
-    if config.capture_video:
-        raise UserError("capture_video=True is not available in this version.")
-    if config.experiment and not re.fullmatch(r"\w[\w.+-]{0,199}", config.experiment):
-        raise UserError(
-            f"experiment='{config.experiment}' must be a plain folder name: letters, digits, "
-            "'_', '-', '+' and '.', not starting with a sign."
-        )
-
-
-def _check_finite(node: Any, prefix: str = "") -> None:
-    for spec in dataclasses.fields(node):
-        value, key = getattr(node, spec.name), prefix + spec.name
-        if dataclasses.is_dataclass(value):
-            _check_finite(value, f"{key}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key}={value} must be a finite number.")
-
-
-def _in_range(key: str, value: int, least: int, most: int = MAX_COUNT) -> None:
-    if value < least:
-        raise UserError(f"{key}={value} must be at least {least}.")
-    if value > most:
-        raise UserError(f"{key}={value} must be at most {most}.")
-
-
-def _is_width(value: object) -> bool:
-    return isinstance(value, int) and 1 <= value <= MAX_COUNT
-
-
-def _check_hidden(hidden: list[int]) -> None:
-    if not (hidden and all(_is_width(width) for width in hidden)):
-        raise UserError(
-            f"algo.hidden={hidden} must list at least one width, each from 1 to {MAX_COUNT}."
-        )
-
-
-def _positive(key: str, value: float) -> None:
-    if value <= 0.0:
-        raise UserError(f"{key}={value} must be greater than 0.")
-
-
-def _not_negative(key: str, value: float) -> None:
-    if value < 0.0:
-        raise UserError(f"{key}={value} must not be negative.")
-
-
-def _in_unit(key: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise UserError(f"{key}={value} must lie between 0 and 1.")
-
-
-def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise unknown(key, value, allowed)

@@ -7,19 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from madpo_isaac.cli import compose
-from madpo_isaac.config import (
-    ALGO_SCHEMAS,
-    MAX_COUNT,
-    MAX_SEED,
-    MAX_THREADS,
-    Config,
-    from_record,
-    register,
-    task_settings,
-    validate,
-)
+from madpo_isaac.config import ALGO_SCHEMAS, Config, from_record, register, task_settings
 from madpo_isaac.errors import UserError
 from madpo_isaac.run_folder import as_yaml
+from madpo_isaac.validation import MAX_COUNT, MAX_SEED, MAX_THREADS, validate
 
 
 def values(config):
@@ -77,11 +68,31 @@ def test_every_hyper_parameter_of_a_task_reaches_the_algorithm():
     }
     new.update({key: 3 for key in TRAIN_KEYS if key not in new})
     config = compose([f"task.train.{key}={value}" for key, value in new.items()])
-    assert {field.name for field in dataclasses.fields(config.task.train)} == set(TRAIN_KEYS)
+    fields = {field.name for field in dataclasses.fields(config.task.train)}
+    assert fields == set(TRAIN_KEYS) | {"kl_threshold"}
     node = OmegaConf.structured(config)
     for key, targets in TRAIN_KEYS.items():
         for target in targets:
             assert OmegaConf.select(node, target) == new[key], target
+
+
+def test_a_task_limits_the_steps_of_hatrpo():
+    """And its clip range, which belongs to clipped objectives, does not reach the value update."""
+    config = compose(["algo=hatrpo", "task.train.kl_threshold=0.375", "task.train.clip=0.05"])
+    assert (config.algo.kl_threshold, config.algo.clip) == (0.375, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("task", "limit"),
+    [
+        ("HalfCheetah-2x3", 0.01),
+        ("Walker2d-2x3", 0.01),
+        ("Ant-4x2", 0.005),
+        ("Walker2d-6x1", 0.005),
+    ],
+)
+def test_limits_of_hatrpo_are_those_harl_tuned(task, limit):
+    assert compose([f"task={task}", "algo=hatrpo"]).algo.kl_threshold == limit
 
 
 def test_the_algorithm_may_differ_from_its_task():
@@ -204,6 +215,25 @@ REFUSED = [
 ]
 
 
+REFUSED_OF = [
+    ("hatrpo", "kl_threshold=0", "kl_threshold=0.0 must be greater than 0"),
+    ("hatrpo", "kl_threshold=inf", "kl_threshold=inf must be a finite number"),
+    ("hatrpo", "damping=0", "damping=0.0 must be greater than 0"),
+    ("hatrpo", "cg_iterations=0", "cg_iterations=0 must be at least 1"),
+    ("hatrpo", "cg_tolerance=-1", "cg_tolerance=-1.0 must not be negative"),
+    ("hatrpo", "line_search_steps=0", "line_search_steps=0 must be at least 1"),
+    ("hatrpo", "backtrack=0", "backtrack=0.0 must be greater than 0"),
+    ("hatrpo", "backtrack=1.5", "backtrack=1.5 must lie between 0 and 1"),
+    ("hatrpo", "accept_ratio=-0.5", "accept_ratio=-0.5 must lie between 0 and 1"),
+    ("hatrpo", "accept_ratio=2", "accept_ratio=2.0 must lie between 0 and 1"),
+    ("hatrpo", "agent_order=semi_greedy", "Allowed: default, random, spec"),
+    ("a2po", "clip_weight=-0.1", "clip_weight=-0.1 must lie between 0 and 1"),
+    ("a2po", "clip_weight=1.5", "clip_weight=1.5 must lie between 0 and 1"),
+    ("a2po", "clip_weight=nan", "clip_weight=nan must be a finite number"),
+    ("a2po", "agent_order=greedy", "Allowed: default, random, semi_greedy, spec"),
+]
+
+
 @pytest.mark.parametrize("algo", ["mappo", "ippo"])
 def test_an_order_of_agents_that_are_updated_at_once_is_refused(algo):
     with pytest.raises(UserError, match=f"agent_order=spec has no effect: {algo} updates all"):
@@ -224,6 +254,13 @@ def test_bad_value(case):
     override, message = case
     with pytest.raises(UserError, match=re.escape(message)):
         compose([override])
+
+
+@pytest.mark.parametrize("case", REFUSED_OF, ids=lambda case: " ".join(case[:2]))
+def test_bad_value_of_one_algorithm(case):
+    algo, override, message = case
+    with pytest.raises(UserError, match=re.escape(message)):
+        compose([f"algo={algo}", f"algo.{override}"])
 
 
 @pytest.mark.parametrize(

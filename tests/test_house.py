@@ -145,7 +145,9 @@ def test_every_task_composes_with_every_algorithm(task, algo):
 
 
 def test_every_key_is_read_somewhere():
-    sources = [path.read_text() for path in FILES if path.name != "config.py"]
+    sources = [
+        path.read_text() for path in FILES if path.name not in ("config.py", "validation.py")
+    ]
     sources += [path.read_text() for path in (ROOT / "cfg").glob("**/*.yaml")]
     text = "\n".join(sources)
     schemas = (Config, *ALGO_SCHEMAS.values(), DivergenceConfig, TrainDefaults)

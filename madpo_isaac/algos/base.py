@@ -233,16 +233,11 @@ class OnPolicy:
 
     def _prepare(self, rollout: Rollout) -> Batch:
         """Computes values, advantages and returns, and flattens time and environments."""
-        states = rollout.state.flatten(0, 1)
-        value = self.critic.values(states, self.tile).unflatten(0, rollout.reward.shape)
-        last = self.critic.values(rollout.last_state, self.tile)
-        next_value = torch.cat((value[1:], last[None]))
-        truncated = spread(rollout.truncated, value)
-        next_value = torch.where(truncated, rollout.final_value, next_value)
+        value, next_value = self.evaluate_states(rollout, rollout.final_value)
         advantage = self.estimate_advantage(rollout, value, next_value)
         return Batch(
             rollout=rollout,
-            state=states,
+            state=rollout.state.flatten(0, 1),
             action=rollout.action.flatten(0, 1),
             log_prob=rollout.log_prob.flatten(0, 1),
             advantage=normalised(advantage, (0, 1)).flatten(0, 1),
@@ -250,6 +245,22 @@ class OnPolicy:
             value=value.flatten(0, 1),
             next_value=next_value.flatten(0, 1),
         )
+
+    def evaluate_states(self, rollout: Rollout, final_value: Tensor) -> tuple[Tensor, Tensor]:
+        """The critic's present values of a rollout's states, normalised.
+
+        Args:
+            rollout: T steps of N environments.
+            final_value: values of the states that truncated steps led to. (T, N)
+
+        Returns:
+            Values of the states the actions were chosen in, and of those they led to. (T, N) each
+        """
+        value = self.critic.values(rollout.state.flatten(0, 1), self.tile)
+        value = value.unflatten(0, rollout.reward.shape)
+        last = self.critic.values(rollout.last_state, self.tile)
+        next_value = torch.cat((value[1:], last[None]))
+        return value, torch.where(spread(rollout.truncated, value), final_value, next_value)
 
     def estimate_advantage(
         self, rollout: Rollout, value: Tensor, next_value: Tensor, trace: Tensor | None = None
@@ -345,8 +356,14 @@ class OnPolicy:
 
     def update_critic(self, batch: Batch) -> dict[str, Tensor]:
         """Fits the critic to the returns; returns means over its minibatches."""
+        history = self.fit_critic(batch, self.config.critic_epochs)
+        loss, grad_norm = torch.stack(history).mean(0)
+        return {"critic/loss": loss, "critic/grad_norm": grad_norm}
+
+    def fit_critic(self, batch: Batch, epochs: int) -> list[Tensor]:
+        """Takes some epochs' steps on the critic; returns each one's loss and gradient norm."""
         history: list[Tensor] = []
-        for _ in range(self.config.critic_epochs):
+        for _ in range(epochs):
             for minibatch in self._minibatches(len(batch.state)):
                 self.value_norm.update(batch.returns[minibatch])
                 self.critic_optimiser.zero_grad()
@@ -357,8 +374,7 @@ class OnPolicy:
                     tiles.append(self._critic_tile(batch, rows, target, size))
                 loss = torch.stack(tiles).sum()
                 history.append(torch.stack((loss, self.critic_optimiser.step())))
-        loss, grad_norm = torch.stack(history).mean(0)
-        return {"critic/loss": loss, "critic/grad_norm": grad_norm}
+        return history
 
     def _critic_tile(self, batch: Batch, rows: Rows, target: Tensor, size: int) -> Tensor:
         """Adds the gradient of some rows' share of the clipped Huber loss over ``size`` rows."""

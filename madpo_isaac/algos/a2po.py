@@ -1,0 +1,119 @@
+"""A2PO (Wang et al., ICLR 2023): agent-by-agent policy optimisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.algos.base import AgentView, Batch, OnPolicy, normalised
+from madpo_isaac.config import A2poConfig
+
+
+class A2PO(OnPolicy):
+    """Every agent learns from the advantage of the policies as its predecessors left them.
+
+    With rho_t the product of pi_new / pi_old of the agents already updated, an agent's advantage is
+
+        A_t = delta_t + sum_{k >= 1} gamma^k [prod_{j=1..k} lambda min(1, rho_{t+j})] delta_{t+k}
+
+    within the episode, under values evaluated anew, and its objective E[min(l A, clip(l, 1 - e,
+    1 + e) A)] with l = pi_new / pi_old * clip(rho, 1 - e / 2, 1 + e / 2). The k-th of n agents has
+    the range e = clip * (clip_weight * k / n + 1 - clip_weight).
+
+    The critic learns after each agent from that agent's returns. All agents share its
+    ``critic_epochs``, so an iteration fits it as often as other algorithms do. States that
+    truncated steps led to keep their value of the collection: they are not stored.
+    """
+
+    config: A2poConfig
+
+    def begin_update(self, batch: Batch) -> None:
+        """Starts a new sequence of agents."""
+        self._batch = batch
+        # In units of the return: the normaliser moves while the critic learns between agents.
+        self._final_value = self.value_norm.denormalise(batch.rollout.final_value)
+        self._preceding_ratio = torch.ones_like(batch.advantage)
+        self._turn = 0
+        self._critic_history: list[Tensor] = []
+
+    def agent_order(self) -> Iterable[int]:
+        """Semi-greedy: the remaining agent with the largest score, a random one, and so on."""
+        if self.config.agent_order != "semi_greedy":
+            return super().agent_order()
+        scores = influence(self._batch.advantage, self._batch.log_prob)
+        remaining = scores.argsort(descending=True, stable=True).tolist()
+        order: list[int] = []
+        while remaining:
+            order.append(remaining.pop(0))
+            if remaining:
+                drawn = torch.randint(len(remaining), (), generator=self.order_generator)
+                order.append(remaining.pop(int(drawn)))
+        return order
+
+    def weighted_advantage(self, batch: Batch, preceding_ratio: Tensor) -> Tensor:
+        """The next agent's advantage, normalised; the preceding ratio goes into its ratio. (B,)"""
+        if self._turn > 0:
+            self._fit_share(batch)
+            self._estimate_again(batch, preceding_ratio)
+        self._preceding_ratio = preceding_ratio
+        self._turn += 1
+        return batch.advantage
+
+    def begin_agent(self, view: AgentView) -> None:
+        """Sets the clip range, which widens from agent to agent."""
+        weight, done = self.config.clip_weight, self._turn / len(self.agents)
+        view.clip = self.config.clip * (weight * done + 1.0 - weight)
+
+    def update_agent(self, view: AgentView) -> dict[str, Tensor]:
+        """Ascends the clipped objective on the ratio times the clipped preceding ratio."""
+        half = 0.5 * view.clip
+        factor = self._preceding_ratio.clamp(1.0 - half, 1.0 + half)
+        # exp(log pi_new - (log pi_old - log factor)) is the agent's ratio times the factor.
+        shifted = dataclasses.replace(view, old_log_prob=view.old_log_prob - factor.log())
+        return super().update_agent(shifted)
+
+    def update_critic(self, batch: Batch) -> dict[str, Tensor]:
+        """Fits the critic to the last agent's returns; returns means over all agents' steps."""
+        self._fit_share(batch)
+        loss, grad_norm = torch.stack(self._critic_history).mean(0)
+        return {"critic/loss": loss, "critic/grad_norm": grad_norm}
+
+    def _fit_share(self, batch: Batch) -> None:
+        """Fits the critic for the share of ``critic_epochs`` of the agent just updated."""
+        total, agents = self.config.critic_epochs, len(self.agents)
+        share = total * self._turn // agents - total * (self._turn - 1) // agents
+        self._critic_history += self.fit_critic(batch, share)
+
+    def _estimate_again(self, batch: Batch, preceding_ratio: Tensor) -> None:
+        """Replaces values, advantages and returns by those under the present policies."""
+        rollout = batch.rollout
+        value, next_value = self.evaluate_states(
+            rollout, self.value_norm.normalise(self._final_value)
+        )
+        trace = preceding_ratio.clamp(max=1.0).view_as(rollout.reward)
+        advantage = self.estimate_advantage(rollout, value, next_value, trace)
+        batch.advantage = normalised(advantage).flatten()
+        batch.returns = (advantage + self.value_norm.denormalise(value)).flatten()
+        batch.value, batch.next_value = value.flatten(), next_value.flatten()
+
+
+def influence(advantage: Tensor, log_prob: Tensor) -> Tensor:
+    """How much of the advantage's variance each agent's own action accounts for.
+
+    With z the agent's standardised action, log pi = const - |z|^2 / 2. Where the advantage is
+    linear in independent z_i with coefficients b_i(s), -Cov(A^2, log pi_i) = E|b_i(s)|^2, that is
+    the mean square of the agent's local advantage E[A | s, a_i]. The authors rank by mean |A / V|
+    with a critic for each agent; one common critic gives every agent the same A / V.
+
+    Args:
+        advantage: (B,)
+        log_prob: of each agent's action under the behaviour policy. (B, P)
+
+    Returns:
+        Scores, larger for more. (P,)
+    """
+    square = advantage.double().square()
+    return -(square - square.mean()) @ log_prob.double() / len(advantage)

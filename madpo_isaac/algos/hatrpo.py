@@ -1,0 +1,200 @@
+"""HATRPO (Kuba et al., 2022): heterogeneous-agent trust region policy optimisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.autograd.forward_ad as fwd
+from torch import Tensor
+
+from madpo_isaac.algos.base import AgentView, OnPolicy, count
+from madpo_isaac.config import HatrpoConfig
+from madpo_isaac.models.actor import log_prob
+
+
+@dataclass
+class Trial:
+    """What a policy would change on the batch, in float64."""
+
+    improvement: float = 0.0
+    """Growth of the surrogate mean(ratio * M)."""
+    kl: float = 0.0
+    """Mean KL(old || new)."""
+    outside: float = 0.0
+    """Share of ratios further than the clip range from 1."""
+
+
+class HATRPO(OnPolicy):
+    """Agents take one natural-gradient step each, one after another.
+
+    Agent i maximises the surrogate mean(ratio * M), M = preceding_ratio * advantage, subject to
+    mean KL(old || new) < ``kl_threshold``: the direction x solves H x = g by conjugate gradient,
+    H being the Fisher matrix plus ``damping`` on its diagonal, the step sqrt(2 kl_threshold /
+    x^T H x) x is shortened until it passes the line search, and if none does the policy stays as
+    it is. The whole batch is one step: ``actor_lr``, ``epochs``, ``num_minibatches`` and
+    ``entropy_coef`` do not reach the policies (``num_minibatches`` the critic's updates only), and
+    ``clip`` bounds the value update. ``clip_fraction`` is the share of ratios that left that range
+    although nothing clips them.
+    """
+
+    config: HatrpoConfig
+
+    def update_agent(self, view: AgentView) -> dict[str, Tensor]:
+        """Takes the step; returns metrics.
+
+        ``loss`` is minus the surrogate of the policy kept, ``expected_improvement`` what the
+        gradient promises for the step taken, ``step_kl`` its mean KL(old || new); the last two are
+        0 where no step was accepted.
+        """
+        cfg, p = self.config, view.index
+        old = self.actors.stack.flat[p].clone()
+        surrogate, gradient = self.surrogate_gradient(view, old)
+        direction, residual = conjugate_gradient(
+            lambda v: self.fisher_product(view, old, v) + cfg.damping * v,
+            gradient,
+            cfg.cg_iterations,
+            cfg.cg_tolerance,
+        )
+        # x^T H x without another product: H x = g - residual.
+        curvature = float(direction @ (gradient - residual))
+        accepted, expected, trial = False, 0.0, Trial()
+        if curvature > 0.0 and math.isfinite(curvature):
+            step = math.sqrt(2.0 * cfg.kl_threshold / curvature) * direction
+            accepted, expected, trial = self.line_search(view, old, step, float(gradient @ step))
+        values = {
+            "loss": -(surrogate + trial.improvement),
+            "clip_fraction": trial.outside,
+            "grad_norm": float(torch.linalg.vector_norm(gradient)),
+            "accepted": float(accepted),
+            "expected_improvement": expected,
+            "step_kl": trial.kl,
+        }
+        return {name: gradient.new_tensor(value) for name, value in values.items()}
+
+    def surrogate_gradient(self, view: AgentView, flat: Tensor) -> tuple[float, Tensor]:
+        """The surrogate mean(ratio * M) at the parameters ``flat`` (K,), and its gradient.
+
+        Returns:
+            The surrogate, and the gradient in float64, 0 at padded parameters. (K,)
+        """
+        leaf = flat.clone().requires_grad_()
+        net, rows = self.actors.stack.unpack(view.index, leaf), slice(0, len(view.obs))
+        total, gradient = 0.0, torch.zeros_like(flat, dtype=torch.float64)
+        for part in self._tiles(rows):
+            mean, std = self.actors.distribution(view.index, view.obs[part], net)
+            ratio = torch.exp(log_prob(mean, std, view.action[part]) - view.old_log_prob[part])
+            value = (ratio * view.weighted_advantage[part]).sum() / count(rows)
+            gradient += torch.autograd.grad(value, leaf, retain_graph=True)[0]
+            total += float(value.detach())
+        return total, gradient
+
+    def fisher_product(self, view: AgentView, flat: Tensor, vector: Tensor) -> Tensor:
+        """Product of the policy's Fisher matrix at ``flat`` with a vector.
+
+        The Hessian of mean KL(old || new) at new = old. For a diagonal Gaussian with mean m(s)
+        and standard deviation s it is exactly E[J_m^T diag(1 / s^2) J_m] + J_s^T diag(2 / s^2)
+        J_s: a forward-mode product with the Jacobians J, then a reverse-mode one, tile by tile.
+
+        Args:
+            view: the agent, at whose observations the mean is taken.
+            flat: parameters of its policy. (K,)
+            vector: float64. (K,)
+
+        Returns:
+            The product in float64, 0 at padded parameters. (K,)
+        """
+        leaf, product = flat.clone().requires_grad_(), torch.zeros_like(vector)
+        rows = slice(0, len(view.obs))
+        for part in self._tiles(rows):
+            with fwd.dual_level():
+                dual = fwd.make_dual(leaf, vector.to(flat.dtype))
+                net = self.actors.stack.unpack(view.index, dual)
+                pair = self.actors.distribution(view.index, view.obs[part], net)
+                (mean, mean_dot), (std, std_dot) = (fwd.unpack_dual(x) for x in pair)
+            assert mean_dot is not None and std_dot is not None
+            precision = std.detach().reciprocal().square() / count(rows)
+            weights = (precision * mean_dot, 2.0 * count(part) * precision * std_dot)
+            product += torch.autograd.grad((mean, std), leaf, [w.detach() for w in weights])[0]
+        return product
+
+    @torch.no_grad()
+    def line_search(
+        self, view: AgentView, old: Tensor, step: Tensor, expected: float
+    ) -> tuple[bool, float, Trial]:
+        """Moves to the first of step, ``backtrack`` * step, ... that is good enough.
+
+        Good enough: KL below ``kl_threshold``, and an improvement that is positive and at least
+        ``accept_ratio`` of the expected one.
+
+        Args:
+            view: the agent.
+            old: its parameters. (K,)
+            step: the full step. (K,)
+            expected: improvement that the gradient promises for it.
+
+        Returns:
+            Whether there was one, the improvement expected of it, and what it changed.
+        """
+        cfg, p = self.config, view.index
+        mean, std = self.evaluate(p, view.obs, old)
+        fraction = 1.0
+        for _ in range(cfg.line_search_steps):
+            new = (old + fraction * step).to(old.dtype)
+            trial = compare(view, (mean, std), self.evaluate(p, view.obs, new))
+            enough = trial.improvement >= cfg.accept_ratio * fraction * expected
+            if trial.kl < cfg.kl_threshold and trial.improvement > 0.0 and enough:
+                self.actors.stack.flat[p].copy_(new)
+                return True, fraction * expected, trial
+            fraction *= cfg.backtrack
+        return False, 0.0, Trial()
+
+
+def compare(view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> Trial:
+    """What replacing one policy by another changes on the batch.
+
+    Args:
+        view: the agent, its actions and M.
+        old: mean (B, d) and standard deviation (d,); ``new`` likewise.
+        new: the policy that replaces it.
+    """
+    mean, std, new_mean, new_std = (x.double() for x in (*old, *new))
+    action, behaviour = view.action.double(), view.old_log_prob.double()
+    before = torch.exp(log_prob(mean, std, action) - behaviour)
+    after = torch.exp(log_prob(new_mean, new_std, action) - behaviour)
+    improvement = ((after - before) * view.weighted_advantage.double()).mean()
+    kl = (new_std / std).log() - 0.5
+    kl = kl + (std.square() + (mean - new_mean).square()) / (2.0 * new_std.square())
+    outside = ((after - 1.0).abs() > view.clip).double().mean()
+    return Trial(*torch.stack((improvement, kl.sum(-1).mean(), outside)).tolist())
+
+
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Solves H x = b approximately for a positive definite H.
+
+    Args:
+        product: maps v (K,) to H v (K,).
+        b: right-hand side. (K,)
+        iterations: at most so many products.
+        tolerance: squared norm of the residual at which to stop.
+
+    Returns:
+        x and the residual b - H x. (K,), (K,)
+    """
+    x, residual, search = torch.zeros_like(b), b.clone(), b.clone()
+    size = residual @ residual
+    for k in range(iterations):
+        # The tolerance is absolute: a small b still gets its first step.
+        if size <= (tolerance if k else 0.0):
+            break
+        image = product(search)
+        alpha = size / (search @ image)
+        x = x + alpha * search
+        residual = residual - alpha * image
+        shrunk = residual @ residual
+        search, size = residual + (shrunk / size) * search, shrunk
+    return x, residual

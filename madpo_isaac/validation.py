@@ -1,0 +1,213 @@
+"""Checks of a configuration that need more than the type of a key."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from madpo_isaac.config import (
+    A2poConfig,
+    AlgoConfig,
+    Config,
+    HatrpoConfig,
+    MadpoConfig,
+    MappoConfig,
+    PpoConfig,
+)
+from madpo_isaac.divergence.bounds import BOUNDS
+from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
+from madpo_isaac.errors import UserError, unknown
+
+TIME_LIMITS = ("bootstrap", "drop")
+AGENT_ORDERS = ("random", "default", "spec")
+ENTROPIES = ("mean", "sum")
+SIGMAS = ("keep", "initial")
+DIVERGENCES = ("cs", "kl", "entropy", "none")
+LR_SCHEDULES = ("adaptive", "linear", "constant")
+PPO_ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
+MAX_COUNT = 10**9
+MAX_THREADS = 1024
+MAX_SEED = 2**63 - 1
+
+
+def validate(config: Config) -> None:
+    """Checks values and combinations and fills in what a preset leaves open.
+
+    Raises:
+        UserError: naming the first bad value.
+    """
+    _check_finite(config)
+    for key in ("num_envs", "max_iterations", "test_episodes"):
+        _in_range(key, getattr(config, key), 1)
+    for key in ("capture_video_freq", "capture_video_len"):
+        _in_range(key, getattr(config, key), 1)
+    _in_range("save_frequency", config.save_frequency, 0)
+    _in_range("num_threads", config.num_threads, 0, MAX_THREADS)
+    _in_range("seed", config.seed, -1, MAX_SEED)
+    if isinstance(config.algo, PpoConfig):
+        _check_ppo(config, config.algo)
+    else:
+        _check_on_policy(config, config.algo)
+    _check_run(config)
+
+
+def _check_on_policy(config: Config, algo: AlgoConfig) -> None:
+    for key in ("horizon", "epochs", "critic_epochs", "num_minibatches"):
+        _in_range(f"algo.{key}", getattr(algo, key), 1)
+    positive = ("actor_lr", "critic_lr", "clip", "std_x", "std_y", "huber_delta", "max_grad_norm")
+    for key in (*positive, "reward_scale"):
+        _positive(f"algo.{key}", getattr(algo, key))
+    for key in ("entropy_coef", "value_coef", "output_gain"):
+        _not_negative(f"algo.{key}", getattr(algo, key))
+    for key in ("gamma", "gae_lambda"):
+        _in_unit(f"algo.{key}", getattr(algo, key))
+    _check_hidden(algo.hidden)
+    orders = (*AGENT_ORDERS, "semi_greedy") if isinstance(algo, A2poConfig) else AGENT_ORDERS
+    _one_of("algo.agent_order", algo.agent_order, orders)
+    _one_of("algo.time_limit", algo.time_limit, TIME_LIMITS)
+    _one_of("algo.entropy", algo.entropy, ENTROPIES)
+    _one_of("algo.sigma_on_restore", algo.sigma_on_restore, SIGMAS)
+    batch = config.num_envs * algo.horizon
+    if algo.num_minibatches > batch:
+        raise UserError(
+            f"algo.num_minibatches={algo.num_minibatches} exceeds the {batch} samples of an "
+            f"iteration (num_envs={config.num_envs} x algo.horizon={algo.horizon})."
+        )
+    _check_algorithm(config, algo, batch // algo.num_minibatches)
+
+
+def _check_algorithm(config: Config, algo: AlgoConfig, minibatch: int) -> None:
+    """Checks the keys that only one algorithm has."""
+    if isinstance(algo, MadpoConfig):
+        _check_divergence(algo.divergence, minibatch)
+        train = config.task.train
+        algo.divergence = completed(algo.divergence, train.lam, train.sigma)
+    elif isinstance(algo, MappoConfig) and algo.agent_order != "random":
+        raise UserError(
+            f"algo.agent_order={algo.agent_order} has no effect: {algo.name} updates all agents "
+            "at once."
+        )
+    elif isinstance(algo, HatrpoConfig):
+        for key in ("cg_iterations", "line_search_steps"):
+            _in_range(f"algo.{key}", getattr(algo, key), 1)
+        for key in ("kl_threshold", "damping"):
+            _positive(f"algo.{key}", getattr(algo, key))
+        _not_negative("algo.cg_tolerance", algo.cg_tolerance)
+        for key in ("backtrack", "accept_ratio"):
+            _in_unit(f"algo.{key}", getattr(algo, key))
+        _positive("algo.backtrack", algo.backtrack)
+    elif isinstance(algo, A2poConfig):
+        _in_unit("algo.clip_weight", algo.clip_weight)
+
+
+def _check_ppo(config: Config, algo: PpoConfig) -> None:
+    for key in ("horizon", "num_minibatches", "mini_epochs"):
+        _in_range(f"algo.{key}", getattr(algo, key), 1)
+    for key in ("lr", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
+        _positive(f"algo.{key}", getattr(algo, key))
+    for key in ("entropy_coef", "critic_coef", "bounds_loss_coef"):
+        _not_negative(f"algo.{key}", getattr(algo, key))
+    for key in ("gamma", "tau"):
+        _in_unit(f"algo.{key}", getattr(algo, key))
+    _check_hidden(algo.hidden)
+    _one_of("algo.lr_schedule", algo.lr_schedule, LR_SCHEDULES)
+    _one_of("algo.activation", algo.activation, PPO_ACTIVATIONS)
+    batch = config.num_envs * algo.horizon
+    if config.test:
+        return
+    if batch % algo.num_minibatches or batch == algo.num_minibatches:
+        raise UserError(
+            f"algo.num_minibatches={algo.num_minibatches} must cut the {batch} samples of an "
+            f"iteration (num_envs={config.num_envs} x algo.horizon={algo.horizon}) into equal "
+            "parts of at least 2."
+        )
+
+
+def _check_divergence(div: DivergenceConfig, minibatch: int) -> None:
+    key = "algo.divergence"
+    _one_of(f"{key}.kind", div.kind, DIVERGENCES)
+    _one_of(f"{key}.preset", div.preset, tuple(PRESETS))
+    if div.bound is not None:
+        _one_of(f"{key}.bound", div.bound, BOUNDS)
+    if div.coef is not None:
+        _not_negative(f"{key}.coef", div.coef)
+    if div.lam is not None:
+        _in_unit(f"{key}.lam", div.lam)
+    for name, value in (("sigma", div.sigma), ("scale", div.scale)):
+        if value is not None and value <= 0.0:
+            raise UserError(f"{key}.{name}={value} must be greater than 0.")
+    if div.rows is not None:
+        _in_range(f"{key}.rows", div.rows, 1, minibatch)
+        if div.preset == "gaussian":
+            raise UserError(f"{key}.rows={div.rows} goes with the kernel presets only.")
+    if div.preset != "gaussian":
+        if div.kind not in ("cs", "none"):
+            raise UserError(f"{key}.kind={div.kind} goes with {key}.preset=gaussian only.")
+        if div.bound not in (None, "none"):
+            raise UserError(f"{key}.bound={div.bound} goes with {key}.preset=gaussian only.")
+
+
+def _check_run(config: Config) -> None:
+    if config.rl_device and config.rl_device != config.sim_device:
+        raise UserError(
+            f"rl_device={config.rl_device} must equal sim_device={config.sim_device}: "
+            "tensors are never copied between devices."
+        )
+    if config.test and not config.checkpoint:
+        raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
+    if config.capture_video:
+        raise UserError("capture_video=True is not available in this version.")
+    if config.experiment and not re.fullmatch(r"\w[\w.+-]{0,199}", config.experiment):
+        raise UserError(
+            f"experiment='{config.experiment}' must be a plain folder name: letters, digits, "
+            "'_', '-', '+' and '.', not starting with a sign."
+        )
+
+
+def _check_finite(node: Any, prefix: str = "") -> None:
+    for spec in dataclasses.fields(node):
+        value, key = getattr(node, spec.name), prefix + spec.name
+        if dataclasses.is_dataclass(value):
+            _check_finite(value, f"{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} must be a finite number.")
+
+
+def _in_range(key: str, value: int, least: int, most: int = MAX_COUNT) -> None:
+    if value < least:
+        raise UserError(f"{key}={value} must be at least {least}.")
+    if value > most:
+        raise UserError(f"{key}={value} must be at most {most}.")
+
+
+def _is_width(value: object) -> bool:
+    return isinstance(value, int) and 1 <= value <= MAX_COUNT
+
+
+def _check_hidden(hidden: list[int]) -> None:
+    if not (hidden and all(_is_width(width) for width in hidden)):
+        raise UserError(
+            f"algo.hidden={hidden} must list at least one width, each from 1 to {MAX_COUNT}."
+        )
+
+
+def _positive(key: str, value: float) -> None:
+    if value <= 0.0:
+        raise UserError(f"{key}={value} must be greater than 0.")
+
+
+def _not_negative(key: str, value: float) -> None:
+    if value < 0.0:
+        raise UserError(f"{key}={value} must not be negative.")
+
+
+def _in_unit(key: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise UserError(f"{key}={value} must lie between 0 and 1.")
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise unknown(key, value, allowed)
