@@ -305,7 +305,7 @@ def test_validate_reports_the_first_problem_of_a_configuration_made_by_hand():
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        ("gaussian", (0.02, 0.1, 2000.0, "exp")),
+        ("gaussian", (0.06, 0.1, 2000.0, "exp")),
         ("official", (1000.0, 0.05, 2000.0, "none")),
         ("printed", (0.0005, 0.1, 2000.0, "none")),
         ("printed_alg1", (0.0005, 0.1, 2000.0, "none")),
@@ -319,6 +319,7 @@ def test_a_preset_fills_in_what_is_left_open(preset, expected):
     assert (div.coef, div.lam, div.sigma, div.bound) == expected
     div = compose([*chosen, "algo.divergence.coef=7", "algo.divergence.lam=0.75"]).algo.divergence
     assert (div.coef, div.lam) == (7.0, 0.75)
+    assert div.scale == (0.1 if preset == "gaussian" else 1.0)
 
 
 @pytest.mark.parametrize("setting", ["kind=kl", "kind=entropy", "bound=exp", "rows=9601"])

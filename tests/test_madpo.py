@@ -50,7 +50,7 @@ class Recorded(MADPO):
 
 
 def fresh(kind=Recorded, seed=1, divergence=None, **changed):
-    config = settings(MadpoConfig, divergence=divergence or {}, **changed)
+    config = settings(MadpoConfig, divergence={"scale": 1.0, **(divergence or {})}, **changed)
     return build(kind, config, ToyEnv(), seed)
 
 

@@ -99,6 +99,7 @@ class GaussianComparison(Comparison):
     def _sum(self, mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
         cfg = self._config
         assert cfg.bound is not None
+        assert cfg.scale is not None
         return bounded_divergence(
             cfg.kind, cfg.bound, cfg.scale, mean_p, std_p, mean_q, std_q
         ).sum()

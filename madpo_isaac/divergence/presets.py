@@ -17,6 +17,7 @@ class Preset:
     lam: float | None = None
     """Weight of the inter-agent term; None for the task's."""
     bound: str = "none"
+    scale: float = 1.0
     keep_entropy: bool = True
     """Whether the entropy bonus stays beside the divergence."""
     swap: bool = False
@@ -28,7 +29,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "gaussian": Preset("gaussian", coef=0.02, bound="exp"),
+    "gaussian": Preset("gaussian", coef=0.06, bound="exp", scale=0.1),
     "official": Preset(
         "official",
         coef=1000.0,
@@ -55,7 +56,7 @@ class DivergenceConfig:
     as the released code; printed, Eq. 10 and 11 as printed; printed_alg1, the same with lam as in
     Algorithm 1; yu, the consistent estimator."""
     coef: float | None = None
-    """gaussian 0.02, official 1000, yu 1, printed 1 / sigma."""
+    """gaussian 0.06, official 1000, yu 1, printed 1 / sigma."""
     lam: float | None = None
     """Weight of the inter-agent term: 0.05 of official, else the task's."""
     sigma: float | None = None
@@ -64,8 +65,8 @@ class DivergenceConfig:
     """What keeps the bonus of preset gaussian from growing without limit. exp, per state:
     1 - exp(-D / (2 scale)); exp_dim: its mean over action dimensions; clip: min(D, scale); tanh: D
     between policies with squashed means; none: D itself, which diverges in practice."""
-    scale: float = 1.0
-    """See bound."""
+    scale: float | None = None
+    """See bound, in nats; gaussian 0.1: twice this far the push has fallen to a third."""
     rows: int | None = None
     """Rows of a minibatch, drawn anew at every step, that the kernel estimators sum over, against
     all columns; null for all. Their cost is proportional to it."""
@@ -88,4 +89,6 @@ def completed(config: DivergenceConfig, lam: float = 0.2, sigma: float = 1e3) ->
         filled.lam = lam if preset.lam is None else preset.lam
     if filled.bound is None:
         filled.bound = preset.bound
+    if filled.scale is None:
+        filled.scale = preset.scale
     return filled
