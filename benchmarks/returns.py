@@ -39,14 +39,15 @@ def load(folder: Path, prefix: str) -> dict[str, dict[int, Curve]]:
         runs[label][int(seed)] = [json.loads(line) for line in path.read_text().splitlines()]
     if not runs:
         sys.exit(f"error: no run {prefix}*_s<seed> in {folder}")
-    return runs
+    return {label: dict(sorted(seeds.items())) for label, seeds in runs.items()}
 
 
 def row(label: str, seeds: dict[int, Curve], marks: list[float], window: float) -> str:
     """One line of the table."""
     values = [[average(c, m, window, "episode_return") for c in seeds.values()] for m in marks]
     last, n = values[-1], len(seeds)
-    half = T95[n] * statistics.stdev(last) / n**0.5 if n in T95 else float("nan")
+    known = n in T95 and all(v == v for v in last)
+    half = T95[n] * statistics.stdev(last) / n**0.5 if known else float("nan")
     wall = statistics.mean(
         next((x["wall_s"] for x in c if x["env_steps"] >= marks[-1]), float("nan"))
         for c in seeds.values()
