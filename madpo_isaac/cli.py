@@ -276,6 +276,8 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
     except ConfigKeyError as problem:
         raise _unknown_key(str(problem.full_key), known) from None
     except OmegaConfBaseException as problem:
+        if default is None and "ListConfig" in str(problem):
+            raise UserError(f"{key}={_value(override)} must be null or a list.") from None
         if default is None:  # what else it may be is known to OmegaConf only
             raise _translate(problem) from None
         raise UserError(f"{key}={_value(override)} must be {_kind(default)}.") from None
