@@ -27,7 +27,7 @@ def test_new_folder_records_configuration_command_line_and_machine(tmp_path):
     assert folder.path == tmp_path / "deep" / "runs" / "x"
     assert folder.nn.is_dir() and folder.summaries.is_dir()
     assert not folder.metrics.exists()
-    assert sorted(contents(folder.path)) == ["config.yaml", "env.json", "overrides.txt"]
+    assert sorted(contents(folder.path)) == ["config.yaml", "env.json", "lock", "overrides.txt"]
     recorded = OmegaConf.load(folder.path / "config.yaml")
     assert recorded == OmegaConf.to_container(OmegaConf.structured(config))
     assert (recorded.algo.horizon, recorded.algo.hidden) == (75, [16])
