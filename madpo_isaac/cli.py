@@ -92,6 +92,8 @@ def compose(overrides: Sequence[str]) -> Config:
     register()
     overrides = _canonical(overrides)
     try:
+        if GlobalHydra.instance().is_initialized():  # in a job of a sweep
+            return _typed(_apply(overrides))
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return _typed(_apply(overrides))
     except (HydraException, OmegaConfBaseException) as problem:

@@ -37,21 +37,29 @@ def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = (
 def sync_folder(folder: Path) -> None:
     """Puts the names in ``folder`` on the disk, where the file system can."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _link(source: Path, target: Path) -> None:
     """Makes ``target`` another name of ``source``, or a copy where there are no hard links."""
     temporary = target.with_suffix(".tmp")
-    with contextlib.suppress(FileNotFoundError):  # left by a process that was killed
-        temporary.unlink()
     try:
-        os.link(source, temporary)
-    except OSError:
-        write_atomic(target, source.read_bytes())
-    else:
+        with contextlib.suppress(FileNotFoundError):  # left by a process that was killed
+            temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            temporary.write_bytes(source.read_bytes())
+            _sync(temporary)
         temporary.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
