@@ -21,7 +21,9 @@ def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = (
     """
     temporary = path.with_suffix(".tmp")
     try:
-        with temporary.open("wb") as file:
+        # One that a killed process left may be a link of a file that is whole: never write to it.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -52,8 +54,7 @@ def _link(source: Path, target: Path) -> None:
     """Makes ``target`` another name of ``source``, or a copy where there are no hard links."""
     temporary = target.with_suffix(".tmp")
     try:
-        with contextlib.suppress(FileNotFoundError):  # left by a process that was killed
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
         except OSError:

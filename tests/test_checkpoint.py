@@ -139,6 +139,13 @@ def test_several_names_of_one_checkpoint(tmp_path, monkeypatch, links):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pth", "ep_3.pth", "last.pth"]
 
 
+def test_what_a_kill_left_is_not_written_to(tmp_path):
+    checkpoint.save(tmp_path / "ep_3.pth", content())
+    os.link(tmp_path / "ep_3.pth", tmp_path / "last.tmp")  # killed between the two names
+    checkpoint.save(tmp_path / "last.pth", content(iteration=8))
+    assert checkpoint.load(tmp_path / "ep_3.pth", CPU)["iteration"] == 7
+
+
 def test_later_changes_do_not_reach_what_was_serialised(tmp_path):
     whole = content()
     data = checkpoint.serialise(whole)
