@@ -202,7 +202,11 @@ class Config:
     runs_dir: str = "runs"
     checkpoint: str = ""
     """Continue from this checkpoint, or with test=True play it: a file, a run folder, `latest`
-    or `best` (of the newest run of this task and algorithm)."""
+    or `best` (of the newest run, of the task and the algorithm if these are given). The run's own
+    configuration applies, and on top of it what the command line sets."""
+    resume: str = "never"
+    """auto: continue the run `experiment` if it is there, else start it; never: only what
+    `checkpoint` says."""
     test: bool = False
     """Play a checkpoint instead of training."""
     test_episodes: int = 1

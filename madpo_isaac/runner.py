@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 
 import tasks
-from madpo_isaac import checkpoint, console, device
+from madpo_isaac import checkpoint, console, device, resume
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
 from madpo_isaac.config import Config, PpoConfig, task_settings
 from madpo_isaac.env import AgentSpec, VecEnv
@@ -25,10 +23,12 @@ from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
 from madpo_isaac.player import play_episodes
 from madpo_isaac.run_folder import RunFolder, as_yaml
+from madpo_isaac.saver import Saver
+from madpo_isaac.signals import StopRequest
 from madpo_isaac.storage import Rollout
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+SAVE_INTERVAL = 60.0
+"""Seconds of work that a kill may cost, where an iteration takes less."""
 
 
 class Learnt(NamedTuple):
@@ -87,7 +87,8 @@ class Runner:
         self.env_steps = 0
         self.wall_s = 0.0
         self.best_return = -float("inf")
-        self._stop = False
+        self._stop = StopRequest()
+        self._saver = Saver()
         self._saved_at = -float("inf")
 
     def run(self) -> int:
@@ -113,6 +114,11 @@ class Runner:
         )
         self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
         self._make_learner(init_seed, act_seed)
+
+    def _checkpoint(self) -> Path:
+        """The file that ``checkpoint`` means."""
+        cfg = self.config
+        return checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
 
     def _load(self, path: Path) -> dict[str, Any]:
         """Reads a checkpoint and makes sure that it fits this task, algorithm and networks."""
@@ -189,39 +195,58 @@ class Runner:
         """Trains up to ``max_iterations``, from a checkpoint if one is given."""
         cfg = self.config
         self.build()
-        resumed = None
-        if cfg.checkpoint:
-            path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
-            resumed = self._load(path)
-            self._check_resumable(path, resumed)
-            self.folder = self._resumed_folder(path)
-            self.folder.drop_metrics_after(resumed["iteration"])
-        else:
-            self.folder = RunFolder.create(cfg, self.overrides)
         self.state = self.env.reset()
-        if resumed is not None:
-            self._restore(resumed)
-        for observer in self.observers:
-            observer.on_start(self)
-        try:
-            with self._interruptible():
-                self._loop()
-        finally:
-            for observer in self.observers:
-                observer.on_end()
-        if self._stop:
-            console.info(f"interrupted: saved {self.folder.nn / 'last.pth'}")
-            return INTERRUPTED
-        return 0
+        path = self._checkpoint() if cfg.checkpoint else None
+        own = resume.folder_to_continue(cfg, path)
+        with contextlib.ExitStack() as stack:
+            if own is not None:
+                stack.callback(own.release)
+                own.acquire()
+            if path is not None:
+                self._resume(path)
+                if self.iteration >= cfg.max_iterations:
+                    console.info(f"'{path}' is of iteration {self.iteration}: nothing left to do")
+                    return 0
+            if own is not None:
+                own.reopen(cfg, self.overrides, path, self.iteration, self.env_steps)
+            self.folder = own or RunFolder.create(cfg, self.overrides)
+            stack.callback(self.folder.release)
+            return self._train()
 
-    def _resumed_folder(self, path: Path) -> RunFolder:
-        """The checkpoint's own run folder, unless another experiment is named."""
-        cfg = self.config
-        own = RunFolder.of_checkpoint(path)
-        named = (Path(cfg.runs_dir) / cfg.experiment).resolve()
-        if own is not None and (not cfg.experiment or own.path.resolve() == named):
-            return own
-        return RunFolder.create(cfg, self.overrides)
+    def _resume(self, path: Path) -> None:
+        """Restores a checkpoint, if it fits."""
+        content = self._load(path)
+        self._check_resumable(path, content)
+        self._restore(content)
+
+    def _train(self) -> int:
+        """Runs the loop between the observers' start and end; keeps status.json."""
+        state = "failed"
+        try:
+            self._mark("running")
+            for observer in self.observers:
+                observer.on_start(self)
+            try:
+                with self._stop.listening():
+                    self._loop()
+            finally:
+                for observer in self.observers:
+                    observer.on_end()
+            state = self._stop.outcome if self._cut_short else "finished"
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
+        except BrokenPipeError:  # of the console
+            raise
+        except OSError as problem:
+            raise UserError(f"Cannot write '{self.folder.path}': {problem}.") from problem
+        finally:
+            with contextlib.suppress(OSError):
+                self._mark(state)
+        if not self._cut_short:
+            return 0
+        console.info(f"{state}: saved {self.folder.nn / 'last.pth'}")
+        return self._stop.exit_code
 
     def _check_resumable(self, path: Path, content: dict[str, Any]) -> None:
         cfg, num_envs = self.config, len(content["state"])
@@ -230,18 +255,32 @@ class Runner:
                 f"Checkpoint '{path}' was trained with num_envs={num_envs}; continue with that, "
                 f"not num_envs={cfg.num_envs}."
             )
-        if content["iteration"] >= cfg.max_iterations:
+        other = resume.difference(self.env.state_dict(), content["env_state"])
+        if other is not None or content["state"].shape != self.state.shape:
+            raise UserError(
+                f"Checkpoint '{path}' is of other environments ({other or 'state'}): use the task "
+                "settings it was trained with."
+            )
+        if content["iteration"] >= cfg.max_iterations and cfg.resume != "auto":
             raise UserError(
                 f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
                 f"{cfg.max_iterations} is reached: max_iterations counts the whole run, raise it."
             )
 
+    @property
+    def _cut_short(self) -> bool:
+        """A signal ended the run before its time."""
+        return bool(self._stop) and self.iteration < self.config.max_iterations
+
     def _loop(self) -> None:
-        while self.iteration < self.config.max_iterations and not self._stop:
-            metrics = self._iterate()
-            for observer in self.observers:
-                observer.on_iteration(metrics)
-            self._save(metrics["episode_return"])
+        try:
+            while self.iteration < self.config.max_iterations and not self._stop:
+                metrics = self._iterate()
+                for observer in self.observers:
+                    observer.on_iteration(metrics)
+                self._save(metrics["episode_return"], metrics["iteration_s"])
+        finally:
+            self._saver.wait()
 
     def _iterate(self) -> dict[str, Any]:
         """One iteration: collect, update, count. Returns the line of metrics.jsonl."""
@@ -310,27 +349,10 @@ class Runner:
         rollout.last_state.copy_(self.state)
         return step_s
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Lets the first Ctrl-C or SIGTERM finish the iteration; a second one stops at once."""
-
-        def request(signum: int, frame: FrameType | None) -> None:
-            del frame
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-            console.notice(f"{signal.Signals(signum).name}: stopping after this iteration")
-
-        previous = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
-
     # Saving -----------------------------------------------------------------------------------
 
-    def _save(self, episode_return: float | None) -> None:
+    def _save(self, episode_return: float | None, iteration_s: float) -> None:
+        """Saves after the first iteration, when it is time, on a new best, and at the end."""
         cfg = self.config
         score = -float("inf") if episode_return is None else episode_return
         better = score > self.best_return
@@ -338,14 +360,20 @@ class Runner:
             self.best_return = score
         numbered = cfg.save_frequency and self.iteration % cfg.save_frequency == 0
         last = self._stop or self.iteration == cfg.max_iterations
-        due = time.monotonic() - self._saved_at > 60.0
-        if not (better or numbered or last or due or self.iteration == 1):
+        due = time.monotonic() - self._saved_at + iteration_s > SAVE_INTERVAL
+        if not (better or numbered or last or due):
             return
-        content = self._content()
-        names = ["last"] + ["best"] * better + [f"ep_{self.iteration}"] * bool(numbered)
-        for name in names:
-            checkpoint.save(self.folder.nn / f"{name}.pth", content)
+        for observer in self.observers:
+            observer.on_save()
+        # last.pth comes last: whoever continues from it finds the others as they were.
+        names = [f"ep_{self.iteration}"] * bool(numbered) + ["best"] * better + ["last"]
+        self._saver.save([self.folder.nn / f"{name}.pth" for name in names], self._content())
         self._saved_at = time.monotonic()
+
+    def _mark(self, state: str) -> None:
+        total = self.config.max_iterations
+        signalled = None if self._stop.signal is None else self._stop.signal.name
+        self.folder.mark(state, iteration=self.iteration, max_iterations=total, signal=signalled)
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -376,8 +404,7 @@ class Runner:
         """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
         cfg = self.config
         self.build()
-        path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
-        act = self._player(self._load(path))
+        act = self._player(self._load(self._checkpoint()))
         returns, lengths, success = play_episodes(self.env, act, cfg.test_episodes)
         for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
             console.info(f"reward: {score:.3f} steps: {length:.0f}")
