@@ -24,13 +24,13 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from madpo_isaac import console
 from madpo_isaac.config import Config, from_record, register
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import RunFailed, UserError, unknown
 from madpo_isaac.validation import validate
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 
 _GROUPS = ("task", "algo", "sim")
-_BAD_INPUT, _INTERRUPTED = 2, 130
+_FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 _SEARCH_FLAGS = ("config_path", "config_name", "config_dir")
 _HYDRA_FLAGS = frozenset(
     (
@@ -53,7 +53,8 @@ _NO_HYDRA_FILES = (
 def main(argv: Sequence[str]) -> int:
     """Runs train.py with ``argv`` (without the program's name) and returns the exit code.
 
-    0 after a finished run, 2 after bad input (one line on stderr), 130 when interrupted.
+    0 after a finished run, 1 if it had to stop, 2 after bad input (one line on stderr each), 130
+    when interrupted.
     """
     argv = _canonical(argv)
     try:
@@ -76,6 +77,9 @@ def _run(config: Config, overrides: Sequence[str]) -> int:
 
     try:
         return make_runner(config, overrides).run()
+    except RunFailed as problem:
+        console.error(str(problem))
+        return _FAILED
     except (MemoryError, RuntimeError) as problem:
         if isinstance(problem, MemoryError) or re.search(r"t allocate|out of memory", str(problem)):
             raise UserError(

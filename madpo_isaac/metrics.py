@@ -55,8 +55,11 @@ class EpisodeTracker:
         done = step.terminated | step.truncated
         if done.device.type == "cpu" and not done.any():
             return
+        # Episodes that went bad were no episodes of the task.
+        whole = done & ~step.diverged
+        success = step.log["success"]
         finished = torch.stack(
-            (done.double(), self.returns * done, self.lengths * done, step.log["success"] * done)
+            (whole.double(), self.returns * whole, self.lengths * whole, success * whole)
         )
         self._totals += finished.sum(dim=1)
         self.returns.masked_fill_(done, 0.0)

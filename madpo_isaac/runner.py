@@ -18,14 +18,16 @@ from torch import Tensor
 import tasks
 from madpo_isaac import checkpoint, console, device
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
+from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import Config, PpoConfig, task_settings
-from madpo_isaac.env import AgentSpec, VecEnv
+from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
 from madpo_isaac.player import play_episodes
 from madpo_isaac.run_folder import RunFolder, as_yaml
 from madpo_isaac.storage import Rollout
+from madpo_isaac.worlds import WorldGuard
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -167,8 +169,14 @@ class Runner:
         step_s = self.collect()
         collect_s = time.perf_counter() - start
         numbers = to_numbers(self.algo.update(self.rollout))
+        self._check_skipped(numbers, self.algo.faults)
         algo = self.config.algo
         return Learnt(numbers, self.algo.learning_rate, algo.clip, step_s, collect_s)
+
+    def _check_skipped(self, numbers: dict[str, Any], faults: Faults) -> None:
+        """Stops the run if a network skipped too many steps; reads the device only if it must."""
+        if any(number for name, number in numbers.items() if name.endswith("/skipped")):
+            faults.check(self.config.max_skipped)
 
     def _learner_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the learner."""
@@ -198,6 +206,7 @@ class Runner:
             self.folder.drop_metrics_after(resumed["iteration"])
         else:
             self.folder = RunFolder.create(cfg, self.overrides)
+        self.guard = WorldGuard(cfg, self.env, self.folder.path / "dumps")
         self.state = self.env.reset()
         if resumed is not None:
             self._restore(resumed)
@@ -283,8 +292,16 @@ class Runner:
 
     def collect(self) -> float:
         """Fills the rollout; returns the seconds spent in the environment."""
+        self.guard.begin()
         with device.single_threaded():
-            return self._collect()
+            step_s = self._collect()
+        self.guard.finish(self.iteration + 1)
+        return step_s
+
+    def _watch(self, action: Tensor, step: Step) -> None:
+        """Takes in one step of all environments."""
+        self.tracker.add(step)
+        self.guard.add(action, step)
 
     def _collect(self) -> float:
         env, algo, rollout = self.env, self.algo, self.rollout
@@ -302,10 +319,11 @@ class Runner:
             rollout.reward[t] = step.reward
             rollout.terminated[t] = step.terminated
             rollout.truncated[t] = step.truncated
+            rollout.valid[t] = ~step.diverged
             final_value = algo.final_value(step.truncated, step.final_state)
             if final_value is not None:
                 rollout.final_value[t] = final_value
-            self.tracker.add(step)
+            self._watch(decision.action, step)
             self.state = step.state
         rollout.last_state.copy_(self.state)
         return step_s

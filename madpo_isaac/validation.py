@@ -44,6 +44,9 @@ def validate(config: Config) -> None:
     for key in ("capture_video_freq", "capture_video_len"):
         _in_range(key, getattr(config, key), 1)
     _in_range("save_frequency", config.save_frequency, 0)
+    _in_range("max_dumps", config.max_dumps, 0)
+    _in_range("max_skipped", config.max_skipped, 1)
+    _in_unit("max_bad_share", config.max_bad_share)
     _in_range("num_threads", config.num_threads, 0, MAX_THREADS)
     _in_range("seed", config.seed, -1, MAX_SEED)
     if isinstance(config.algo, PpoConfig):

@@ -58,7 +58,7 @@ BAD = [
     ("task=null", "Unknown task 'null'"),
     ("task=[a]", "Unknown task '[a]'"),
     ("task={a:b}", "Unknown task '{a:b}'"),
-    ("algo=mapo", "Unknown algo 'mapo'", "Did you mean 'madpo'?", "happo"),
+    ("algo=mapo", "Unknown algo 'mapo'", "Did you mean 'mappo'?", "happo"),
     ("algo=3", "Unknown algo '3'"),
     ("algo=madpo.yaml", "Did you mean 'madpo'?"),
     ("sim=mojoco", "Unknown sim 'mojoco'", "Did you mean 'mujoco'?"),
@@ -133,7 +133,7 @@ BAD = [
     ("algo.activation=rellu", "'rellu'", "Did you mean 'relu'?", "tanh"),
     # Hydra's flags.
     ("--cfg job num_env=3", "Did you mean 'num_envs'?"),
-    ("algo=mapo --cfg job", "Did you mean 'madpo'?"),
+    ("algo=mapo --cfg job", "Did you mean 'mappo'?"),
     ("--cfg foo", "'foo'", "job"),
     ("--cfg", "expected one argument"),
     ("--resolve", "--cfg job"),
@@ -145,7 +145,7 @@ BAD = [
     # Sweeps are checked before the first of their runs.
     ("-m seed=1,x", "seed=x", "a whole number"),
     ("num_envs=1,0 -m", "num_envs=0"),
-    ("-m algo=happo,mapo", "Did you mean 'madpo'?"),
+    ("-m algo=happo,mapo", "Did you mean 'mappo'?"),
     ("-m num_env=1,2", "Did you mean 'num_envs'?"),
     ("-m seed=1,2 algo.clip=[", "Cannot read 'algo.clip=['"),
     ("-m seed=interval(1,3)", "separated by commas"),

@@ -78,8 +78,7 @@ class A2PO(OnPolicy):
     def update_critic(self, batch: Batch) -> dict[str, Tensor]:
         """Fits the critic to the last agent's returns; returns means over all agents' steps."""
         self._fit_share(batch)
-        loss, grad_norm = torch.stack(self._critic_history).mean(0)
-        return {"critic/loss": loss, "critic/grad_norm": grad_norm}
+        return self.critic_metrics(self._critic_history)
 
     def _fit_share(self, batch: Batch) -> None:
         """Fits the critic for the share of ``critic_epochs`` of the agent just updated."""
@@ -93,11 +92,11 @@ class A2PO(OnPolicy):
         value, next_value = self.evaluate_states(
             rollout, self.value_norm.normalise(self._final_value)
         )
-        trace = preceding_ratio.clamp(max=1.0).view_as(rollout.reward)
+        trace = batch.spread(preceding_ratio.clamp(max=1.0), 1.0)
         advantage = self.estimate_advantage(rollout, value, next_value, trace)
-        batch.advantage = normalised(advantage).flatten()
-        batch.returns = (advantage + self.value_norm.denormalise(value)).flatten()
-        batch.value, batch.next_value = value.flatten(), next_value.flatten()
+        batch.advantage = normalised(batch.pick(advantage))
+        batch.returns = batch.pick(advantage + self.value_norm.denormalise(value))
+        batch.value, batch.next_value = batch.pick(value), batch.pick(next_value)
 
 
 def influence(advantage: Tensor, log_prob: Tensor) -> Tensor:

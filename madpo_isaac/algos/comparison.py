@@ -154,14 +154,17 @@ class KernelComparison(Comparison):
         self._grams: dict[Any, StateGram] = {}
         self._seen: dict[int, Tensor] = {}
         self._trajectory: tuple[Tensor, Tensor] | None = None
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, ...] | None = None
 
     def begin(self, batch: Batch) -> None:
         """Draws the iteration's noise and forgets the Grams of the last one."""
         super().begin(batch)
         self._grams.clear()
         self._seen.clear()
-        self._last, self._trajectory = self._trajectory, (batch.state, batch.action)
+        self._last = self._trajectory and tuple(
+            cycled(x, len(batch.state)) for x in self._trajectory
+        )
+        self._trajectory = (batch.state, batch.action)
         width = max(agent.act_dim for agent in self._agents)
         noise = torch.randn(len(batch.state), width, generator=self._generator)
         self._noise = noise.to(batch.state.device)
@@ -271,6 +274,14 @@ class KernelComparison(Comparison):
         self._generator.set_state(state["generator"])
         if "state" in state:
             self._trajectory = state["state"].clone(), state["action"].clone()
+
+
+def cycled(x: Tensor, size: int) -> Tensor:
+    """The first ``size`` rows of ``x``, which starts again where it ends. (size, ...)
+
+    Batches differ in size where worlds went bad.
+    """
+    return x if len(x) == size else x[torch.arange(size, device=x.device) % len(x)]
 
 
 def log_density(mean: Tensor, std: Tensor, action: Tensor) -> Tensor:

@@ -47,7 +47,8 @@ class HATRPO(OnPolicy):
 
         ``loss`` is minus the surrogate of the policy kept, ``expected_improvement`` what the
         gradient promises for the step taken, ``step_kl`` its mean KL(old || new); the last two are
-        0 where no step was accepted.
+        0 where no step was accepted. No step is tried if surrogate or gradient are not finite,
+        which ``skipped`` counts.
         """
         cfg, p = self.config, view.index
         old = self.actors.stack.flat[p].clone()
@@ -61,18 +62,19 @@ class HATRPO(OnPolicy):
         # x^T H x without another product: H x = g - residual.
         curvature = float(direction @ (gradient - residual))
         accepted, expected, trial = False, 0.0, Trial()
-        if curvature > 0.0 and math.isfinite(curvature):
+        norm = float(torch.linalg.vector_norm(gradient))
+        finite = math.isfinite(surrogate + norm)
+        if finite and curvature > 0.0 and math.isfinite(curvature):
             step = math.sqrt(2.0 * cfg.kl_threshold / curvature) * direction
             accepted, expected, trial = self.line_search(view, old, step, float(gradient @ step))
+        row = (surrogate + trial.improvement, 0.0, 0.0, trial.outside, norm)
         values = {
-            "loss": -(surrogate + trial.improvement),
-            "clip_fraction": trial.outside,
-            "grad_norm": float(torch.linalg.vector_norm(gradient)),
             "accepted": float(accepted),
             "expected_improvement": expected,
             "step_kl": trial.kl,
         }
-        return {name: gradient.new_tensor(value) for name, value in values.items()}
+        extra = {name: gradient.new_tensor(value) for name, value in values.items()}
+        return {**self.step_metrics(p, [gradient.new_tensor(row)]), **extra}
 
     def surrogate_gradient(self, view: AgentView, flat: Tensor) -> tuple[float, Tensor]:
         """The surrogate mean(ratio * M) at the parameters ``flat`` (K,), and its gradient.

@@ -23,10 +23,11 @@ class ValueNorm:
         self._moments = torch.zeros(3, dtype=torch.float64, device=device)  # E[x], E[x^2], 1-b^k
 
     def update(self, returns: Tensor) -> None:
-        """Takes in a batch of returns, of any shape."""
+        """Takes in a batch of returns, of any shape, unless one of them is not finite."""
         x = returns.double()
         batch = torch.stack((x.mean(), x.square().mean(), x.new_ones(())))
-        self._moments.lerp_(batch, 1.0 - self.beta)
+        moved = self._moments.lerp(batch, 1.0 - self.beta)
+        self._moments.copy_(torch.where(batch.isfinite().all(), moved, self._moments))
 
     def mean_std(self) -> tuple[Tensor, Tensor]:
         """Returns the debiased mean and standard deviation, float32 scalars."""
