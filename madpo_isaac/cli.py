@@ -78,7 +78,8 @@ def _run(config: Config, overrides: Sequence[str]) -> int:
     try:
         return make_runner(config, overrides).run()
     except RunFailed as problem:
-        console.error(str(problem))
+        if not console.out.quiet:  # one of several processes says it for all
+            console.error(str(problem))
         return _FAILED
     except (MemoryError, RuntimeError) as problem:
         if isinstance(problem, MemoryError) or re.search(r"t allocate|out of memory", str(problem)):

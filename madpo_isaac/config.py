@@ -209,6 +209,8 @@ class Config:
     headless: bool = True
     """Kept for IsaacGymEnvs' command lines; there is no window to open."""
     sim_device: str = "cpu"
+    multi_gpu: bool = False
+    """One run by all processes that torchrun started, num_envs environments in each."""
     rl_device: str = ""
     """Where networks live; empty for sim_device. Must equal sim_device: nothing is copied."""
     num_threads: int = 0

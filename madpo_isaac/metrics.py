@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import Step
 
 TENSORBOARD_TAGS = {
@@ -65,11 +66,15 @@ class EpisodeTracker:
         self.returns.masked_fill_(done, 0.0)
         self.lengths.masked_fill_(done, 0.0)
 
-    def flush(self) -> dict[str, float | int | None]:
-        """Returns means over the episodes finished since the last flush; None if none did."""
-        count, *sums = self._totals.tolist()
-        means = [total / count if count else None for total in sums]
-        log = {name: total.item() for name, total in self._log.items()}
+    def flush(self, ranks: Ranks = ALONE) -> dict[str, float | int | None]:
+        """Returns means over the episodes finished since the last flush; None if none did.
+
+        Those of all ``ranks``, if there are several.
+        """
+        sums = ranks.sum(torch.stack((*self._totals, *self._log.values())))
+        count, *sums = sums.tolist()
+        means = [total / count if count else None for total in sums[:3]]
+        log = dict(zip(self._log, sums[3:], strict=True))
         diverged = log.pop("diverged", 0.0)
         result: dict[str, float | int | None] = {
             "episode_return": means[0],
@@ -79,7 +84,7 @@ class EpisodeTracker:
             "nan_resets": int(diverged),
         }
         for name, total in log.items():
-            result[f"Episode_Reward/{name}"] = total / self._steps
+            result[f"Episode_Reward/{name}"] = total / (self._steps * ranks.count)
         self._totals.zero_()
         self._log.clear()
         self._steps = 0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import tasks
-from madpo_isaac import checkpoint, console, device
+from madpo_isaac import checkpoint, console, device, distributed, parallel
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import Config, PpoConfig, task_settings
@@ -81,9 +81,14 @@ class Runner:
     ) -> None:
         if config.seed == -1:
             config = replace(config, seed=int(np.random.SeedSequence().generate_state(1)[0]))
-        self.config = config
         self.overrides = list(overrides)
         self.observers = [Recorder(), ConsoleView()] if observers is None else list(observers)
+        self.ranks = distributed.join(config.multi_gpu)
+        if self.ranks.count > 1:
+            config = parallel.of_this_rank(config, self.ranks, self._checkpoint(config))
+        if self.ranks.index:
+            self.observers = []
+        self.config = config
         self.threads = device.configure(config.num_threads)
         self.iteration = 0
         self.env_steps = 0
@@ -94,7 +99,18 @@ class Runner:
 
     def run(self) -> int:
         """Trains, or plays if ``test``; returns the exit code."""
-        return self.play() if self.config.test else self.train()
+        try:
+            return self.play() if self.config.test else self.train()
+        finally:
+            self.ranks.leave()
+
+    @staticmethod
+    def _checkpoint(config: Config) -> str:
+        """The file that ``checkpoint`` means, or nothing."""
+        if not config.checkpoint:
+            return ""
+        runs, names = Path(config.runs_dir), (config.task.name, config.algo.name)
+        return str(checkpoint.find(config.checkpoint, runs, *names))
 
     # Building ---------------------------------------------------------------------------------
 
@@ -104,6 +120,9 @@ class Runner:
         env_seed, init_seed, act_seed = (
             int(s) for s in np.random.SeedSequence(cfg.seed).generate_state(3)
         )
+        if self.ranks.index:  # other environments and actions, the same networks
+            entropy = (cfg.seed, self.ranks.index)
+            env_seed, act_seed = (int(s) for s in np.random.SeedSequence(entropy).generate_state(2))
         self.env = tasks.make(
             cfg.task.name,
             cfg.num_envs,
@@ -144,6 +163,7 @@ class Runner:
             torch.Generator().manual_seed(init_seed),
             torch.Generator(self.env.device).manual_seed(act_seed),
         )
+        self.algo.join(self.ranks)
         self.rollout = Rollout.allocate(self.env, cfg.algo.horizon, self.algo.critic.value_shape)
 
     def _check_fit(self, path: Path, content: dict[str, Any]) -> None:
@@ -199,14 +219,15 @@ class Runner:
         self.build()
         resumed = None
         if cfg.checkpoint:
-            path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
+            path = Path(self._checkpoint(cfg))
             resumed = self._load(path)
             self._check_resumable(path, resumed)
             self.folder = self._resumed_folder(path)
             self.folder.drop_metrics_after(resumed["iteration"])
         else:
             self.folder = RunFolder.create(cfg, self.overrides)
-        self.guard = WorldGuard(cfg, self.env, self.folder.path / "dumps")
+        folder = Path(self.ranks.broadcast(str(self.folder.path)))
+        self.guard = WorldGuard(cfg, self.env, folder / "dumps", self.ranks)
         self.state = self.env.reset()
         if resumed is not None:
             self._restore(resumed)
@@ -239,6 +260,12 @@ class Runner:
                 f"Checkpoint '{path}' was trained with num_envs={num_envs}; continue with that, "
                 f"not num_envs={cfg.num_envs}."
             )
+        processes = 1 + len(content.get("shards", []))
+        if processes != self.ranks.count:
+            raise UserError(
+                f"Checkpoint '{path}' was trained by {processes} processes; continue with as many, "
+                f"not {self.ranks.count}."
+            )
         if content["iteration"] >= cfg.max_iterations:
             raise UserError(
                 f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
@@ -250,6 +277,7 @@ class Runner:
             metrics = self._iterate()
             for observer in self.observers:
                 observer.on_iteration(metrics)
+            self._stop = self.ranks.any(self._stop)
             self._save(metrics["episode_return"])
 
     def _iterate(self) -> dict[str, Any]:
@@ -257,9 +285,9 @@ class Runner:
         cfg = self.config
         start = time.perf_counter()
         numbers, lr, clip, step_s, collect_s = self._learn()
-        episodes = self.tracker.flush()
+        episodes = self.tracker.flush(self.ranks)
         total_s = time.perf_counter() - start
-        steps = cfg.num_envs * cfg.algo.horizon
+        steps = cfg.num_envs * cfg.algo.horizon * self.ranks.count
         self.iteration += 1
         self.env_steps += steps
         self.wall_s += total_s
@@ -356,14 +384,16 @@ class Runner:
             self.best_return = score
         numbered = cfg.save_frequency and self.iteration % cfg.save_frequency == 0
         last = self._stop or self.iteration == cfg.max_iterations
-        due = time.monotonic() - self._saved_at > 60.0
+        due = self.ranks.any(time.monotonic() - self._saved_at > 60.0)
         if not (better or numbered or last or due or self.iteration == 1):
             return
         content = self._content()
+        self._saved_at = time.monotonic()
+        if self.ranks.index:
+            return
         names = ["last"] + ["best"] * better + [f"ep_{self.iteration}"] * bool(numbered)
         for name in names:
             checkpoint.save(self.folder.nn / f"{name}.pth", content)
-        self._saved_at = time.monotonic()
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -374,14 +404,30 @@ class Runner:
             "env_steps": self.env_steps,
             "wall_s": self.wall_s,
             "best_return": self.best_return,
+            **self._local_state(),
+            **self._learner_state(),
+            "shards": self.ranks.gather(self._shard())[1:],
+        }
+
+    def _local_state(self) -> dict[str, Any]:
+        """What every process has of its own, beside its learner's draws."""
+        return {
             "env_state": self.env.state_dict(),
             "tracker": self.tracker.state_dict(),
             "state": self.state,
-            **self._learner_state(),
         }
+
+    def _shard(self) -> dict[str, Any]:
+        """What a checkpoint holds of a process that is not the first."""
+        if not self.ranks.index:
+            return {}
+        return {**self._local_state(), "generator": self.algo.generator.get_state()}
 
     def _restore(self, content: dict[str, Any]) -> None:
         self._restore_learner(content)
+        if self.ranks.index:
+            content = {**content, **content["shards"][self.ranks.index - 1]}
+            self.algo.generator.set_state(content["generator"])
         self.env.load_state_dict(content["env_state"])
         self.tracker.load_state_dict(content["tracker"])
         self.state = content["state"].to(self.env.device)
@@ -394,8 +440,7 @@ class Runner:
         """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
         cfg = self.config
         self.build()
-        path = checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
-        act = self._player(self._load(path))
+        act = self._player(self._load(Path(self._checkpoint(cfg))))
         returns, lengths, success = play_episodes(self.env, act, cfg.test_episodes)
         for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
             console.info(f"reward: {score:.3f} steps: {length:.0f}")

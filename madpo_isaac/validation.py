@@ -160,12 +160,27 @@ def _check_run(config: Config) -> None:
         )
     if config.test and not config.checkpoint:
         raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
+    if config.multi_gpu:
+        _check_multi_gpu(config)
     if config.capture_video:
         raise UserError("capture_video=True is not available in this version.")
     if config.experiment and not re.fullmatch(r"\w[\w.+-]{0,199}", config.experiment):
         raise UserError(
             f"experiment='{config.experiment}' must be a plain folder name: letters, digits, "
             "'_', '-', '+' and '.', not starting with a sign."
+        )
+
+
+def _check_multi_gpu(config: Config) -> None:
+    algo = config.algo
+    if config.test:
+        raise UserError("multi_gpu=True is for training, not for test=True.")
+    if isinstance(algo, PpoConfig):
+        raise UserError("multi_gpu=True does not go with algo=ppo, whose learner is rl_games' own.")
+    if isinstance(algo, MadpoConfig) and algo.divergence.preset != "gaussian":
+        raise UserError(
+            f"multi_gpu=True goes with algo.divergence.preset=gaussian, not "
+            f"{algo.divergence.preset}: kernel estimators cannot be added up over processes."
         )
 
 

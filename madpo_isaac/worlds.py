@@ -12,6 +12,7 @@ from torch import Tensor
 import tasks
 from madpo_isaac import checkpoint, console
 from madpo_isaac.config import Config, from_record, task_settings
+from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.run_folder import as_yaml
@@ -29,10 +30,11 @@ class WorldGuard:
         config: of the run; ``max_bad_share`` and ``max_dumps`` are for this.
         env: the environments.
         folder: where dumps go.
+        ranks: the processes that train together; all stop if worlds go bad in any of them.
     """
 
-    def __init__(self, config: Config, env: VecEnv, folder: Path) -> None:
-        self._config, self._env, self._folder = config, env, folder
+    def __init__(self, config: Config, env: VecEnv, folder: Path, ranks: Ranks = ALONE) -> None:
+        self._config, self._env, self._folder, self._ranks = config, env, folder, ranks
         self._start: dict[str, Any] = {}
         self._actions: list[Tensor] = []
         self._bad: list[Tensor] = []
@@ -51,29 +53,31 @@ class WorldGuard:
         """Called after an iteration's last step; writes a dump if worlds went bad.
 
         Raises:
-            RunFailed: if that were more than ``max_bad_share`` of the steps, or all.
+            RunFailed: if that were more than ``max_bad_share`` of the steps, or all of a process.
         """
         bad = torch.stack(self._bad)
-        number, share = int(bad.sum()), float(bad.double().mean())
+        counts = torch.stack((bad.sum(), bad.all().long(), torch.full_like(bad.sum(), bad.numel())))
+        number, hopeless, total = self._ranks.sum(counts).tolist()
         if not number:
             return
         path = self._dump(bad, iteration)
-        most = self._config.max_bad_share
-        if share <= most and number < bad.numel():
+        share, most = number / total, self._config.max_bad_share
+        if share <= most and not hopeless:
             return
         cause = "" if torch.stack(self._actions).isfinite().all() else "; actions are not finite"
         where = f"; dump: {path}" if path else ""
         raise RunFailed(
-            f"{number} of {bad.numel()} environment steps of iteration {iteration} went bad "
+            f"{number} of {total} environment steps of iteration {iteration} went bad "
             f"({share:.1%}, max_bad_share={most}){cause}{where}."
         )
 
     def _dump(self, bad: Tensor, iteration: int) -> Path | None:
         """Writes the iteration up to its last bad step, if there is room for one more file."""
-        if len(list(self._folder.glob("*.pth"))) >= self._config.max_dumps:
-            return None
         faults = bad.nonzero().cpu()
-        path = self._folder / f"iteration_{iteration}.pth"
+        if not len(faults) or len(list(self._folder.glob("*.pth"))) >= self._config.max_dumps:
+            return None
+        rank = f"_rank{self._ranks.index}" * (self._ranks.count > 1)
+        path = self._folder / f"iteration_{iteration}{rank}.pth"
         content = {
             "config": as_yaml(self._config),
             "iteration": iteration,

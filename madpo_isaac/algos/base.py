@@ -13,6 +13,7 @@ from torch import Tensor
 from madpo_isaac.algos.batch import AgentView, Batch, Rows, count, normalised, pick
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import AlgoConfig
+from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, entropy, log_prob
@@ -72,8 +73,20 @@ class OnPolicy:
         self.learning_rate = config.actor_lr
         self.entropy_coef = config.entropy_coef
         self.faults = Faults()
+        self.ranks = ALONE
         on_cpu = env.device.type == "cpu"
         self.tile = max(256, CPU_TILE // max(config.hidden)) if on_cpu else 2**31
+
+    def join(self, ranks: Ranks) -> None:
+        """Trains together with other processes from now on, from the first one's parameters.
+
+        Every process draws actions and minibatches of its own and gets the same parameters, order
+        of agents and normalisers: gradients, statistics and decisions are those of all batches.
+        """
+        own = self.generator.get_state()
+        self.load_state_dict(ranks.broadcast(self.state_dict()))
+        self.generator.set_state(own)
+        self.ranks = ranks
 
     # Hooks ------------------------------------------------------------------------------------
 
@@ -173,9 +186,10 @@ class OnPolicy:
         batch = self._prepare(rollout)
         self.begin_update(batch)
         metrics = {**self.update_actors(batch), **self.update_critic(batch)}
-        self.actors.update_moments(batch.state)
-        self.critic.update_moments(batch.state)
-        return metrics
+        self.actors.update_moments(batch.state, self.ranks)
+        self.critic.update_moments(batch.state, self.ranks)
+        means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
+        return dict(zip(metrics, means, strict=True))
 
     def update_actors(self, batch: Batch) -> dict[str, Tensor]:
         """Updates one agent after another, each knowing what the preceding ones changed."""
@@ -203,7 +217,7 @@ class OnPolicy:
 
     def _prepare(self, rollout: Rollout) -> Batch:
         """Computes values, advantages and returns, and flattens time and environments."""
-        rows = rollout.valid_rows()
+        rows = self._valid_rows(rollout)
         value, next_value = self.evaluate_states(rollout, rollout.final_value)
         advantage = self.estimate_advantage(rollout, value, next_value)
         returns = advantage + self.value_norm.denormalise(value)
@@ -212,12 +226,24 @@ class OnPolicy:
             state=pick(rollout.state, rows),
             action=pick(rollout.action, rows),
             log_prob=pick(rollout.log_prob, rows),
-            advantage=normalised(pick(advantage, rows)),
+            advantage=normalised(pick(advantage, rows), self.ranks),
             returns=pick(returns, rows),
             value=pick(value, rows),
             next_value=pick(next_value, rows),
             rows=rows,
         )
+
+    def _valid_rows(self, rollout: Rollout) -> Tensor | None:
+        """The valid steps (B,), None for all; as many in every process, so that they weigh alike.
+
+        Where worlds went bad in some processes, the others leave out their last steps.
+        """
+        rows = rollout.valid_rows()
+        total = rollout.valid.numel()
+        size = self.ranks.least(total if rows is None else len(rows))
+        if size == total:
+            return None
+        return torch.arange(size, device=self.device) if rows is None else rows[:size]
 
     def evaluate_states(self, rollout: Rollout, final_value: Tensor) -> tuple[Tensor, Tensor]:
         """The critic's present values of a rollout's states, normalised.
@@ -302,9 +328,9 @@ class OnPolicy:
             for minibatch in self._minibatches(len(view.obs)):
                 self.begin_minibatch(view, minibatch)
                 optimiser.zero_grad()
-                size = count(minibatch)
+                size = self.ranks.count * count(minibatch)
                 tiles = [self._actor_tile(view, rows, size) for rows in self._tiles(minibatch)]
-                sums = torch.stack(tiles).sum(0)
+                sums = self.ranks.add_up(optimiser.gradient, torch.stack(tiles).sum(0))
                 history.append(torch.cat((sums, optimiser.step(sums.sum())[None])))
         return self.step_metrics(view.index, history)
 
@@ -363,14 +389,15 @@ class OnPolicy:
         history: list[Tensor] = []
         for _ in range(epochs):
             for minibatch in self._minibatches(len(batch.state)):
-                self.value_norm.update(batch.returns[minibatch])
+                self.value_norm.update(batch.returns[minibatch], self.ranks)
                 self.critic_optimiser.zero_grad()
-                size = count(minibatch)
+                size = self.ranks.count * count(minibatch)
                 tiles = []
                 for rows in self._tiles(minibatch):
                     target = self.value_norm.normalise(batch.returns[rows])
                     tiles.append(self._critic_tile(batch, rows, target, size))
                 loss = torch.stack(tiles).sum()
+                loss = self.ranks.add_up(self.critic_optimiser.gradient, loss)
                 history.append(torch.stack((loss, self.critic_optimiser.step(loss))))
         return history
 

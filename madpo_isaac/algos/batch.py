@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from madpo_isaac.distributed import Ranks
 from madpo_isaac.storage import Rollout
 
 Rows = slice | Tensor
@@ -70,9 +72,13 @@ def pick(x: Tensor, rows: Tensor | None) -> Tensor:
     return flat if rows is None else flat[rows]
 
 
-def normalised(advantage: Tensor) -> Tensor:
-    """Advantages (B, ...) with mean 0 and standard deviation 1 over the rows."""
-    return (advantage - advantage.mean(0)) / (advantage.std(0, correction=0) + 1e-5)
+def normalised(advantage: Tensor, ranks: Ranks) -> Tensor:
+    """Advantages (B, ...) with mean 0 and standard deviation 1 over the rows of all processes."""
+    if ranks.count == 1:
+        return (advantage - advantage.mean(0)) / (advantage.std(0, correction=0) + 1e-5)
+    centred = advantage - ranks.mean(advantage.mean(0, dtype=torch.float64))
+    std = ranks.mean(centred.square().mean(0)).sqrt()
+    return (centred / (std + 1e-5)).to(advantage.dtype)
 
 
 def count(rows: Rows) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, OnPolicy, count
 from madpo_isaac.config import HatrpoConfig
+from madpo_isaac.distributed import Ranks
 from madpo_isaac.models.actor import log_prob
 
 
@@ -91,7 +92,8 @@ class HATRPO(OnPolicy):
             value = (ratio * view.weighted_advantage[part]).sum() / count(rows)
             gradient += torch.autograd.grad(value, leaf, retain_graph=True)[0]
             total += float(value.detach())
-        return total, gradient
+        both = self.ranks.mean(torch.cat((gradient, gradient.new_tensor([total]))))
+        return float(both[-1]), both[:-1]
 
     def fisher_product(self, view: AgentView, flat: Tensor, vector: Tensor) -> Tensor:
         """Product of the policy's Fisher matrix at ``flat`` with a vector.
@@ -120,7 +122,7 @@ class HATRPO(OnPolicy):
             precision = std.detach().reciprocal().square() / count(rows)
             weights = (precision * mean_dot, 2.0 * count(part) * precision * std_dot)
             product += torch.autograd.grad((mean, std), leaf, [w.detach() for w in weights])[0]
-        return product
+        return self.ranks.mean(product)
 
     @torch.no_grad()
     def line_search(
@@ -145,7 +147,7 @@ class HATRPO(OnPolicy):
         fraction = 1.0
         for _ in range(cfg.line_search_steps):
             new = (old + fraction * step).to(old.dtype)
-            trial = compare(view, (mean, std), self.evaluate(p, view.obs, new))
+            trial = compare(view, (mean, std), self.evaluate(p, view.obs, new), self.ranks)
             enough = trial.improvement >= cfg.accept_ratio * fraction * expected
             if trial.kl < cfg.kl_threshold and trial.improvement > 0.0 and enough:
                 self.actors.stack.flat[p].copy_(new)
@@ -154,13 +156,16 @@ class HATRPO(OnPolicy):
         return False, 0.0, Trial()
 
 
-def compare(view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> Trial:
+def compare(
+    view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], ranks: Ranks
+) -> Trial:
     """What replacing one policy by another changes on the batch.
 
     Args:
         view: the agent, its actions and M.
         old: mean (B, d) and standard deviation (d,); ``new`` likewise.
         new: the policy that replaces it.
+        ranks: the processes whose batches count.
     """
     mean, std, new_mean, new_std = (x.double() for x in (*old, *new))
     action, behaviour = view.action.double(), view.old_log_prob.double()
@@ -170,7 +175,7 @@ def compare(view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tens
     kl = (new_std / std).log() - 0.5
     kl = kl + (std.square() + (mean - new_mean).square()) / (2.0 * new_std.square())
     outside = ((after - 1.0).abs() > view.clip).double().mean()
-    return Trial(*torch.stack((improvement, kl.sum(-1).mean(), outside)).tolist())
+    return Trial(*ranks.mean(torch.stack((improvement, kl.sum(-1).mean(), outside))).tolist())
 
 
 def conjugate_gradient(

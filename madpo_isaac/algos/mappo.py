@@ -44,7 +44,7 @@ class MAPPO(OnPolicy):
 
     def _step(self, views: list[AgentView], minibatch: Rows) -> Tensor:
         """One gradient step; returns the agents' rows of a history of steps. (P, 5)"""
-        size, sums = count(minibatch), []
+        size, sums = self.ranks.count * count(minibatch), []
         for optimiser in self.actor_optimisers:
             optimiser.zero_grad()
         for view in views:
@@ -53,7 +53,7 @@ class MAPPO(OnPolicy):
             sums.append(torch.stack(tiles).sum(0))
         # The views' gradients have added up in the rows they share.
         self.actors.stack.grad.div_(len(views) // len(self.actor_optimisers))
-        terms = torch.stack(sums)
+        terms = self.ranks.add_up(self.actors.stack.grad, torch.stack(sums))
         # One network for all takes part in the loss of all; else each agent's loss is its own.
         losses = terms.sum(1).view(len(self.actor_optimisers), -1).sum(1)
         steps = zip(self.actor_optimisers, losses, strict=True)
