@@ -10,6 +10,7 @@ from madpo_isaac.errors import UserError, unknown
 
 COMMANDS = {
     "train": ("madpo_isaac.cli", "train or play, as train.py does"),
+    "doctor": ("madpo_isaac.doctor", "tell what this machine has, and whether training would run"),
     "replay-dump": ("madpo_isaac.worlds", "repeat what led to worlds that went bad"),
 }
 """Sub-command to the module whose ``main`` it is, and what it does."""

@@ -21,6 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from madpo_isaac import console
 from madpo_isaac.config import Config, from_record, register
@@ -140,6 +141,12 @@ def _hydra_main(argv: Sequence[str]) -> int:
         return int(done.code or 0)
     except (HydraException, OmegaConfBaseException) as problem:
         raise _translate(problem) from problem
+    except YAMLError as problem:
+        raise UserError(f"The configuration is not YAML: {problem}.") from problem
+    except OSError as problem:  # OmegaConf's objection to files that hold something else
+        if "Invalid loaded object type" not in str(problem):
+            raise
+        raise UserError("The configuration holds no settings: write <key>: <value>.") from problem
     except KeyboardInterrupt:
         if _INTERRUPTED not in codes:
             raise

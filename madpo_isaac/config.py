@@ -230,6 +230,7 @@ class Config:
     capture_video_len: int = 100
 
 
+@functools.cache
 def register() -> None:
     """Puts every schema into Hydra's store; the YAML files name them in their defaults."""
     from tasks.registry import TASKS, load

@@ -15,6 +15,7 @@ from madpo_isaac.config import (
     MadpoConfig,
     MappoConfig,
     PpoConfig,
+    TrainDefaults,
 )
 from madpo_isaac.divergence.bounds import BOUNDS
 from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
@@ -38,7 +39,8 @@ def validate(config: Config) -> None:
     Raises:
         UserError: naming the first bad value.
     """
-    _check_finite(config)
+    _check_numbers(config)
+    _check_train(config.task.train)
     for key in ("num_envs", "max_iterations", "test_episodes"):
         _in_range(key, getattr(config, key), 1)
     for key in ("capture_video_freq", "capture_video_len"):
@@ -184,13 +186,30 @@ def _check_multi_gpu(config: Config) -> None:
         )
 
 
-def _check_finite(node: Any, prefix: str = "") -> None:
+def _check_train(train: TrainDefaults) -> None:
+    """Checks what a task gives all algorithms, also what the chosen one does not read."""
+    for key in ("num_envs", "horizon", "epochs", "num_minibatches", "max_iterations"):
+        _in_range(f"task.train.{key}", getattr(train, key), 1)
+    for key in ("lr", "clip", "sigma", "kl_threshold"):
+        _positive(f"task.train.{key}", getattr(train, key))
+    for key in ("gamma", "lam"):
+        _in_unit(f"task.train.{key}", getattr(train, key))
+    _not_negative("task.train.entropy_coef", train.entropy_coef)
+    _check_hidden(train.hidden, "task.train.hidden")
+
+
+def _check_numbers(node: Any, prefix: str = "") -> None:
+    """Numbers are finite and fit into 64 bits."""
     for spec in dataclasses.fields(node):
         value, key = getattr(node, spec.name), prefix + spec.name
         if dataclasses.is_dataclass(value):
-            _check_finite(value, f"{key}.")
+            _check_numbers(value, f"{key}.")
         elif isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} must be a finite number.")
+        elif isinstance(value, int) and abs(value) > MAX_SEED:
+            raise UserError(
+                f"{key}={value} must be at {'least -' * (value < 0) or 'most '}{MAX_SEED}."
+            )
 
 
 def _in_range(key: str, value: int, least: int, most: int = MAX_COUNT) -> None:
@@ -204,11 +223,9 @@ def _is_width(value: object) -> bool:
     return isinstance(value, int) and 1 <= value <= MAX_COUNT
 
 
-def _check_hidden(hidden: list[int]) -> None:
+def _check_hidden(hidden: list[int], key: str = "algo.hidden") -> None:
     if not (hidden and all(_is_width(width) for width in hidden)):
-        raise UserError(
-            f"algo.hidden={hidden} must list at least one width, each from 1 to {MAX_COUNT}."
-        )
+        raise UserError(f"{key}={hidden} must list at least one width, each from 1 to {MAX_COUNT}.")
 
 
 def _positive(key: str, value: float) -> None:
