@@ -23,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from madpo_isaac import console
+from madpo_isaac import console, launch
 from madpo_isaac.config import Config, from_record, register
 from madpo_isaac.errors import RunFailed, UserError, unknown
 from madpo_isaac.validation import validate
@@ -61,7 +61,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         if any(argument.startswith("-") for argument in argv):
             return _hydra_main(argv)
-        return _run(compose(argv), argv)
+        config = compose(argv)
+        if name := launch.launcher(argv):
+            raise UserError(f"hydra/launcher={name} starts the runs of a sweep: add -m.")
+        return _run(config, argv)
     except UserError as problem:
         console.error(str(problem))
         return _BAD_INPUT
@@ -124,11 +127,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
 
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
     def job(node: DictConfig) -> None:
-        try:
-            codes.append(_run(_typed(node), HydraConfig.get().overrides.task))
-        except UserError as problem:  # the other jobs of a sweep still run
-            console.error(str(problem))
-            codes.append(_BAD_INPUT)
+        codes.append(run_job(node))
         if codes[-1] == _INTERRUPTED:
             raise KeyboardInterrupt  # they do not after Ctrl-C
 
@@ -136,6 +135,9 @@ def _hydra_main(argv: Sequence[str]) -> int:
     try:
         sys.argv = [called_with[0], *_check_flags(argv)]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing and exiting
+        if launch.launcher(argv):
+            settings = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+            return launch.launch(run_job, str(CONFIG_DIR), settings)
         job()
     except SystemExit as done:  # Hydra's way to end --help and the like
         return int(done.code or 0)
@@ -153,6 +155,15 @@ def _hydra_main(argv: Sequence[str]) -> int:
     finally:
         sys.argv = called_with
     return max(codes, default=0)
+
+
+def run_job(node: DictConfig) -> int:
+    """One run of a sweep, wherever it runs; returns its exit code: the others still run."""
+    try:
+        return _run(_typed(node), HydraConfig.get().overrides.task)
+    except UserError as problem:
+        console.error(str(problem))
+        return _BAD_INPUT
 
 
 def _check_flags(argv: Sequence[str]) -> list[str]:
@@ -178,6 +189,8 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     if flags.shell_completion and not re.match(r"(un)?install=|query=", "".join(flags.overrides)):
         raise UserError("--shell-completion goes with install=bash, or another shell.")
     elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
+    if launch.launcher(argv) and (elsewhere or not flags.multirun):
+        raise UserError(f"hydra/launcher={launch.launcher(argv)} goes with -m and settings only.")
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
         for overrides in _jobs(flags.overrides) if flags.multirun else [flags.overrides]:
             compose(overrides)
@@ -337,10 +350,12 @@ def _translate(problem: Exception) -> UserError:
     text = "\n".join(str(link) for link in chain)
     if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):
         listed = re.search(rf"Available options in '{found[1]}':\n((?:\t.*\n?)+)", text)
-        name = found[2].strip("'")
+        name, options = found[2].strip("'"), listed[1].split() if listed else []
+        if found[1] == "hydra/launcher" and (extra := launch.missing(name, options)):
+            return extra
         if not listed:
             return UserError(f"Unknown {found[1]} '{name}'.")
-        return unknown(found[1], name, listed[1].split())
+        return unknown(found[1], name, options)
     if found := re.search(r"Could not override '([^']+)'", text):
         return UserError(f"Unknown key '{found[1]}'.")
     link = next((e for e in chain if isinstance(e, OmegaConfBaseException)), chain[-1])
