@@ -2,10 +2,10 @@
 
     python benchmarks/plot_curves.py out=curve.png label=run/metrics.jsonl [label=...] [success=0]
 
-Each point is the mean over the episodes finished in the last 20 iterations that finished any
-(runs of up to 40 such iterations are drawn as they are). Labels that are equal
+Each point of a metrics.jsonl is the mean over the episodes finished in the last 20 iterations that
+finished any (runs of up to 40 such iterations are drawn as they are). Labels that are equal
 up to a '#' (`HAPPO#1`, `HAPPO#2`) share a colour. A .csv file with the columns run, env_steps and
-episode_return adds all its runs.
+episode_return adds all its runs as they are, `curves.csv:happo_s` those whose name begins so.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ WINDOW = 20
 KEYS = ("env_steps", "episode_return", "success_rate", "episodes")
 
 
-def load(path: Path) -> list[dict[str, np.ndarray]]:
-    """Reads the runs of one file."""
+def load(name: str) -> list[dict[str, np.ndarray]]:
+    """Reads the runs of one file, ``name`` or ``name:beginning of a run``."""
     runs = defaultdict(list)
+    path, _, prefix = name.partition(":")
+    path = Path(path)
     if path.suffix == ".csv":
         rows = csv.DictReader(line for line in path.open() if not line.startswith("#"))
         for row in rows:
-            steps, value = float(row["env_steps"]), float(row["episode_return"])
-            runs[row["run"]].append((steps, value, np.nan, 1.0))
+            if row["run"].startswith(prefix):
+                success = float(row.get("success_rate") or "nan")
+                steps, value = float(row["env_steps"]), float(row["episode_return"])
+                runs[row["run"]].append((steps, value, success, np.nan))
     else:
         lines = map(json.loads, path.read_text().splitlines())
         runs[""] = [[line[key] for key in KEYS] for line in lines if line["episodes"]]
@@ -42,7 +46,9 @@ def load(path: Path) -> list[dict[str, np.ndarray]]:
 
 
 def smooth(run: dict[str, np.ndarray], key: str) -> np.ndarray:
-    """Mean over the episodes finished in the last WINDOW points; short runs as they are."""
+    """Mean over the episodes finished in the last WINDOW points; short and csv runs as they are."""
+    if np.isnan(run["episodes"]).any():
+        return run[key]
     kernel = np.ones(WINDOW if len(run["episodes"]) > 2 * WINDOW else 1)
 
     def sums(x: np.ndarray) -> np.ndarray:
@@ -63,7 +69,7 @@ def main(argv: list[str]) -> None:
     colours: dict[str, str] = {}
     for name, path in settings.items():
         group = name.split("#")[0]
-        for run in load(Path(path)):
+        for run in load(path):
             label = group if group not in colours else None
             colour = colours.setdefault(group, f"C{len(colours)}")
             for axis, key in zip(axes[0], panels, strict=True):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,35 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from madpo_isaac.errors import UserError
+from madpo_isaac.files import write_atomic
 
 FORMAT_VERSION = 1
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Writes ``content`` to ``path`` so that a crash leaves either the old file or the new one."""
-    temporary = path.with_suffix(".tmp")
+    write([path], serialise(content))
+
+
+def serialise(content: dict[str, Any]) -> io.BytesIO:
+    """Returns the file that ``content`` makes, which later changes of its tensors do not reach."""
+    data = io.BytesIO()
+    torch.save({"format_version": FORMAT_VERSION, **content}, data)
+    return data
+
+
+def write(paths: Sequence[Path], data: io.BytesIO) -> None:
+    """Writes a serialised checkpoint under every one of ``paths``, in one folder, the last last.
+
+    Raises:
+        UserError: it cannot be written; the files that were there are as before.
+    """
+    *others, path = paths
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save({"format_version": FORMAT_VERSION, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as problem:
+        write_atomic(path, data.getbuffer(), others)
+    except OSError as problem:
         raise UserError(f"Cannot write checkpoint '{path}': {problem}.") from problem
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
@@ -58,15 +69,19 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     return content
 
 
-def find(name: str, runs_dir: Path, task: str, algo: str) -> Path:
-    """Resolves a file, a run folder, ``latest`` or ``best`` to a checkpoint file."""
+def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = None) -> Path:
+    """Resolves a file, a run folder, ``latest`` or ``best`` to a checkpoint file.
+
+    ``latest`` and ``best`` are of the newest run, of ``task`` and ``algo`` where these are given.
+    """
     if name in ("latest", "best"):
         file = "last.pth" if name == "latest" else "best.pth"
         found = [
             path for path in runs_dir.glob(f"*/nn/{file}") if _belongs(path.parents[1], task, algo)
         ]
         if not found:
-            raise UserError(f"checkpoint={name}: no run of {task} with {algo} in '{runs_dir}'.")
+            kind = f" of {task}" * bool(task) + f" with {algo}" * bool(algo)
+            raise UserError(f"checkpoint={name}: no run{kind} in '{runs_dir}'.")
         return max(found, key=lambda path: path.stat().st_mtime)
     path = Path(name)
     if os.path.isdir(path):
@@ -74,12 +89,13 @@ def find(name: str, runs_dir: Path, task: str, algo: str) -> Path:
     return path
 
 
-def _belongs(run: Path, task: str, algo: str) -> bool:
+def _belongs(run: Path, task: str | None, algo: str | None) -> bool:
     try:
         config = OmegaConf.load(run / "config.yaml")
     except (OSError, ValueError, YAMLError):
         return False
     if not isinstance(config, DictConfig):
         return False
-    names = [OmegaConf.select(config, f"{group}.name") for group in ("task", "algo")]
-    return names == [task, algo]
+    found = [OmegaConf.select(config, f"{group}.name") for group in ("task", "algo")]
+    wanted = (task, algo)
+    return all(has and want in (None, has) for has, want in zip(found, wanted, strict=True))

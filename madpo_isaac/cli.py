@@ -23,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from madpo_isaac import console, launch
+from madpo_isaac import console, launch, resume
 from madpo_isaac.config import Config, from_record, register
 from madpo_isaac.errors import RunFailed, UserError, unknown
 from madpo_isaac.validation import validate
@@ -31,7 +31,9 @@ from madpo_isaac.validation import validate
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 
 _GROUPS = ("task", "algo", "sim")
-_FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+_FAILED, _BAD_INPUT = 1, 2
+_INTERRUPTED = 130
+_SIGNALLED = 128  # exit codes above it say which signal ended a run
 _SEARCH_FLAGS = ("config_path", "config_name", "config_dir")
 _HYDRA_FLAGS = frozenset(
     (
@@ -54,8 +56,8 @@ _NO_HYDRA_FILES = (
 def main(argv: Sequence[str]) -> int:
     """Runs train.py with ``argv`` (without the program's name) and returns the exit code.
 
-    0 after a finished run, 1 if it had to stop, 2 after bad input (one line on stderr each), 130
-    when interrupted.
+    0 after a finished run, 1 if it had to stop, 2 after bad input (one line on stderr each), 128
+    plus its number after a signal (130 for Ctrl-C).
     """
     argv = _canonical(argv)
     try:
@@ -99,6 +101,8 @@ def compose(overrides: Sequence[str]) -> Config:
     register()
     overrides = _canonical(overrides)
     try:
+        if GlobalHydra.instance().is_initialized():  # in a job of a sweep
+            return _typed(_apply(overrides))
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return _typed(_apply(overrides))
     except (HydraException, OmegaConfBaseException) as problem:
@@ -128,7 +132,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
     def job(node: DictConfig) -> None:
         codes.append(run_job(node))
-        if codes[-1] == _INTERRUPTED:
+        if codes[-1] > _SIGNALLED:
             raise KeyboardInterrupt  # they do not after Ctrl-C
 
     called_with = sys.argv
@@ -150,7 +154,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
             raise
         raise UserError("The configuration holds no settings: write <key>: <value>.") from problem
     except KeyboardInterrupt:
-        if _INTERRUPTED not in codes:
+        if max(codes, default=0) <= _SIGNALLED:
             raise
     finally:
         sys.argv = called_with
@@ -160,7 +164,8 @@ def _hydra_main(argv: Sequence[str]) -> int:
 def run_job(node: DictConfig) -> int:
     """One run of a sweep, wherever it runs; returns its exit code: the others still run."""
     try:
-        return _run(_typed(node), HydraConfig.get().overrides.task)
+        overrides = HydraConfig.get().overrides.task
+        return _run(compose(overrides) if _continues(overrides) else _typed(node), overrides)
     except UserError as problem:
         console.error(str(problem))
         return _BAD_INPUT
@@ -191,6 +196,8 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
     if launch.launcher(argv) and (elsewhere or not flags.multirun):
         raise UserError(f"hydra/launcher={launch.launcher(argv)} goes with -m and settings only.")
+    if elsewhere and _continues(flags.overrides):
+        raise UserError("A run is continued with its own configuration: leave --config-path out.")
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
         for overrides in _jobs(flags.overrides) if flags.multirun else [flags.overrides]:
             compose(overrides)
@@ -218,6 +225,11 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return itertools.product(*values)
 
 
+def _continues(overrides: Sequence[str]) -> bool:
+    """Whether a run is continued or played, as far as the command line says."""
+    return any(text.partition("=")[0] in ("checkpoint", "resume") for text in overrides)
+
+
 # Overrides --------------------------------------------------------------------------------------
 
 
@@ -237,13 +249,37 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
     """Composes the choices of groups, then sets one value after another.
 
     Hydra would do it in one go, but could not say which value is at fault and what it may be.
+    Where a run is continued or played, its own configuration takes the place of the defaults.
     """
-    choices: list[str] = []
+    hydra_settings, choices, settings = _sorted_out(overrides)
+    groups = [f"{group}={name}" for group, name in choices.items()]
+    config = hydra.compose("config", [*hydra_settings, *groups])
+    known = tuple(_keys(config))
+    for override in settings:
+        if override.get_key_element() in resume.WHERE:
+            _set(config, override, known)
+    source = resume.find(config, choices)
+    if source is not None:
+        config = source.record.copy()
+        known = tuple(_keys(config))
+    for override in settings:
+        _set(config, override, known)
+    if source is not None:
+        source.check(config)
+    return config
+
+
+def _sorted_out(
+    overrides: Sequence[str],
+) -> tuple[list[str], dict[str, str], list[Override]]:
+    """Hydra's own settings, the choice of each group that is given, and values of keys."""
+    hydra_settings: list[str] = []
+    choices: dict[str, str] = {}
     settings: list[Override] = []
     for override in map(_parse, overrides):
         text, group = str(override.input_line), override.key_or_group
         if override.is_hydra_override():
-            choices.append(text)
+            hydra_settings.append(text)
         elif override.is_delete():
             raise UserError(f"'{text}': settings cannot be removed.")
         elif override.is_sweep_override():
@@ -252,14 +288,10 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
             if override.value() not in _options(group):
                 raise unknown(group, _value(override), _options(group))
             _refuse_plus(override)
-            choices.append(text)
+            choices[group] = str(override.value())
         else:
             settings.append(override)
-    config = hydra.compose("config", choices)
-    known = tuple(_keys(config))
-    for override in settings:
-        _set(config, override, known)
-    return config
+    return hydra_settings, choices, settings
 
 
 def _parse(text: str) -> Override:
@@ -301,6 +333,8 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
     except ConfigKeyError as problem:
         raise _unknown_key(str(problem.full_key), known) from None
     except OmegaConfBaseException as problem:
+        if default is None and "ListConfig" in str(problem):
+            raise UserError(f"{key}={_value(override)} must be null or a list.") from None
         if default is None:  # what else it may be is known to OmegaConf only
             raise _translate(problem) from None
         raise UserError(f"{key}={_value(override)} must be {_kind(default)}.") from None

@@ -32,7 +32,7 @@ class TrainDefaults:
     """Weight of the inter-agent term of MADPO's divergence."""
     sigma: float = 1000.0
     """The paper's sigma, which presets printed and printed_alg1 use."""
-    kl_threshold: float = 0.01
+    kl_threshold: float = 0.03
     """Limit of a HATRPO step's mean KL divergence, in nats."""
     max_iterations: int = 1000
 
@@ -140,10 +140,11 @@ class PpoConfig:
 class HatrpoConfig(AlgoConfig):
     """Hyper-parameters of the critic and of HATRPO's steps."""
 
-    kl_threshold: float = 0.01
+    kl_threshold: float = 0.03
     """Limit of a step's mean KL(old || new) per agent, in nats."""
-    cg_iterations: int = 10
-    """Fisher-vector products per agent to find the direction."""
+    cg_iterations: int = 1
+    """Fisher-vector products per agent to find the direction; more follow the noise of a batch of
+    some thousand samples further than its signal."""
     cg_tolerance: float = 1e-10
     """Squared norm of the residual at which to stop earlier."""
     damping: float = 0.1
@@ -201,7 +202,11 @@ class Config:
     runs_dir: str = "runs"
     checkpoint: str = ""
     """Continue from this checkpoint, or with test=True play it: a file, a run folder, `latest`
-    or `best` (of the newest run of this task and algorithm)."""
+    or `best` (of the newest run, of the task and the algorithm if these are given). The run's own
+    configuration applies, and on top of it what the command line sets."""
+    resume: str = "never"
+    """auto: continue the run `experiment` if it is there, else start it; never: only what
+    `checkpoint` says."""
     test: bool = False
     """Play a checkpoint instead of training."""
     test_episodes: int = 1

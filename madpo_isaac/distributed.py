@@ -41,6 +41,10 @@ class Ranks:
         """The smallest of all processes' numbers."""
         return number if self.count == 1 else min(self._all(number))
 
+    def most(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return number if self.count == 1 else max(self._all(number))
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return flag if self.count == 1 else any(self._all(flag))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +122,23 @@ class MetricsFile:
         }
         self._file.write(json.dumps(finite) + "\n")
 
+    def flush(self) -> None:
+        """Puts all lines on the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
 
 class TensorBoard:
-    """Writes rl_games' tags; rewards and lengths also against iterations and seconds."""
+    """Writes rl_games' tags; rewards and lengths also against iterations and seconds.
+
+    Args:
+        folder: where the event file goes.
+        purge_step: a TensorBoard that is watching forgets what it has from there on; see also
+            :func:`drop_events_after`.
+    """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -147,6 +159,44 @@ class TensorBoard:
             else:
                 self._writer.add_scalar(tag, value, frames)
 
+    def flush(self) -> None:
+        """Writes what is still in memory."""
+        self._writer.flush()
+
     def close(self) -> None:
         """Flushes and closes the event file."""
         self._writer.close()
+
+
+def drop_events_after(folder: Path, env_steps: int) -> None:
+    """Cuts TensorBoard's files before the first event later than ``env_steps``.
+
+    Purging by step, which TensorBoard has, would miss the curves against iterations and seconds.
+    A record that a crash left half written is cut off, too.
+    """
+    for path in folder.glob("events.out.tfevents.*"):
+        with path.open("r+b") as file:
+            file.truncate(_whole_until(file.read(), env_steps))
+
+
+def _whole_until(data: bytes, env_steps: int) -> int:
+    """Length of the leading part of an event file that is whole and not later."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto import event_pb2
+
+    start = 0
+    # A record is its length, the length's checksum, an event and its checksum.
+    while start + 12 <= len(data):
+        size = struct.unpack_from("<Q", data, start)[0]
+        stop = start + 12 + size + 4
+        if size == 0 or stop > len(data):
+            break
+        try:
+            event = event_pb2.Event.FromString(data[start + 12 : stop - 4])  # pyright: ignore
+        except DecodeError:
+            break
+        tags = [value.tag for value in event.summary.value]
+        if event.step > env_steps and not any(tag.endswith(("/iter", "/time")) for tag in tags):
+            break
+        start = stop
+    return start

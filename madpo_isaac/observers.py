@@ -25,6 +25,9 @@ class Observer:
     def on_iteration(self, metrics: dict[str, Any]) -> None:
         """Called after every iteration with its metrics (the line of metrics.jsonl)."""
 
+    def on_save(self) -> None:
+        """Called before a checkpoint is written: the record up to here belongs to it."""
+
     def on_end(self) -> None:
         """Called once after the last iteration, also when the run is interrupted."""
 
@@ -34,16 +37,20 @@ class Recorder(Observer):
 
     def on_start(self, runner: Runner) -> None:
         """Opens the files of the run folder."""
-        resumed = runner.env_steps + 1 if runner.iteration else None
         self._writers = (
             MetricsFile(runner.folder.metrics),
-            TensorBoard(runner.folder.summaries, resumed),
+            TensorBoard(runner.folder.summaries, runner.env_steps + 1),
         )
 
     def on_iteration(self, metrics: dict[str, Any]) -> None:
         """Writes one iteration."""
         for writer in self._writers:
             writer.write(metrics)
+
+    def on_save(self) -> None:
+        """Puts the files on the disk."""
+        for writer in self._writers:
+            writer.flush()
 
     def on_end(self) -> None:
         """Closes the files."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 
 import tasks
-from madpo_isaac import checkpoint, console, device, distributed, parallel
+from madpo_isaac import checkpoint, console, device, distributed, parallel, resume
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import Config, PpoConfig, task_settings
@@ -26,11 +24,13 @@ from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
 from madpo_isaac.player import play_episodes
 from madpo_isaac.run_folder import RunFolder, as_yaml
+from madpo_isaac.saver import Saver
+from madpo_isaac.signals import StopRequest
 from madpo_isaac.storage import Rollout
 from madpo_isaac.worlds import WorldGuard
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+SAVE_INTERVAL = 60.0
+"""Seconds of work that a kill may cost, where an iteration takes less."""
 
 
 class Learnt(NamedTuple):
@@ -84,17 +84,19 @@ class Runner:
         self.overrides = list(overrides)
         self.observers = [Recorder(), ConsoleView()] if observers is None else list(observers)
         self.ranks = distributed.join(config.multi_gpu)
+        self.config = config
         if self.ranks.count > 1:
-            config = parallel.of_this_rank(config, self.ranks, self._checkpoint(config))
+            path = str(self._checkpoint()) if config.checkpoint else ""
+            self.config = config = parallel.of_this_rank(config, self.ranks, path)
         if self.ranks.index:
             self.observers = []
-        self.config = config
         self.threads = device.configure(config.num_threads)
         self.iteration = 0
         self.env_steps = 0
         self.wall_s = 0.0
         self.best_return = -float("inf")
-        self._stop = False
+        self._stop = StopRequest()
+        self._saver = Saver()
         self._saved_at = -float("inf")
 
     def run(self) -> int:
@@ -103,14 +105,6 @@ class Runner:
             return self.play() if self.config.test else self.train()
         finally:
             self.ranks.leave()
-
-    @staticmethod
-    def _checkpoint(config: Config) -> str:
-        """The file that ``checkpoint`` means, or nothing."""
-        if not config.checkpoint:
-            return ""
-        runs, names = Path(config.runs_dir), (config.task.name, config.algo.name)
-        return str(checkpoint.find(config.checkpoint, runs, *names))
 
     # Building ---------------------------------------------------------------------------------
 
@@ -134,6 +128,11 @@ class Runner:
         )
         self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
         self._make_learner(init_seed, act_seed)
+
+    def _checkpoint(self) -> Path:
+        """The file that ``checkpoint`` means."""
+        cfg = self.config
+        return checkpoint.find(cfg.checkpoint, Path(cfg.runs_dir), cfg.task.name, cfg.algo.name)
 
     def _load(self, path: Path) -> dict[str, Any]:
         """Reads a checkpoint and makes sure that it fits this task, algorithm and networks."""
@@ -217,41 +216,60 @@ class Runner:
         """Trains up to ``max_iterations``, from a checkpoint if one is given."""
         cfg = self.config
         self.build()
-        resumed = None
-        if cfg.checkpoint:
-            path = Path(self._checkpoint(cfg))
-            resumed = self._load(path)
-            self._check_resumable(path, resumed)
-            self.folder = self._resumed_folder(path)
-            self.folder.drop_metrics_after(resumed["iteration"])
-        else:
-            self.folder = RunFolder.create(cfg, self.overrides)
-        folder = Path(self.ranks.broadcast(str(self.folder.path)))
-        self.guard = WorldGuard(cfg, self.env, folder / "dumps", self.ranks)
         self.state = self.env.reset()
-        if resumed is not None:
-            self._restore(resumed)
-        for observer in self.observers:
-            observer.on_start(self)
-        try:
-            with self._interruptible():
-                self._loop()
-        finally:
-            for observer in self.observers:
-                observer.on_end()
-        if self._stop:
-            console.info(f"interrupted: saved {self.folder.nn / 'last.pth'}")
-            return INTERRUPTED
-        return 0
+        path = self._checkpoint() if cfg.checkpoint else None
+        own = resume.folder_to_continue(cfg, path)
+        with contextlib.ExitStack() as stack:
+            if own is not None:
+                stack.callback(own.release)
+                own.acquire()
+            if path is not None:
+                self._resume(path)
+                if self.iteration >= cfg.max_iterations:
+                    console.info(f"'{path}' is of iteration {self.iteration}: nothing left to do")
+                    return 0
+            if own is not None:
+                own.reopen(cfg, self.overrides, path, self.iteration, self.env_steps)
+            self.folder = own or RunFolder.create(cfg, self.overrides)
+            stack.callback(self.folder.release)
+            shared = Path(self.ranks.broadcast(str(self.folder.path)))
+            self.guard = WorldGuard(cfg, self.env, shared / "dumps", self.ranks)
+            return self._train()
 
-    def _resumed_folder(self, path: Path) -> RunFolder:
-        """The checkpoint's own run folder, unless another experiment is named."""
-        cfg = self.config
-        own = RunFolder.of_checkpoint(path)
-        named = (Path(cfg.runs_dir) / cfg.experiment).resolve()
-        if own is not None and (not cfg.experiment or own.path.resolve() == named):
-            return own
-        return RunFolder.create(cfg, self.overrides)
+    def _resume(self, path: Path) -> None:
+        """Restores a checkpoint, if it fits."""
+        content = self._load(path)
+        self._check_resumable(path, content)
+        self._restore(content)
+
+    def _train(self) -> int:
+        """Runs the loop between the observers' start and end; keeps status.json."""
+        state = "failed"
+        try:
+            self._mark("running")
+            for observer in self.observers:
+                observer.on_start(self)
+            try:
+                with self._stop.listening():
+                    self._loop()
+            finally:
+                for observer in self.observers:
+                    observer.on_end()
+            state = self._stop.outcome if self._cut_short else "finished"
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
+        except BrokenPipeError:  # of the console
+            raise
+        except OSError as problem:
+            raise UserError(f"Cannot write '{self.folder.path}': {problem}.") from problem
+        finally:
+            with contextlib.suppress(OSError):
+                self._mark(state)
+        if not self._cut_short:
+            return 0
+        console.info(f"{state}: saved {self.folder.nn / 'last.pth'}")
+        return self._stop.exit_code
 
     def _check_resumable(self, path: Path, content: dict[str, Any]) -> None:
         cfg, num_envs = self.config, len(content["state"])
@@ -266,19 +284,34 @@ class Runner:
                 f"Checkpoint '{path}' was trained by {processes} processes; continue with as many, "
                 f"not {self.ranks.count}."
             )
-        if content["iteration"] >= cfg.max_iterations:
+        other = resume.difference(self.env.state_dict(), content["env_state"])
+        if other is not None or content["state"].shape != self.state.shape:
+            raise UserError(
+                f"Checkpoint '{path}' is of other environments ({other or 'state'}): use the task "
+                "settings it was trained with."
+            )
+        if content["iteration"] >= cfg.max_iterations and cfg.resume != "auto":
             raise UserError(
                 f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
                 f"{cfg.max_iterations} is reached: max_iterations counts the whole run, raise it."
             )
 
+    @property
+    def _cut_short(self) -> bool:
+        """A signal ended the run before its time."""
+        return bool(self._stop) and self.iteration < self.config.max_iterations
+
     def _loop(self) -> None:
-        while self.iteration < self.config.max_iterations and not self._stop:
-            metrics = self._iterate()
-            for observer in self.observers:
-                observer.on_iteration(metrics)
-            self._stop = self.ranks.any(self._stop)
-            self._save(metrics["episode_return"])
+        try:
+            stop = bool(self._stop)
+            while self.iteration < self.config.max_iterations and not stop:
+                metrics = self._iterate()
+                for observer in self.observers:
+                    observer.on_iteration(metrics)
+                stop = self._stop.agreed(self.ranks)
+                self._save(metrics["episode_return"], metrics["iteration_s"], stop)
+        finally:
+            self._saver.wait()
 
     def _iterate(self) -> dict[str, Any]:
         """One iteration: collect, update, count. Returns the line of metrics.jsonl."""
@@ -356,44 +389,34 @@ class Runner:
         rollout.last_state.copy_(self.state)
         return step_s
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Lets the first Ctrl-C or SIGTERM finish the iteration; a second one stops at once."""
-
-        def request(signum: int, frame: FrameType | None) -> None:
-            del frame
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-            console.notice(f"{signal.Signals(signum).name}: stopping after this iteration")
-
-        previous = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
-
     # Saving -----------------------------------------------------------------------------------
 
-    def _save(self, episode_return: float | None) -> None:
+    def _save(self, episode_return: float | None, iteration_s: float, stop: bool) -> None:
+        """Saves after the first iteration, when it is time, on a new best, and at the end."""
         cfg = self.config
         score = -float("inf") if episode_return is None else episode_return
         better = score > self.best_return
         if better:
             self.best_return = score
         numbered = cfg.save_frequency and self.iteration % cfg.save_frequency == 0
-        last = self._stop or self.iteration == cfg.max_iterations
-        due = self.ranks.any(time.monotonic() - self._saved_at > 60.0)
-        if not (better or numbered or last or due or self.iteration == 1):
+        last = stop or self.iteration == cfg.max_iterations
+        due = self.ranks.any(time.monotonic() - self._saved_at + iteration_s > SAVE_INTERVAL)
+        if not (better or numbered or last or due):
             return
+        for observer in self.observers:
+            observer.on_save()
         content = self._content()
         self._saved_at = time.monotonic()
         if self.ranks.index:
             return
-        names = ["last"] + ["best"] * better + [f"ep_{self.iteration}"] * bool(numbered)
-        for name in names:
-            checkpoint.save(self.folder.nn / f"{name}.pth", content)
+        # last.pth comes last: whoever continues from it finds the others as they were.
+        names = [f"ep_{self.iteration}"] * bool(numbered) + ["best"] * better + ["last"]
+        self._saver.save([self.folder.nn / f"{name}.pth" for name in names], content)
+
+    def _mark(self, state: str) -> None:
+        total = self.config.max_iterations
+        signalled = None if self._stop.signal is None else self._stop.signal.name
+        self.folder.mark(state, iteration=self.iteration, max_iterations=total, signal=signalled)
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -440,7 +463,7 @@ class Runner:
         """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
         cfg = self.config
         self.build()
-        act = self._player(self._load(Path(self._checkpoint(cfg))))
+        act = self._player(self._load(self._checkpoint()))
         returns, lengths, success = play_episodes(self.env, act, cfg.test_episodes)
         for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
             console.info(f"reward: {score:.3f} steps: {length:.0f}")

@@ -25,6 +25,7 @@ TIME_LIMITS = ("bootstrap", "drop")
 AGENT_ORDERS = ("random", "default", "spec")
 ENTROPIES = ("mean", "sum")
 SIGMAS = ("keep", "initial")
+RESUMES = ("never", "auto")
 DIVERGENCES = ("cs", "kl", "entropy", "none")
 LR_SCHEDULES = ("adaptive", "linear", "constant")
 PPO_ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
@@ -160,6 +161,11 @@ def _check_run(config: Config) -> None:
             f"rl_device={config.rl_device} must equal sim_device={config.sim_device}: "
             "tensors are never copied between devices."
         )
+    _one_of("resume", config.resume, RESUMES)
+    if config.resume == "auto" and not config.experiment:
+        raise UserError("resume=auto needs experiment=<name>: the run to continue, or to start.")
+    if config.resume == "auto" and config.test:
+        raise UserError("resume=auto goes with training; to play give checkpoint=<run folder>.")
     if config.test and not config.checkpoint:
         raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
     if config.multi_gpu:

@@ -1,7 +1,10 @@
 """Checkpoints: what is saved comes back, writes are atomic, bad files are refused."""
 
+import errno
+import io
 import os
 import pickle
+import stat
 
 import pytest
 import torch
@@ -48,26 +51,37 @@ def test_load_executes_nothing(tmp_path, recwarn):
 # Atomic writes ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("disk full")], ids=repr)
+@pytest.mark.parametrize("stage", ["write", "fsync", "replace"])
 @pytest.mark.parametrize("old", [True, False])
-def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch, error, old):
+def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch, stage, old):
     path = tmp_path / "last.pth"
     if old:
         checkpoint.save(path, content())
     before = path.read_bytes() if old else None
 
-    def fail(obj, file):
-        file.write(b"half of it")
-        raise error
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(UserError, match=r"Cannot write checkpoint '.*last\.pth': disk full"):
+    if stage == "write":
+        monkeypatch.setattr(type(path), "open", lambda self, mode: FullDisk(self, mode))
+    else:
+        monkeypatch.setattr({"fsync": os, "replace": type(path)}[stage], stage, fail)
+    with pytest.raises(UserError, match=r"Cannot write checkpoint '.*last\.pth': .*No space left"):
         checkpoint.save(path, content(iteration=8))
+    monkeypatch.undo()
     assert list(tmp_path.iterdir()) == ([path] if old else [])
     assert not old or path.read_bytes() == before
 
 
-@pytest.mark.parametrize("stage", ["save", "fsync", "replace"])
+class FullDisk(io.FileIO):
+    """A file on a disk with 100 bytes left."""
+
+    def write(self, data):
+        super().write(bytes(data[:100]))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("stage", ["fsync", "replace"])
 def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, stage):
     path = tmp_path / "last.pth"
     checkpoint.save(path, content())
@@ -75,30 +89,70 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, stage):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    owner = {"save": torch, "fsync": os, "replace": type(path)}[stage]
-    monkeypatch.setattr(owner, stage, interrupt)
+    monkeypatch.setattr({"fsync": os, "replace": type(path)}[stage], stage, interrupt)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(path, content(iteration=8))
     assert list(tmp_path.iterdir()) == [path]
     assert checkpoint.load(path, CPU)["iteration"] == 7
 
 
-def test_the_data_is_on_disk_before_the_name_points_to_it(tmp_path, monkeypatch):
+def test_the_data_is_on_disk_before_the_name_points_to_it_and_the_name_follows(
+    tmp_path, monkeypatch
+):
     calls = []
     fsync, replace = os.fsync, type(tmp_path).replace
 
     def recorded_fsync(descriptor):
-        calls.append(("fsync", os.fstat(descriptor).st_size > 0))
+        status = os.fstat(descriptor)
+        calls.append("folder" if stat.S_ISDIR(status.st_mode) else ("data", status.st_size > 0))
         fsync(descriptor)
 
     def recorded_replace(self, target):
-        calls.append(("replace", target.name))
+        calls.append(target.name)
         return replace(self, target)
 
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     monkeypatch.setattr(type(tmp_path), "replace", recorded_replace)
     checkpoint.save(tmp_path / "last.pth", content())
-    assert calls == [("fsync", True), ("replace", "last.pth")]
+    assert calls == [("data", True), "last.pth", "folder"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_several_names_of_one_checkpoint(tmp_path, monkeypatch, links):
+    paths = [tmp_path / f"{name}.pth" for name in ("ep_3", "best", "last")]
+    order = []
+    replace = type(tmp_path).replace
+    monkeypatch.setattr(
+        type(tmp_path), "replace", lambda self, to: (order.append(to.name), replace(self, to))
+    )
+    if not links:
+
+        def unsupported(*args):
+            raise OSError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(os, "link", unsupported)
+    (tmp_path / "best.tmp").write_text("of a process that was killed")
+    checkpoint.write(paths, checkpoint.serialise(content()))
+    assert order == ["ep_3.pth", "best.pth", "last.pth"]
+    checkpoint.save(paths[-1], content(iteration=8))
+    assert [checkpoint.load(path, CPU)["iteration"] for path in paths] == [7, 7, 8]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pth", "ep_3.pth", "last.pth"]
+
+
+def test_what_a_kill_left_is_not_written_to(tmp_path):
+    checkpoint.save(tmp_path / "ep_3.pth", content())
+    os.link(tmp_path / "ep_3.pth", tmp_path / "last.tmp")  # killed between the two names
+    checkpoint.save(tmp_path / "last.pth", content(iteration=8))
+    assert checkpoint.load(tmp_path / "ep_3.pth", CPU)["iteration"] == 7
+
+
+def test_later_changes_do_not_reach_what_was_serialised(tmp_path):
+    whole = content()
+    data = checkpoint.serialise(whole)
+    whole["algo_state"]["actors"].zero_()
+    checkpoint.write([tmp_path / "last.pth"], data)
+    loaded = checkpoint.load(tmp_path / "last.pth", CPU)["algo_state"]["actors"]
+    assert torch.equal(loaded, content()["algo_state"]["actors"])
 
 
 def test_folder_that_cannot_be_made(tmp_path):
@@ -210,6 +264,18 @@ def test_damaged_configurations_are_passed_over(tmp_path, damage):
     else:
         config.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
     assert checkpoint.find("latest", tmp_path, "T", "madpo") == old / "nn" / "last.pth"
+
+
+@pytest.mark.parametrize(
+    ("task", "algo", "newest"),
+    [(None, None, "b"), ("T", None, "c"), (None, "madpo", "b"), ("T", "madpo", "d")],
+)
+def test_without_task_or_algorithm_any_run_will_do(tmp_path, task, algo, newest):
+    make_run(tmp_path, "b", age=5, task="U")
+    make_run(tmp_path, "c", age=10, algo="happo")
+    make_run(tmp_path, "d", age=15)
+    found = checkpoint.find("latest", tmp_path, task, algo)
+    assert found == tmp_path / newest / "nn" / "last.pth"
 
 
 @pytest.mark.parametrize("name", ["latest", "best"])

@@ -279,7 +279,7 @@ def test_checkpoint_that_is_none(trained, empty, capsys, kind):
     elif kind != "missing":
         path.write_bytes({"text": b"hello", "truncated": whole[: len(whole) // 2]}.get(kind, b""))
     given = "latest" if kind == "another run" else "other.pth"
-    part = {"folder": "other.pth/nn/last.pth", "another run": "no run of"}.get(kind, "other.pth")
+    part = {"folder": "other.pth/nn/last.pth", "another run": "no run in"}.get(kind, "other.pth")
     refused(capsys, [*SMALL, f"checkpoint={given}"], part)
     refused(capsys, [*SMALL, f"checkpoint={given}", "test=True"], part)
     assert {p.name for p in empty.iterdir()} <= {"other.pth"}

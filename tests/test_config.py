@@ -82,19 +82,6 @@ def test_a_task_limits_the_steps_of_hatrpo():
     assert (config.algo.kl_threshold, config.algo.clip) == (0.375, 0.2)
 
 
-@pytest.mark.parametrize(
-    ("task", "limit"),
-    [
-        ("HalfCheetah-2x3", 0.01),
-        ("Walker2d-2x3", 0.01),
-        ("Ant-4x2", 0.005),
-        ("Walker2d-6x1", 0.005),
-    ],
-)
-def test_limits_of_hatrpo_are_those_harl_tuned(task, limit):
-    assert compose([f"task={task}", "algo=hatrpo"]).algo.kl_threshold == limit
-
-
 def test_the_algorithm_may_differ_from_its_task():
     config = compose(["algo.gamma=0.5", "algo.actor_lr=0.125", "algo.epochs=3"])
     assert (config.algo.gamma, config.task.train.gamma) == (0.5, 0.95)

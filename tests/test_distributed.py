@@ -1,5 +1,6 @@
 """Data parallel training: two processes against one with twice the batch, and whole runs."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from two_ranks import CASES, FIELDS, fresh, result
 from madpo_isaac.cli import compose, main
 from madpo_isaac.distributed import ALONE, join
 from madpo_isaac.errors import UserError
+from madpo_isaac.validation import validate
 
 TESTS = Path(__file__).resolve().parent
 TRAIN = TESTS.parent / "train.py"
@@ -175,9 +177,14 @@ def test_several_processes_without_the_setting_are_refused(monkeypatch):
     [
         ("algo=ppo", "does not go with algo=ppo"),
         ("algo.divergence.preset=yu", "not yu: kernel"),
-        ("test=True checkpoint=x", "not for test=True"),
     ],
 )
 def test_what_it_does_not_go_with(override, part):
     with pytest.raises(UserError, match=part):
         compose(["multi_gpu=True", *override.split()])
+
+
+def test_it_is_for_training():
+    config = dataclasses.replace(compose([]), multi_gpu=True, test=True, checkpoint="x")
+    with pytest.raises(UserError, match="not for test=True"):
+        validate(config)

@@ -1,6 +1,7 @@
 """The shared on-policy update and HAPPO against float64 oracles written in NumPy."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from toy import (
     train,
 )
 
+import tasks
 from madpo_isaac.algos import HAPPO
 from madpo_isaac.algos.base import AgentView, Batch
 
@@ -109,6 +111,21 @@ def test_default_order_is_by_index():
     assert [algo.agent_order() for _ in range(3)] == [[0, 1, 2]] * 3
 
 
+def test_order_spec_takes_one_role_after_the_other():
+    env = ToyEnv()
+    roles = ("thigh", "foot", "thigh")
+    env.agents = [replace(a, role=role) for a, role in zip(env.agents, roles, strict=True)]
+    algo = build(HAPPO, settings(agent_order="spec"), env)
+    assert [list(algo.agent_order()) for _ in range(3)] == [[0, 2, 1]] * 3
+
+
+def test_order_spec_of_a_robot_goes_outwards_from_the_trunk():
+    """HalfCheetah-6x1: thighs, shins, feet, each the back leg's first."""
+    env = tasks.make("HalfCheetah-6x1", num_envs=1)
+    algo = build(HAPPO, settings(agent_order="spec"), env)
+    assert list(algo.agent_order()) == [0, 3, 1, 4, 2, 5]
+
+
 # The actor's loss -------------------------------------------------------------------------------
 
 
@@ -167,6 +184,26 @@ def test_actor_loss_and_gradient_against_finite_differences(p):
             value[index] = kept
             slope = (sides[0] - sides[1]) / 2e-6
             assert grad[index].item() == pytest.approx(slope, rel=1e-3, abs=2e-5), name
+
+
+def test_entropy_sum_weighs_it_by_the_rows_of_the_minibatch():
+    """The slip of the released code: 30 of 40 rows make the bonus 30 times as large."""
+    losses, gradients = {}, {}
+    for kind in ("mean", "sum"):
+        algo, view, state, _ = view_of(1)
+        algo.config.entropy = kind
+        rows = torch.arange(30)
+        losses[kind] = algo._actor_tile(view, rows, len(rows))[0].item()
+        gradients[kind] = algo.actors.stack.nets[1]["log_std"].grad.clone()
+    net = parameters(algo, 1)
+    std = policy(1, net, state)[1]
+    more = 0.03 * (30 - 1)
+    entropy = stats.norm.entropy(scale=std).sum()
+    assert losses["mean"] - losses["sum"] == pytest.approx(more * entropy, rel=1e-4)
+    # std = 0.5 sigmoid(x), so d log(std) / dx = 1 - sigmoid(x).
+    slope = more * (1.0 - std / 0.5)
+    found = (gradients["mean"] - gradients["sum"]).numpy()[: len(std)]
+    np.testing.assert_allclose(found, slope, rtol=1e-4)
 
 
 def test_gradient_does_not_depend_on_the_tile():

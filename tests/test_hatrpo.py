@@ -301,7 +301,7 @@ def test_the_first_good_fraction_is_taken(p):
     ids=["KL at the threshold", "no improvement", "worse", "less than half of the expected"],
 )
 def test_refused_steps_leave_no_trace(monkeypatch, trial):
-    algo, view, _, _ = view_of(1)
+    algo, view, _, _ = view_of(1, kl_threshold=0.01)
     tried = []
     monkeypatch.setattr(hatrpo, "compare", lambda *args: tried.append(args) or trial)
     flat = algo.actors.stack.flat.clone()

@@ -119,8 +119,10 @@ def test_interrupted_run_is_saved(tmp_path, capsys, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Recorder, "on_iteration", interrupt)
-    train(tmp_path, "experiment=x", "max_iterations=9", "save_frequency=0", code=130)
-    assert "interrupted: saved" in capsys.readouterr().out
+    train(
+        tmp_path, "experiment=x", "max_iterations=9", "save_frequency=0", code=128 + signal.SIGTERM
+    )
+    assert "preempted: saved" in capsys.readouterr().out
     assert weights(tmp_path / "x")["epoch"] == len(metrics(tmp_path / "x")) == 2
 
 

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from madpo_isaac.cli import compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.lock import Lock
 from madpo_isaac.run_folder import RunFolder, as_yaml, machine
 
 OVERRIDES = ["num_envs=4", "algo.hidden=[16]"]
@@ -27,7 +28,7 @@ def test_new_folder_records_configuration_command_line_and_machine(tmp_path):
     assert folder.path == tmp_path / "deep" / "runs" / "x"
     assert folder.nn.is_dir() and folder.summaries.is_dir()
     assert not folder.metrics.exists()
-    assert sorted(contents(folder.path)) == ["config.yaml", "env.json", "overrides.txt"]
+    assert sorted(contents(folder.path)) == ["config.yaml", "env.json", "lock", "overrides.txt"]
     recorded = OmegaConf.load(folder.path / "config.yaml")
     assert recorded == OmegaConf.to_container(OmegaConf.structured(config))
     assert (recorded.algo.horizon, recorded.algo.hidden) == (75, [16])
@@ -122,12 +123,57 @@ def test_metrics_after_a_checkpoint_are_dropped(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-@pytest.mark.parametrize("tail", ['{"iteration": 2, "en', "2\n", "[]\n", "{}\n", "\n", "null"])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        *('{"iteration": 2, "en', "2\n", "[]\n", "{}\n", "\n", "null", '{"iteration": "x"}\n'),
+        *("\0\0\0", "\xff\xfe\n"),
+    ],
+)
 def test_damaged_lines_are_dropped(tmp_path, tail):
     folder = RunFolder(tmp_path)
-    folder.metrics.write_text('{"iteration": 1}\n' + tail)
+    folder.metrics.write_bytes(('{"iteration": 1}\n' + tail).encode("latin1"))
     folder.drop_metrics_after(2)
     assert folder.metrics.read_text() == '{"iteration": 1}\n'
+
+
+def test_a_line_that_lacks_only_its_end_gets_it(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_text('{"iteration": 1}\n{"iteration": 2}')
+    folder.drop_metrics_after(2)
+    assert folder.metrics.read_text() == '{"iteration": 1}\n{"iteration": 2}\n'
+
+
+def test_a_folder_that_another_process_began_meanwhile_is_left_alone(tmp_path):
+    config = settings(tmp_path, "experiment=x")
+    folder = RunFolder.create(config, OVERRIDES)
+    (folder.nn / "last.pth").touch()
+    folder.metrics.write_text('{"iteration": 1}\n')
+    before = contents(tmp_path)
+    for path in (None, tmp_path / "pretrained.pth"):
+        with pytest.raises(UserError, match="started by another process meanwhile"):
+            folder.reopen(config, OVERRIDES, path, 0, 0)
+    assert contents(tmp_path) == before
+
+
+def test_two_that_create_one_folder_at_once(tmp_path, monkeypatch):
+    config = settings(tmp_path, "experiment=x")
+    (tmp_path / "x").mkdir()
+    other = Lock(tmp_path / "x" / "lock")
+    assert other.acquire()
+    with pytest.raises(UserError, match=r"x' is in use by another process\."):
+        RunFolder.create(config, OVERRIDES)
+    other.release()
+    acquire = RunFolder.acquire
+
+    def late(self):
+        acquire(self)
+        (self.path / "config.yaml").write_text("theirs")
+
+    monkeypatch.setattr(RunFolder, "acquire", late)
+    with pytest.raises(UserError, match="already holds a run"):
+        RunFolder.create(config, OVERRIDES)
+    assert (tmp_path / "x" / "config.yaml").read_text() == "theirs"
 
 
 def test_no_metrics_yet(tmp_path):

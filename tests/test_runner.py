@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from madpo_isaac.cli import compose, main
 from madpo_isaac.observers import Recorder
+from madpo_isaac.signals import STOPS
 
 PATIENCE = 250
 """Seconds to wait for a process, which needs four on an idle machine."""
@@ -151,6 +152,8 @@ def test_run_folder_holds_what_is_promised(runs, algo):
         "overrides.txt",
         "env.json",
         "metrics.jsonl",
+        "status.json",
+        "lock",
         "nn/last.pth",
         "nn/best.pth",
         "nn/ep_2.pth",
@@ -353,7 +356,7 @@ def test_refused_resume_changes_nothing(runs, tmp_path, capsys, case):
 # Interruption -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signal_saves_and_the_run_can_be_continued(runs, tmp_path, start, number):
     process = start("experiment=x", "max_iterations=100000", "save_frequency=0", **PIPES)
     path = tmp_path / "x" / "metrics.jsonl"
@@ -363,8 +366,11 @@ def test_signal_saves_and_the_run_can_be_continued(runs, tmp_path, start, number
         time.sleep(0.02)
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (130, "")
-    assert out.splitlines()[-1] == f"interrupted: saved {tmp_path / 'x' / 'nn' / 'last.pth'}"
+    assert (process.returncode, err) == (128 + number, "")
+    state = "interrupted" if number == signal.SIGINT else "preempted"
+    assert out.splitlines()[-1] == f"{state}: saved {tmp_path / 'x' / 'nn' / 'last.pth'}"
+    status = json.loads((tmp_path / "x" / "status.json").read_text())
+    assert (status["state"], status["signal"]) == (state, number.name)
     done = len(metrics(tmp_path / "x"))
     assert weights(tmp_path / "x")["iteration"] == done
     total = f"max_iterations={done + 1}"
@@ -383,11 +389,11 @@ def test_second_signal_stops_at_once(tmp_path, capsys, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in STOPS]
     monkeypatch.setattr(Recorder, "on_iteration", interrupt_twice)
     train(tmp_path, "experiment=x", "max_iterations=9", code=130)
     assert capsys.readouterr().err == "error: interrupted\n"
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(number) for number in STOPS] == before
     assert weights(tmp_path / "x")["iteration"] == 1
     assert len(metrics(tmp_path / "x")) == 2
 

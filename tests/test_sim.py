@@ -379,3 +379,24 @@ def test_cpu_engine_refuses_a_gpu(box, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="runs on the CPU"):
         make_sim("mujoco", box, 1, "cuda")
+
+
+# Fields of the model ----------------------------------------------------------------------------
+
+
+def test_expanded_fields_are_of_one_simulation_and_outlive_resets_and_restores(box):
+    sim = make(box, 3)
+    gear = sim.expand("actuator_gear")
+    assert gear.dtype == torch.float64
+    np.testing.assert_array_equal(gear, np.tile(box.actuator_gear, (3, 1, 1)))
+    assert torch.equal(sim.expand("actuator_gear"), gear)
+    state = sim.state_dict()
+    gear[1, 0, 0] = -6.0
+    for _ in range(2):
+        sim.ctrl[:] = 1.0
+        sim.forward()
+        # The elbow's only force is its motor's.
+        assert sim.qfrc_actuator[:, 6].tolist() == [2.0, -6.0, 2.0]
+        sim.reset(rows(1, 1, 1))
+        sim.load_state_dict(state)
+    assert box.actuator_gear[0, 0] == 2.0

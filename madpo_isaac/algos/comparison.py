@@ -161,10 +161,11 @@ class KernelComparison(Comparison):
         super().begin(batch)
         self._grams.clear()
         self._seen.clear()
-        self._last = self._trajectory and tuple(
-            cycled(x, len(batch.state)) for x in self._trajectory
-        )
-        self._trajectory = (batch.state, batch.action)
+        if self._variant == "printed":
+            # Copies: the batch is a view of the rollout, which the next iteration overwrites.
+            trajectory = batch.state.clone(), batch.action.clone()
+            last, self._trajectory = self._trajectory, trajectory
+            self._last = last and tuple(cycled(x, len(batch.state)) for x in last)
         width = max(agent.act_dim for agent in self._agents)
         noise = torch.randn(len(batch.state), width, generator=self._generator)
         self._noise = noise.to(batch.state.device)
@@ -264,9 +265,8 @@ class KernelComparison(Comparison):
     def state_dict(self) -> dict[str, Any]:
         """The generator, and the trajectory that ``printed`` compares with."""
         saved = {"generator": self._generator.get_state()}
-        if self._variant == "printed" and self._trajectory is not None:
-            state, action = self._trajectory
-            saved.update(state=state.clone(), action=action.clone())
+        if self._trajectory is not None:
+            saved.update(zip(("state", "action"), self._trajectory, strict=True))
         return saved
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -65,6 +65,17 @@ class Sim(Protocol):
         """
         ...
 
+    def expand(self, name: str) -> Tensor:
+        """Returns MjModel's field ``name`` of every simulation, to be written in place. (N, ...)
+
+        In the engine's own precision, float64 on the CPU, it starts with the values of
+        :attr:`model`. What MuJoCo derives from a field (``body_subtreemass`` from ``body_mass``)
+        is not derived again: expand and write it too. Call this before the first step: an engine
+        that records its steps cannot do it later. :meth:`reset` and :meth:`state_dict` leave
+        these values alone.
+        """
+        ...
+
     def step(self, substeps: int) -> None:
         """Advances every simulation by ``substeps`` time steps."""
         ...

@@ -82,6 +82,10 @@ class MjBatchSim:
             raise ValueError(f"field '{name}' is already in use as {reading.dtype}")
         return reading
 
+    def expand(self, name: str) -> Tensor:
+        """Returns MjModel's field ``name`` of every simulation, float64; see the contract."""
+        return torch.from_numpy(self._batch.expand(name))
+
     def step(self, substeps: int) -> None:
         """Advances every simulation by ``substeps`` time steps on the thread pool."""
         self._batch.step(nstep=substeps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import mujoco
@@ -14,6 +14,7 @@ from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
 from tasks.hands import hand
+from tasks.hands.randomise import RandomiseConfig, Randomiser
 from tasks.hands.scene import HAND_PREFIXES, View
 from tasks.rotations import wxyz_to_xyzw
 
@@ -42,6 +43,11 @@ class HandTaskConfig:
     reset_dof_pos_noise: float = 0.2
     """n in the reset position n (low + (high - low) u) of a joint, u ~ U(-1, 1), kept within the
     joint's limits; 0 starts from the zero pose, the flat hand."""
+    randomise: RandomiseConfig = field(default_factory=RandomiseConfig)
+    """What differs between environments; nothing by default."""
+
+    def __post_init__(self) -> None:
+        self.randomise = RandomiseConfig.of(self.randomise)
 
 
 class Outcome(NamedTuple):
@@ -68,6 +74,8 @@ class HandTaskEnv(VecEnv):
     """
 
     tail_dim: int
+    objects: tuple[str, ...] = ("object",)
+    """Bodies whose friction, mass and size :class:`RandomiseConfig` is about."""
     view: View
     """Where pictures of the task are taken from."""
     goal_pos: Tensor
@@ -99,6 +107,7 @@ class HandTaskEnv(VecEnv):
         self.action_dim = NUM_HANDS * self.hand_action_dim
         self.agents = self._agents()
         self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.randomiser = Randomiser(config.randomise, self.sim, self.objects, self.generator)
         self._read_model(model)
         self.episode_step = torch.zeros(num_envs, dtype=torch.long, device=self.device)
         self.succeeded = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
@@ -133,7 +142,7 @@ class HandTaskEnv(VecEnv):
         """Applies the joint action (N, A), clipped to [-1, 1], for one control step of 1/60 s."""
         self.check_action(action)
         torch.clamp(action, -1.0, 1.0, out=self.last_action)
-        self._write_controls()
+        self._write_controls(self.randomiser.noisy_action(self.last_action))
         self.sim.step(SUBSTEPS)
         self.episode_step += 1
         outcome, final_state = self.evaluate(), self.observe()
@@ -161,6 +170,7 @@ class HandTaskEnv(VecEnv):
     def _reset_rows(self, mask: Tensor) -> None:
         """Starts new episodes in the rows of ``mask`` (N,) bool."""
         self.sim.reset(mask)
+        self.randomiser.resample(mask)
         # Independent noise for each hand, kept inside the limits: an over-limit start would be a
         # violent constraint in MuJoCo.
         low, high = self._joint_low, self._joint_high
@@ -186,9 +196,9 @@ class HandTaskEnv(VecEnv):
 
     # Actions and observations -----------------------------------------------------------------
 
-    def _write_controls(self) -> None:
+    def _write_controls(self, action: Tensor) -> None:
         """Maps [-1, 1] to each actuated joint's range: absolute position targets."""
-        target = torch.addcmul(self._ctrl_mid, self._ctrl_half, self.last_action)
+        target = torch.addcmul(self._ctrl_mid, self._ctrl_half, action)
         self.sim.ctrl[:, : self.action_dim] = target
 
     def observe(self) -> Tensor:
@@ -208,7 +218,7 @@ class HandTaskEnv(VecEnv):
         torch.mul(sensors[..., _TIPS:], _FORCE_SCALE, out=wrench)
         action.copy_(self.last_action.view_as(action))
         self.observe_tail(state[:, hands * self.hand_dim :])
-        return state.clamp_(-OBS_LIMIT, OBS_LIMIT)
+        return self.randomiser.noisy_state(state).clamp_(-OBS_LIMIT, OBS_LIMIT)
 
     def _agents(self) -> tuple[AgentSpec, ...]:
         """All agents of hand 0, then all of hand 1; each sees its hand's block and the tail."""
@@ -261,6 +271,7 @@ class HandTaskEnv(VecEnv):
         return {
             "sim": self.sim.state_dict(),
             "generator": self.generator.get_state(),
+            "randomiser": self.randomiser.state_dict(),
             **{name: getattr(self, name).clone() for name in self._episode_tensors()},
         }
 
@@ -268,6 +279,7 @@ class HandTaskEnv(VecEnv):
         """Restores :meth:`state_dict`."""
         self.sim.load_state_dict(state["sim"])
         self.generator.set_state(state["generator"])
+        self.randomiser.load_state_dict(state.get("randomiser", {}))
         for name in self._episode_tensors():
             getattr(self, name).copy_(state[name])
 

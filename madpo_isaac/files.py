@@ -1,0 +1,66 @@
+"""Files that are whole at every moment, whatever kills the process or the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = ()) -> None:
+    """Replaces ``path`` by ``data``: who looks sees the old file or the new one, never a part.
+
+    Args:
+        path: what to write. Its folder exists; ``<name>.tmp`` beside it is used on the way.
+        data: the content, on the disk before the name points to it.
+        links: further names in the same folder for the same content, given before ``path`` is.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, ...; the old files are untouched.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        # One that a killed process left may be a link of a file that is whole: never write to it.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        for other in links:
+            _link(temporary, other)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the names in ``folder`` on the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Makes ``target`` another name of ``source``, or a copy where there are no hard links."""
+    temporary = target.with_suffix(".tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            temporary.write_bytes(source.read_bytes())
+            _sync(temporary)
+        temporary.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

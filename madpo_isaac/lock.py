@@ -1,0 +1,47 @@
+"""A lock on a run folder that dies with the process that holds it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Lock:
+    """An exclusive flock(2) on a file, which stays: removing it would let two processes in.
+
+    The kernel releases it when the process ends, however it ends. Between machines it works
+    where the file system passes locks on: NFS does unless mounted with ``nolock`` or
+    ``local_lock``. A file system without locks lets everybody in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Takes the lock without waiting; returns False where another process has it.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            if problem.errno not in _UNSUPPORTED:
+                os.close(descriptor)
+                if isinstance(problem, BlockingIOError):
+                    return False
+                raise
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back, if it is held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,158 @@
+"""What a run continues from: which checkpoint, with which configuration, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+from yaml import YAMLError
+
+from madpo_isaac import checkpoint
+from madpo_isaac.config import Config, from_record
+from madpo_isaac.errors import UserError
+from madpo_isaac.run_folder import RunFolder
+
+WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
+"""Keys that say what to continue; they belong to a command line, never to a record."""
+STRUCTURE = (
+    *("sim.name", "task.agents", "task.version", "task.agent_obsk"),
+    *("algo.hidden", "algo.activation", "algo.share_parameters", "algo.normalise_observations"),
+    *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
+)
+"""Keys that decide what the tensors of a checkpoint mean."""
+TRAINING = ("num_envs", "seed")
+"""As :data:`STRUCTURE`, but for training only: these simulations, these random numbers."""
+
+
+@dataclass
+class Source:
+    """The run to continue, and its typed configuration."""
+
+    path: Path | None
+    """The checkpoint; None where the run was stopped before its first and starts again."""
+    folder: Path | None
+    """The run folder, if the checkpoint is in one."""
+    begun: bool
+    """There is a checkpoint in the folder."""
+    record: DictConfig
+    """The run's configuration, without :data:`WHERE`."""
+
+    def check(self, config: DictConfig) -> None:
+        """Refuses settings that a continued run cannot change, and places it in its folder.
+
+        Args:
+            config: the record with the command line on top.
+
+        Raises:
+            UserError: naming the first setting.
+        """
+        if config.seed == -1:
+            config.seed = self.record.seed  # drawn when the run began
+        name = self.path or self.folder
+        for key in STRUCTURE if config.test else (*STRUCTURE, *TRAINING):
+            had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
+            if had != wanted and self.path is not None:
+                raise UserError(
+                    f"{key}={_show(wanted)}: '{name}' is of {key}={_show(had)}, which a run that "
+                    "is continued or played keeps."
+                )
+        for key, value in config.task.train.items():
+            if value != self.record.task.train[key]:
+                raise UserError(
+                    f"task.train.{key}={_show(value)} is a default of other keys, which "
+                    f"'{name}' already has: set those (num_envs, max_iterations, algo.*)."
+                )
+        config.checkpoint = "" if self.path is None else str(self.path)
+        if self.folder is not None and not config.test and not config.experiment:
+            config.experiment, config.runs_dir = self.folder.name, str(self.folder.parent)
+            config.resume = config.resume if self.begun else "auto"
+
+
+def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
+    """Returns what to continue or play, or None for a new run.
+
+    Args:
+        config: a composed configuration, of which only :data:`WHERE` counts.
+        chosen: the command line's choices of ``task``, ``algo`` and ``sim``.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or of another task or algorithm.
+    """
+    runs, name = Path(config.runs_dir), config.checkpoint
+    if config.resume == "auto" and config.experiment and not config.test:
+        own = runs / config.experiment
+        name = str(own) if (own / "config.yaml").is_file() else name
+    if not name:
+        return None
+    path = checkpoint.find(name, runs, chosen.get("task"), chosen.get("algo"))
+    folder = RunFolder.of_checkpoint(path)
+    record = _record(path, folder)
+    for group, value in chosen.items():
+        had = record[group].name
+        if value != had:
+            raise UserError(f"Checkpoint '{path}' is of {group}={had}, not {group}={value}.")
+    from_folder = folder is not None and Path(name) != path
+    begun = config.test or path.is_file() or not from_folder
+    if not begun:  # it starts again from where it was to start
+        path = Path(record.checkpoint) if record.checkpoint else None
+    defaults = OmegaConf.structured(Config)
+    for key in WHERE:
+        record[key] = defaults[key]
+    return Source(path, None if folder is None else folder.path, begun, record)
+
+
+def _record(path: Path, folder: RunFolder | None) -> DictConfig:
+    """The configuration of a run: its config.yaml, or what the checkpoint says."""
+    where = path if folder is None else folder.path / "config.yaml"
+    try:
+        if folder is None:
+            loaded = OmegaConf.create(checkpoint.load(path, torch.device("cpu")).get("config", ""))
+        else:
+            loaded = OmegaConf.load(where)
+        record = from_record(loaded) if isinstance(loaded, DictConfig) else None
+    except UserError:
+        raise
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as problem:
+        reason = str(problem).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from problem
+    if record is None:
+        raise UserError(f"'{where}' holds no configuration.")
+    return record
+
+
+def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:
+    """The run folder that training goes on in; None where it makes a new one.
+
+    It is the checkpoint's own, unless another experiment is named; with ``resume=auto`` the
+    named one, if it is there.
+    """
+    named = Path(config.runs_dir) / config.experiment
+    own = None if path is None else RunFolder.of_checkpoint(path)
+    if own is not None and (not config.experiment or own.path == named.resolve()):
+        return own
+    if config.resume == "auto" and (named / "config.yaml").is_file():
+        return RunFolder(named)
+    return None
+
+
+def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
+    """Names the first tensor of ``ours`` that ``theirs`` lacks or has with another shape."""
+    if isinstance(ours, Mapping):
+        if not isinstance(theirs, Mapping):
+            return name
+        below = (difference(v, theirs.get(k), f"{name}/{k}".lstrip("/")) for k, v in ours.items())
+        return next(filter(None, below), None)
+    if isinstance(ours, Tensor):
+        same = isinstance(theirs, Tensor) and ours.shape == theirs.shape
+        return None if same else name
+    return None
+
+
+def _show(value: Any) -> str:
+    return str(value).replace(" ", "")

@@ -1,0 +1,183 @@
+"""Domain randomisation: environments that differ in their physics, sensors and actuators.
+
+Every quantity is off until it is given a range. Multipliers are drawn uniformly, independently
+for each environment, and drawn anew for an environment that starts an episode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.sim import Sim
+from tasks.hands.effects import drives_of, effects_of
+
+_PREFIX = "task.randomise"
+_NOISES = ("action_noise", "observation_noise")
+
+
+@dataclass
+class RandomiseConfig:
+    """What differs between environments; null is off, a range [low, high] is of multipliers."""
+
+    friction: list[float] | None = None
+    """Of all contacts of the objects: sliding, torsional and rolling coefficients alike."""
+    object_mass: list[float] | None = None
+    """Of each object: mass, and with it inertia and weight."""
+    object_size: list[float] | None = None
+    """Of each object: all lengths, at the same density; mass changes with the third power."""
+    actuator_gain: list[float] | None = None
+    """Of each drive kp (target - q) - kd v: kp; kd and the force limit stay."""
+    action_noise: float | None = None
+    """Standard deviation of the noise on actions, which reach from -1 to 1 and are clipped after
+    it. The last action that is observed is without it."""
+    observation_noise: float | None = None
+    """Standard deviation of the noise on every number of the joint state, in its units there."""
+
+    @classmethod
+    def of(cls, settings: RandomiseConfig | Mapping[str, Any]) -> RandomiseConfig:
+        """Returns ``settings``, a mapping as the object it describes, after checking values."""
+        if isinstance(settings, Mapping):
+            allowed = [field.name for field in fields(cls)]
+            for key in settings:
+                if key not in allowed:
+                    raise unknown(f"setting of {_PREFIX}", key, allowed)
+            settings = cls(**settings)
+        if not isinstance(settings, cls):
+            raise UserError(f"{_PREFIX}={settings} must be a group of settings.")
+        for field in fields(cls):
+            value = getattr(settings, field.name)
+            if value is not None:
+                _check(field.name, value)
+        return settings
+
+
+class Randomiser:
+    """Draws what :class:`RandomiseConfig` asks for and writes it into the simulation's models.
+
+    Without any setting it draws nothing, writes nothing and returns what it is given.
+
+    Args:
+        settings: checked settings.
+        sim: simulation whose model fields are expanded; only here, before its first step.
+        objects: bodies that the object quantities are about, each with all that hangs on it.
+        generator: the environments' own, on the simulation's device.
+
+    Raises:
+        UserError: for a quantity that the scene does not support.
+    """
+
+    def __init__(
+        self,
+        settings: RandomiseConfig,
+        sim: Sim,
+        objects: Sequence[str],
+        generator: torch.Generator,
+    ) -> None:
+        self.settings = settings
+        self.device = sim.device
+        self._generator = generator
+        roots = [sim.model.body(name).id for name in objects]
+        drives = drives_of(sim.model)
+        columns = {
+            "friction": 1,
+            "object_mass": len(roots),
+            "object_size": len(roots),
+            "actuator_gain": len(drives),
+        }
+        self.scales: dict[str, Tensor] = {
+            name: torch.ones(sim.num_envs, count, device=self.device)
+            for name, count in columns.items()
+            if getattr(settings, name) is not None
+        }
+        """Current multipliers by setting: friction (N, 1), object_* (N, objects), actuator_gain
+        (N, drives in the order of the controls); those that are off are absent."""
+        self._targets: list[tuple[Tensor, Tensor, Tensor, str, Tensor]] = []
+        for effect in effects_of(sim.model, roots, drives, self.scales):
+            if len(effect.elements) == 0:
+                continue
+            values = sim.expand(effect.field).view(sim.num_envs, -1)
+            index = torch.from_numpy(effect.elements).to(self.device)
+            column = torch.from_numpy(effect.column).to(self.device)
+            self._targets.append((values, index, values[0, index], effect.factor, column))
+
+    def resample(self, mask: Tensor) -> None:
+        """Draws new multipliers for the rows of ``mask`` (N,) bool."""
+        if not self.scales:
+            return
+        for name, scale in self.scales.items():
+            low, high = getattr(self.settings, name)
+            draw = torch.rand(scale.shape, generator=self._generator, device=self.device)
+            torch.where(mask[:, None], low + (high - low) * draw, scale, out=scale)
+        self._write()
+
+    def noisy_action(self, action: Tensor) -> Tensor:
+        """Returns what reaches the drives of ``action`` (N, A), within [-1, 1]."""
+        std = self.settings.action_noise
+        return action if not std else self._disturbed(action, std).clamp_(-1.0, 1.0)
+
+    def noisy_state(self, state: Tensor) -> Tensor:
+        """Returns what is measured of the joint state (N, S)."""
+        std = self.settings.observation_noise
+        return state if not std else self._disturbed(state, std)
+
+    def _disturbed(self, values: Tensor, std: float) -> Tensor:
+        noise = torch.randn(values.shape, generator=self._generator, device=self.device)
+        return torch.add(values, noise, alpha=std)
+
+    def _write(self) -> None:
+        """Multiplies the model; rows whose multipliers did not change get the same values."""
+        factors = self._factors()
+        for values, index, nominal, factor, column in self._targets:
+            values[:, index] = nominal * factors[factor].to(nominal.dtype)[:, column]
+
+    def _factors(self) -> dict[str, Tensor]:
+        one = torch.ones(1, 1, device=self.device)  # of what is off
+        size = self.scales.get("object_size", one)
+        mass = self.scales.get("object_mass", one) * size**3
+        inertia = mass * size**2
+        return {
+            "friction": self.scales.get("friction", one),
+            "gain": self.scales.get("actuator_gain", one),
+            "size": size,
+            "mass": mass,
+            "inertia": inertia,
+            "per_mass": 1.0 / mass,
+            "per_inertia": 1.0 / inertia,
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the current multipliers."""
+        return {name: scale.clone() for name, scale in self.scales.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restores :meth:`state_dict`; what ``state`` lacks keeps its value until a reset."""
+        for name in self.scales.keys() & state.keys():
+            self.scales[name].copy_(state[name])
+        self._write()
+
+
+# Values -------------------------------------------------------------------------------------------
+
+
+def _check(name: str, value: Any) -> None:
+    if name in _NOISES:
+        if not _is_number(value) or value < 0.0:
+            raise UserError(f"{_PREFIX}.{name}={value} must be null or a number of at least 0.")
+        return
+    good = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
+    if not good or not 0.0 < value[0] <= value[1]:
+        raise UserError(
+            f"{_PREFIX}.{name}={value} must be null or two numbers above 0, the lower one first, "
+            "such as [0.7,1.3]."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

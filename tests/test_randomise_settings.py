@@ -1,0 +1,61 @@
+"""Settings of domain randomisation: typed, checked, and clear about what is wrong."""
+
+import pytest
+
+import tasks
+from madpo_isaac.cli import compose
+from madpo_isaac.errors import UserError
+from tasks.hands.randomise import RandomiseConfig
+
+
+def test_the_command_line_sets_it():
+    assert compose([]).task.randomise == RandomiseConfig()
+    line = ["task.randomise.friction=[0.7,1]", "task.randomise.action_noise=0.02"]
+    settings = compose(line).task.randomise
+    assert settings == RandomiseConfig(friction=[0.7, 1.0], action_noise=0.02)
+    env = tasks.make("ShadowHandOver", num_envs=1, num_threads=1, randomise=settings)
+    assert list(env.randomiser.scales) == ["friction"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("friction=[1.3,0.7]", r"task\.randomise\.friction=\[1\.3, 0\.7\] .*the lower one first"),
+        ("friction=[0.7,1,3]", "two numbers"),
+        ("friction=[1]", "two numbers"),
+        ("friction=[]", "two numbers"),
+        ("friction=0.7", r"task\.randomise\.friction=0\.7 must be null or a list"),
+        ("friction=high", "friction=high must be null or a list"),
+        ("friction=[a,b]", r"friction\[0\]: Value 'a' .* Float"),
+        ("object_mass=[0,1]", "object_mass=.*two numbers above 0"),
+        ("object_size=[-1,1]", "object_size=.*two numbers above 0"),
+        ("object_size={a:1}", "object_size={a:1} must be null or a list"),
+        ("actuator_gain=[1,inf]", "actuator_gain=.*two numbers"),
+        ("actuator_gain=[1,nan]", "actuator_gain=.*two numbers"),
+        ("action_noise=-0.1", r"action_noise=-0\.1 must be null or a number of at least 0"),
+        ("action_noise=nan", "action_noise=nan must"),
+        ("observation_noise=inf", "observation_noise=inf must"),
+        ("observation_noise=much", "observation_noise: Value 'much' .* Float"),
+        ("frictoin=[1,2]", "Did you mean 'task.randomise.friction'.*Allowed in task.randomise"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(line, message):
+    with pytest.raises(UserError, match=message) as problem:
+        compose([f"task.randomise.{line}"])
+    assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frictoin": [1, 2]}, "Unknown setting of task.randomise 'frictoin'.*'friction'"),
+        ({"friction": (True, 2)}, "friction=.*two numbers"),
+        ({"friction": "ab"}, "friction=ab must"),
+        ({"action_noise": True}, "action_noise=True must"),
+        (None, "task.randomise=None must be a group of settings"),
+        (0.5, "task.randomise=0.5 must be a group of settings"),
+    ],
+)
+def test_bad_settings_from_python(settings, message):
+    with pytest.raises(UserError, match=message):
+        tasks.make("ShadowHandOver", num_envs=1, randomise=settings)

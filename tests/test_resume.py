@@ -1,0 +1,297 @@
+"""What a run continues from: which checkpoint, whose settings, in which folder."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_runner import (
+    _keep_torch_settings,  # noqa: F401
+    files,
+    metrics,
+    timeless,
+    weights,
+)
+
+from madpo_isaac.cli import compose, main
+
+TINY = (
+    *("task=HalfCheetah-2x3", "num_envs=4", "num_threads=1", "task.episode_length=12"),
+    *("algo.horizon=8", "algo.hidden=[16]", "algo.epochs=2", "save_frequency=1"),
+)
+OWN = ("algo=happo", "algo.clip=0.3", "algo.gamma=0.9", "seed=7")
+"""Settings of the run below that are no defaults."""
+
+
+def train(runs, *overrides, code=0):
+    assert main([f"runs_dir={runs}", *overrides]) == code
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Four iterations without a break, with its checkpoints ep_1 to ep_4."""
+    runs = tmp_path_factory.mktemp("whole")
+    train(runs, *TINY, *OWN, "experiment=x", "max_iterations=4")
+    return runs / "x"
+
+
+@pytest.fixture
+def half(tmp_path):
+    """The same run's first two iterations."""
+    train(tmp_path, *TINY, *OWN, "experiment=x", "max_iterations=2")
+    return tmp_path / "x"
+
+
+def recorded(run):
+    return OmegaConf.load(run / "config.yaml")
+
+
+def status(run):
+    return json.loads((run / "status.json").read_text())
+
+
+def refused(capsys, runs, *overrides):
+    """The one line that says why, after checking that nothing has changed."""
+    before = files(runs)
+    capsys.readouterr()
+    train(runs, *overrides, code=2)
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"error: [^\n]+\n", captured.err)
+    assert captured.out == ""
+    assert files(runs) == before
+    return captured.err
+
+
+# Settings ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["latest", "{run}", "{run}/nn/last.pth"])
+def test_a_run_knows_its_settings(whole, half, given):
+    train(half.parent, f"checkpoint={given.format(run=half)}", "max_iterations=4")
+    assert timeless(half) == timeless(whole)
+    assert recorded(half).max_iterations == 4
+    assert (recorded(half).algo.clip, recorded(half).checkpoint) == (0.3, "")
+
+
+def test_the_command_line_counts_more_than_the_record(whole, half):
+    train(half.parent, f"checkpoint={half}", "max_iterations=3", "algo.clip=0.05")
+    assert [line["clip"] for line in metrics(half)] == [0.3, 0.3, 0.05]
+    assert (recorded(half).algo.clip, recorded(half).algo.gamma) == (0.05, 0.9)
+    train(half.parent, f"checkpoint={half}", "max_iterations=4")
+    assert metrics(half)[3]["clip"] == 0.05
+
+
+def test_the_same_command_again_is_fine(whole, half):
+    same = *TINY, *OWN, "task.train.lam=0.2", "sim=mujoco"
+    train(half.parent, *same, f"checkpoint={half}", "max_iterations=4")
+    assert timeless(half) == timeless(whole)
+
+
+def test_latest_is_of_any_task_unless_one_is_named(whole, half):
+    runs = half.parent
+    other = "task=HalfCheetah-3x2", "algo=mappo", "experiment=newer", "max_iterations=1"
+    train(runs, *TINY, *other)
+    config = compose(["checkpoint=latest", f"runs_dir={runs}"])
+    assert (config.task.name, config.algo.name) == ("HalfCheetah-3x2", "mappo")
+    config = compose(["checkpoint=latest", f"runs_dir={runs}", "task=HalfCheetah-2x3"])
+    assert (config.algo.name, config.seed, config.experiment) == ("happo", 7, "x")
+    config = compose(["checkpoint=best", f"runs_dir={runs}", "algo=happo", "test=True"])
+    assert config.checkpoint == str(runs / "x" / "nn" / "best.pth")
+
+
+def test_playing_takes_the_settings_too(half, capsys):
+    train(half.parent, "checkpoint=latest", "test=True", "num_envs=3", "seed=2")
+    assert capsys.readouterr().out.count("reward:") == 3 + 1
+
+
+def test_a_drawn_seed_stays(tmp_path):
+    train(tmp_path, *TINY, "seed=-1", "experiment=x", "max_iterations=1")
+    seed = recorded(tmp_path / "x").seed
+    train(tmp_path, "seed=-1", f"checkpoint={tmp_path}/x", "max_iterations=2")
+    assert recorded(tmp_path / "x").seed == seed >= 0
+
+
+MISMATCHES = [
+    (("num_envs=5",), "num_envs=5", "num_envs=4"),
+    (("seed=8",), "seed=8", "seed=7"),
+    (("algo.hidden=[16,16]",), "algo.hidden=[16,16]", "algo.hidden=[16]"),
+    (("algo.activation=tanh",), "algo.activation=tanh", "algo.activation=relu"),
+    (("algo.normalise_observations=True",), "algo.normalise_observations=False"),
+    (("task.agent_obsk=1",), "task.agent_obsk=1", "task.agent_obsk=None"),
+    (("task=HalfCheetah-3x2",), "is of task=HalfCheetah-2x3, not task=HalfCheetah-3x2"),
+    (("algo=mappo",), "is of algo=happo, not algo=mappo"),
+    (("task.train.lr=0.1",), "task.train.lr=0.1", "algo.*"),
+    (("algo.share_parameters=False",), "Unknown key 'algo.share_parameters'"),
+    (("max_iterations=2",), "max_iterations counts the whole run"),
+    ((), "max_iterations counts the whole run"),
+]
+
+
+@pytest.mark.parametrize("case", MISMATCHES, ids=lambda case: str(case[0]))
+def test_what_cannot_change_is_one_line(half, capsys, case):
+    overrides, *parts = case
+    total = () if "whole run" in parts[0] else ("max_iterations=4",)
+    error = refused(capsys, half.parent, f"checkpoint={half}", *total, *overrides)
+    assert all(part in error for part in parts), error
+
+
+def test_another_preset_is_refused(tmp_path, capsys):
+    train(tmp_path, *TINY, "experiment=x", "max_iterations=1")
+    error = refused(capsys, tmp_path, "checkpoint=latest", "algo.divergence.preset=printed")
+    assert "is of algo.divergence.preset=gaussian" in error
+
+
+def test_a_checkpoint_of_other_environments_is_refused(half, tmp_path, capsys):
+    content = weights(half)
+    content["env_state"]["sim"]["state"] = torch.zeros(4, 3)
+    torch.save(content, half / "nn" / "odd.pth")
+    error = refused(capsys, tmp_path, f"checkpoint={half}/nn/odd.pth", "max_iterations=4")
+    assert "is of other environments (sim/state)" in error
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("a: [", "cannot be used"),
+        ("- 1", "holds no configuration"),
+        ("task: {name: Nothing}\nalgo: {name: happo}\nsim: {name: mujoco}\n", "'Nothing'"),
+        ("task: {name: HalfCheetah-2x3}\n", "does not say which algo"),
+        ("\xff", "cannot be used"),
+    ],
+)
+def test_damaged_record_is_one_line(half, capsys, damage, message):
+    (half / "config.yaml").write_bytes(damage.encode("latin1"))
+    assert message in refused(capsys, half.parent, f"checkpoint={half}", "max_iterations=4")
+
+
+def test_unknown_keys_of_a_record_are_named(half, capsys):
+    record = recorded(half)
+    record.algo.no_longer_there = 1
+    OmegaConf.save(record, half / "config.yaml")
+    error = refused(capsys, half.parent, f"checkpoint={half}", "max_iterations=4")
+    assert "config.yaml' cannot be used" in error and "no_longer_there" in error
+
+
+def test_a_folder_of_configurations_and_a_checkpoint_do_not_go_together(half, capsys):
+    flags = f"--config-path={half}", "--config-name=config"
+    assert "leave --config-path out" in refused(capsys, half.parent, *flags, "checkpoint=latest")
+
+
+def test_a_sweep_continues_with_the_runs_settings(whole, half):
+    train(half.parent, "-m", f"checkpoint={half}", "max_iterations=3,4")
+    assert timeless(half) == timeless(whole)
+
+
+# Places -----------------------------------------------------------------------------------------
+
+
+def test_a_file_elsewhere_carries_its_settings(whole, half, tmp_path):
+    shutil.move(half / "nn" / "last.pth", tmp_path / "alone.pth")
+    train(tmp_path / "new", f"checkpoint={tmp_path}/alone.pth", "experiment=y", "max_iterations=4")
+    new = tmp_path / "new" / "y"
+    assert timeless(new) == timeless(whole)[2:]
+    assert recorded(new).algo.clip == 0.3
+    assert recorded(new).checkpoint == f"{tmp_path}/alone.pth"
+
+
+def test_a_renamed_folder_is_continued_where_it_is(whole, half, tmp_path):
+    moved = tmp_path / "deeper" / "renamed"
+    moved.parent.mkdir()
+    half.rename(moved)
+    train(tmp_path, f"checkpoint={moved}", "max_iterations=4")
+    assert timeless(moved) == timeless(whole)
+    assert {path.name for path in tmp_path.iterdir()} == {"deeper"}
+
+
+def test_curves_after_the_checkpoint_are_dropped(whole, tmp_path):
+    run = tmp_path / "x"
+    shutil.copytree(whole, run)
+    with next((run / "summaries").iterdir()).open("ab") as file:
+        file.write(b"\x20\0\0\0\0\0\0\0half")  # as a kill leaves it
+    train(tmp_path, f"checkpoint={run}/nn/ep_2.pth")
+    train(tmp_path, f"checkpoint={run}/nn/ep_3.pth")
+    events = EventAccumulator(str(run / "summaries")).Reload()
+    assert [event.step for event in events.Scalars("agent0/kl")] == [32, 64, 96, 128]
+    done = [line for line in metrics(whole) if line["episodes"]]
+    curves = {"iter": "iteration", "step": "env_steps"}
+    for axis, key in curves.items():
+        steps = [event.step for event in events.Scalars(f"rewards/{axis}")]
+        assert steps == [line[key] for line in done]
+    assert len(events.Scalars("rewards/time")) == len(done)
+
+
+# A run that was killed before its first checkpoint ----------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["run", "auto"])
+@pytest.mark.parametrize("left", ["all but checkpoints", "config.yaml", "temporary file"])
+def test_a_run_without_a_checkpoint_starts_again(whole, half, left, how):
+    shutil.rmtree(half / "nn")
+    if left == "config.yaml":
+        shutil.rmtree(half / "summaries")
+        for name in ("metrics.jsonl", "status.json", "overrides.txt", "env.json", "lock"):
+            (half / name).unlink()
+    elif left == "temporary file":
+        (half / "nn").mkdir()
+        (half / "nn" / "last.tmp").write_bytes(b"half")
+    given = [f"checkpoint={half}"] if how == "run" else [*TINY, "resume=auto", "experiment=x"]
+    train(half.parent, *given, *OWN, "max_iterations=4")
+    assert timeless(half) == timeless(whole)
+    assert {p.name for p in half.iterdir()} == {p.name for p in whole.iterdir()}
+    assert {p.name for p in (half / "nn").iterdir()} == {p.name for p in (whole / "nn").iterdir()}
+    events = EventAccumulator(str(half / "summaries")).Reload()
+    assert [event.step for event in events.Scalars("agent0/kl")] == [32, 64, 96, 128]
+
+
+@pytest.mark.parametrize("left", [(), ("lock",), ("lock", "config.tmp")])
+def test_a_start_that_was_killed_at_once_is_no_run(tmp_path, left):
+    (tmp_path / "x").mkdir()
+    for name in left:
+        (tmp_path / "x" / name).write_text("")
+    for again in ("max_iterations=1", "max_iterations=2"):
+        train(tmp_path, *TINY, "experiment=x", "resume=auto", again)
+    assert len(metrics(tmp_path / "x")) == 2
+
+
+# resume=auto ------------------------------------------------------------------------------------
+
+
+def test_auto_starts_continues_and_is_done(whole, tmp_path, capsys):
+    command = *TINY, *OWN, "experiment=x", "resume=auto"
+    train(tmp_path, *command, "max_iterations=2")
+    train(tmp_path, *command, "max_iterations=4")
+    assert timeless(tmp_path / "x") == timeless(whole)
+    before = files(tmp_path)
+    capsys.readouterr()
+    train(tmp_path, *command, "max_iterations=4")
+    assert "is of iteration 4: nothing left to do\n" in capsys.readouterr().out
+    assert files(tmp_path) == before
+
+
+def test_auto_begins_with_a_checkpoint_and_goes_on_from_its_own(whole, half):
+    command = f"checkpoint={half}/nn/ep_1.pth", "experiment=fork", "resume=auto"
+    train(half.parent, *command, "max_iterations=2")
+    fork = half.parent / "fork"
+    shutil.rmtree(fork / "nn")  # as if killed before its first checkpoint
+    train(half.parent, *command, "max_iterations=3")
+    train(half.parent, *command, "max_iterations=4")
+    assert timeless(fork) == timeless(whole)[1:]
+    assert recorded(fork).checkpoint == f"{half}/nn/ep_1.pth"
+    assert len(metrics(half)) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (("resume=auto",), "needs experiment=<name>"),
+        (("resume=always", "experiment=x"), "Unknown resume 'always'"),
+        (("resume=auto", "experiment=x", "test=True"), "goes with training"),
+        (("experiment=x",), "already holds a run"),
+        (("resume=auto", "experiment=x", "algo=mappo"), "is of algo=happo, not algo=mappo"),
+    ],
+)
+def test_auto_refusals(half, capsys, overrides, part):
+    assert part in refused(capsys, half.parent, *TINY, *overrides)
