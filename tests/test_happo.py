@@ -193,7 +193,7 @@ def test_entropy_sum_weighs_it_by_the_rows_of_the_minibatch():
         algo, view, state, _ = view_of(1)
         algo.config.entropy = kind
         rows = torch.arange(30)
-        losses[kind] = algo._actor_tile(view, rows, len(rows))[0].item()
+        losses[kind] = -algo._actor_tile(view, rows, len(rows))[:3].sum().item()
         gradients[kind] = algo.actors.stack.nets[1]["log_std"].grad.clone()
     net = parameters(algo, 1)
     std = policy(1, net, state)[1]
