@@ -214,17 +214,28 @@ class Config:
     headless: bool = True
     """Kept for IsaacGymEnvs' command lines; there is no window to open."""
     sim_device: str = "cpu"
+    multi_gpu: bool = False
+    """One run by all processes that torchrun started, num_envs environments in each."""
     rl_device: str = ""
     """Where networks live; empty for sim_device. Must equal sim_device: nothing is copied."""
     num_threads: int = 0
     """Threads of simulation and learning, 0 for one per core."""
     save_frequency: int = 50
     """Iterations between numbered checkpoints; 0 for none."""
+    max_bad_share: float = 0.05
+    """Share of an iteration's environment steps that may go bad (physics that blow up, numbers
+    that are not finite) before the run stops."""
+    max_dumps: int = 8
+    """Iterations in which worlds went bad that are kept for replay in the run folder's dumps/."""
+    max_skipped: int = 10
+    """Gradient steps in a row that one network may skip, as loss or gradient are not finite,
+    before the run stops."""
     capture_video: bool = False
     capture_video_freq: int = 1464
     capture_video_len: int = 100
 
 
+@functools.cache
 def register() -> None:
     """Puts every schema into Hydra's store; the YAML files name them in their defaults."""
     from tasks.registry import TASKS, load

@@ -114,6 +114,7 @@ def _table(metrics: dict[str, Any]) -> Table:
         key=lambda name: int(name.removeprefix("agent")),
     )
     columns = [key.split("/")[1] for key in metrics if key.startswith("agent0/")]
+    columns.remove("skipped")  # seldom anything but 0, and 80 columns are few
     # One word a line and one blank between columns, so that 80 columns of a terminal suffice.
     headers = [column.replace("_", "\n") for column in columns]
     table = Table("agent", *headers, box=box.SIMPLE, padding=0, show_edge=False)

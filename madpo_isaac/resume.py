@@ -18,7 +18,7 @@ from madpo_isaac.config import Config, from_record
 from madpo_isaac.errors import UserError
 from madpo_isaac.run_folder import RunFolder
 
-WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test")
+WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 """Keys that say what to continue; they belong to a command line, never to a record."""
 STRUCTURE = (
     *("sim.name", "task.agents", "task.version", "task.agent_obsk"),

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 import tasks
-from madpo_isaac import checkpoint, console, device, resume
+from madpo_isaac import checkpoint, console, device, distributed, parallel, resume
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
+from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import Config, PpoConfig, task_settings
-from madpo_isaac.env import AgentSpec, VecEnv
+from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
@@ -26,6 +27,7 @@ from madpo_isaac.run_folder import RunFolder, as_yaml
 from madpo_isaac.saver import Saver
 from madpo_isaac.signals import StopRequest
 from madpo_isaac.storage import Rollout
+from madpo_isaac.worlds import WorldGuard
 
 SAVE_INTERVAL = 60.0
 """Seconds of work that a kill may cost, where an iteration takes less."""
@@ -79,9 +81,15 @@ class Runner:
     ) -> None:
         if config.seed == -1:
             config = replace(config, seed=int(np.random.SeedSequence().generate_state(1)[0]))
-        self.config = config
         self.overrides = list(overrides)
         self.observers = [Recorder(), ConsoleView()] if observers is None else list(observers)
+        self.ranks = distributed.join(config.multi_gpu)
+        self.config = config
+        if self.ranks.count > 1:
+            path = str(self._checkpoint()) if config.checkpoint else ""
+            self.config = config = parallel.of_this_rank(config, self.ranks, path)
+        if self.ranks.index:
+            self.observers = []
         self.threads = device.configure(config.num_threads)
         self.iteration = 0
         self.env_steps = 0
@@ -93,7 +101,10 @@ class Runner:
 
     def run(self) -> int:
         """Trains, or plays if ``test``; returns the exit code."""
-        return self.play() if self.config.test else self.train()
+        try:
+            return self.play() if self.config.test else self.train()
+        finally:
+            self.ranks.leave()
 
     # Building ---------------------------------------------------------------------------------
 
@@ -103,6 +114,9 @@ class Runner:
         env_seed, init_seed, act_seed = (
             int(s) for s in np.random.SeedSequence(cfg.seed).generate_state(3)
         )
+        if self.ranks.index:  # other environments and actions, the same networks
+            entropy = (cfg.seed, self.ranks.index)
+            env_seed, act_seed = (int(s) for s in np.random.SeedSequence(entropy).generate_state(2))
         self.env = tasks.make(
             cfg.task.name,
             cfg.num_envs,
@@ -148,6 +162,7 @@ class Runner:
             torch.Generator().manual_seed(init_seed),
             torch.Generator(self.env.device).manual_seed(act_seed),
         )
+        self.algo.join(self.ranks)
         self.rollout = Rollout.allocate(self.env, cfg.algo.horizon, self.algo.critic.value_shape)
 
     def _check_fit(self, path: Path, content: dict[str, Any]) -> None:
@@ -173,8 +188,14 @@ class Runner:
         step_s = self.collect()
         collect_s = time.perf_counter() - start
         numbers = to_numbers(self.algo.update(self.rollout))
+        self._check_skipped(numbers, self.algo.faults)
         algo = self.config.algo
         return Learnt(numbers, self.algo.learning_rate, algo.clip, step_s, collect_s)
+
+    def _check_skipped(self, numbers: dict[str, Any], faults: Faults) -> None:
+        """Stops the run if a network skipped too many steps; reads the device only if it must."""
+        if any(number for name, number in numbers.items() if name.endswith("/skipped")):
+            faults.check(self.config.max_skipped)
 
     def _learner_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the learner."""
@@ -211,6 +232,8 @@ class Runner:
                 own.reopen(cfg, self.overrides, path, self.iteration, self.env_steps)
             self.folder = own or RunFolder.create(cfg, self.overrides)
             stack.callback(self.folder.release)
+            shared = Path(self.ranks.broadcast(str(self.folder.path)))
+            self.guard = WorldGuard(cfg, self.env, shared / "dumps", self.ranks)
             return self._train()
 
     def _resume(self, path: Path) -> None:
@@ -255,6 +278,12 @@ class Runner:
                 f"Checkpoint '{path}' was trained with num_envs={num_envs}; continue with that, "
                 f"not num_envs={cfg.num_envs}."
             )
+        processes = 1 + len(content.get("shards", []))
+        if processes != self.ranks.count:
+            raise UserError(
+                f"Checkpoint '{path}' was trained by {processes} processes; continue with as many, "
+                f"not {self.ranks.count}."
+            )
         other = resume.difference(self.env.state_dict(), content["env_state"])
         if other is not None or content["state"].shape != self.state.shape:
             raise UserError(
@@ -274,11 +303,13 @@ class Runner:
 
     def _loop(self) -> None:
         try:
-            while self.iteration < self.config.max_iterations and not self._stop:
+            stop = bool(self._stop)
+            while self.iteration < self.config.max_iterations and not stop:
                 metrics = self._iterate()
                 for observer in self.observers:
                     observer.on_iteration(metrics)
-                self._save(metrics["episode_return"], metrics["iteration_s"])
+                stop = self._stop.agreed(self.ranks)
+                self._save(metrics["episode_return"], metrics["iteration_s"], stop)
         finally:
             self._saver.wait()
 
@@ -287,9 +318,9 @@ class Runner:
         cfg = self.config
         start = time.perf_counter()
         numbers, lr, clip, step_s, collect_s = self._learn()
-        episodes = self.tracker.flush()
+        episodes = self.tracker.flush(self.ranks)
         total_s = time.perf_counter() - start
-        steps = cfg.num_envs * cfg.algo.horizon
+        steps = cfg.num_envs * cfg.algo.horizon * self.ranks.count
         self.iteration += 1
         self.env_steps += steps
         self.wall_s += total_s
@@ -322,8 +353,16 @@ class Runner:
 
     def collect(self) -> float:
         """Fills the rollout; returns the seconds spent in the environment."""
+        self.guard.begin()
         with device.single_threaded():
-            return self._collect()
+            step_s = self._collect()
+        self.guard.finish(self.iteration + 1)
+        return step_s
+
+    def _watch(self, action: Tensor, step: Step) -> None:
+        """Takes in one step of all environments."""
+        self.tracker.add(step)
+        self.guard.add(action, step)
 
     def _collect(self) -> float:
         env, algo, rollout = self.env, self.algo, self.rollout
@@ -341,17 +380,18 @@ class Runner:
             rollout.reward[t] = step.reward
             rollout.terminated[t] = step.terminated
             rollout.truncated[t] = step.truncated
+            rollout.valid[t] = ~step.diverged
             final_value = algo.final_value(step.truncated, step.final_state)
             if final_value is not None:
                 rollout.final_value[t] = final_value
-            self.tracker.add(step)
+            self._watch(decision.action, step)
             self.state = step.state
         rollout.last_state.copy_(self.state)
         return step_s
 
     # Saving -----------------------------------------------------------------------------------
 
-    def _save(self, episode_return: float | None, iteration_s: float) -> None:
+    def _save(self, episode_return: float | None, iteration_s: float, stop: bool) -> None:
         """Saves after the first iteration, when it is time, on a new best, and at the end."""
         cfg = self.config
         score = -float("inf") if episode_return is None else episode_return
@@ -359,16 +399,19 @@ class Runner:
         if better:
             self.best_return = score
         numbered = cfg.save_frequency and self.iteration % cfg.save_frequency == 0
-        last = self._stop or self.iteration == cfg.max_iterations
-        due = time.monotonic() - self._saved_at + iteration_s > SAVE_INTERVAL
+        last = stop or self.iteration == cfg.max_iterations
+        due = self.ranks.any(time.monotonic() - self._saved_at + iteration_s > SAVE_INTERVAL)
         if not (better or numbered or last or due):
             return
         for observer in self.observers:
             observer.on_save()
+        content = self._content()
+        self._saved_at = time.monotonic()
+        if self.ranks.index:
+            return
         # last.pth comes last: whoever continues from it finds the others as they were.
         names = [f"ep_{self.iteration}"] * bool(numbered) + ["best"] * better + ["last"]
-        self._saver.save([self.folder.nn / f"{name}.pth" for name in names], self._content())
-        self._saved_at = time.monotonic()
+        self._saver.save([self.folder.nn / f"{name}.pth" for name in names], content)
 
     def _mark(self, state: str) -> None:
         total = self.config.max_iterations
@@ -384,14 +427,30 @@ class Runner:
             "env_steps": self.env_steps,
             "wall_s": self.wall_s,
             "best_return": self.best_return,
+            **self._local_state(),
+            **self._learner_state(),
+            "shards": self.ranks.gather(self._shard())[1:],
+        }
+
+    def _local_state(self) -> dict[str, Any]:
+        """What every process has of its own, beside its learner's draws."""
+        return {
             "env_state": self.env.state_dict(),
             "tracker": self.tracker.state_dict(),
             "state": self.state,
-            **self._learner_state(),
         }
+
+    def _shard(self) -> dict[str, Any]:
+        """What a checkpoint holds of a process that is not the first."""
+        if not self.ranks.index:
+            return {}
+        return {**self._local_state(), "generator": self.algo.generator.get_state()}
 
     def _restore(self, content: dict[str, Any]) -> None:
         self._restore_learner(content)
+        if self.ranks.index:
+            content = {**content, **content["shards"][self.ranks.index - 1]}
+            self.algo.generator.set_state(content["generator"])
         self.env.load_state_dict(content["env_state"])
         self.tracker.load_state_dict(content["tracker"])
         self.state = content["state"].to(self.env.device)

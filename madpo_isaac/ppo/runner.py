@@ -32,7 +32,7 @@ class PpoRunner(Runner):
         cfg = self.config
         seeds = init_seed, act_seed
         self.ppo = PpoLearner(
-            cfg.algo, self.env, seeds, cfg.max_iterations, self.tracker.add, playing=cfg.test
+            cfg.algo, self.env, seeds, cfg.max_iterations, self._watch, playing=cfg.test
         )
 
     def _check_fit(self, path: Path, content: dict[str, Any]) -> None:
@@ -46,7 +46,10 @@ class PpoRunner(Runner):
             )
 
     def _learn(self) -> Learnt:
+        self.guard.begin()
         self.state, epoch = self.ppo.learn(self.state)
+        self.guard.finish(self.iteration + 1)
+        self._check_skipped(epoch.metrics, self.ppo.faults)
         lr, clip = self.ppo.learning_rate, self.config.algo.e_clip
         return Learnt(epoch.metrics, lr, clip, epoch.step_s, epoch.collect_s)
 

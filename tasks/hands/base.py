@@ -145,8 +145,8 @@ class HandTaskEnv(VecEnv):
         self._write_controls(self.randomiser.noisy_action(self.last_action))
         self.sim.step(SUBSTEPS)
         self.episode_step += 1
-        diverged = self.sim.diverged()
-        outcome = self.evaluate()
+        outcome, final_state = self.evaluate(), self.observe()
+        diverged = self.sim.diverged() | self.not_finite(final_state, outcome.reward)
         reward = outcome.reward.masked_fill(diverged, 0.0)
         terminated = outcome.terminated | diverged
         truncated = (self.episode_step >= self.max_episode_length) & ~terminated
@@ -154,9 +154,9 @@ class HandTaskEnv(VecEnv):
         log = {
             "success": self.succeeded.float(),
             "diverged": diverged.float(),
-            **outcome.terms,
+            **{name: term.masked_fill(diverged, 0.0) for name, term in outcome.terms.items()},
         }
-        final_state = torch.nan_to_num_(self.observe())
+        final_state.nan_to_num_()
         state = self._auto_reset(terminated | truncated, final_state)
         return Step(state, reward, terminated, truncated, final_state, log)
 

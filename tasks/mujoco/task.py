@@ -126,7 +126,8 @@ class Env(VecEnv):
 
     def _finish(self, reward: Tensor, log: dict[str, Tensor]) -> Step:
         """Ends episodes and starts new ones; ``success`` is to reach the limit without a fall."""
-        diverged = terminated = self.sim.diverged()
+        final_state = state = self.observe()
+        diverged = terminated = self.sim.diverged() | self.not_finite(state, reward)
         if self.robot.healthy is not None:
             fallen = ~self.robot.healthy(self._qpos, self._qvel)
             terminated = diverged | fallen
@@ -136,12 +137,12 @@ class Env(VecEnv):
         # HARL counts it as a truncation.
         truncated = (self.episode_step >= self.max_episode_length) > terminated
         done = terminated | truncated
-        final_state = state = self.observe()
         success = self._no_success
         # On a GPU asking whether anything ended would stall the stream, so rows are always redone.
         if self.device.type != "cpu" or done.any():
             success = truncated.float()
-            reward.masked_fill_(diverged, 0.0).nan_to_num_(0.0, 0.0, 0.0)
+            for reading in (reward, *log.values()):
+                reading.masked_fill_(diverged, 0.0)
             final_state.nan_to_num_(0.0, 0.0, 0.0)
             self._reset_rows(done)
             state = torch.where(done[:, None], self.observe(), final_state)
