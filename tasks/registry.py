@@ -17,6 +17,10 @@ TASKS: dict[str, str] = {
     "ShadowHandCatchUnderarm": "tasks.hands.catch",
     "ShadowHandCatchOver2Underarm": "tasks.hands.catch",
     "ShadowHandCatchAbreast": "tasks.hands.catch",
+    "ShadowHandDoorOpenInward": "tasks.hands.doors",
+    "ShadowHandDoorOpenOutward": "tasks.hands.doors",
+    "ShadowHandDoorCloseInward": "tasks.hands.doors",
+    "ShadowHandDoorCloseOutward": "tasks.hands.doors",
     **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several

@@ -242,21 +242,11 @@ class HandTaskEnv(VecEnv):
         """Last actions by hand, clipped. (N, 2, 20 or 26)"""
         return self.last_action.unflatten(1, (NUM_HANDS, -1))
 
-    def finger_distances(self, points: Tensor) -> Tensor:
-        """Sums the distances (m) from each hand's five fingertips to its point.
-
-        Fingertips are 2 cm up the distal links, as in Bi-DexHands.
-
-        Args:
-            points: world position for each hand. (N, 2, 3)
-
-        Returns:
-            (N, 2)
-        """
+    def fingertips(self) -> Tensor:
+        """Points 2 cm up the distal links, which Bi-DexHands rewards, metres. (N, 2, 5, 3)"""
         tips = self.hand_sensors[..., :_TIPS].unflatten(-1, (-1, 13))
-        offset = quat_rotate(tips[..., 3:7], self._fingertip.expand_as(tips[..., :3]))
-        reach = tips[..., :3] + offset - points[:, :, None]
-        return torch.linalg.vector_norm(reach, dim=-1).sum(-1)
+        pos, quat = tips[..., :3], tips[..., 3:7]
+        return pos + quat_rotate(quat, self._fingertip.expand_as(pos))
 
     def observe_free(self, qpos: slice, dof: slice, out: Tensor) -> None:
         """Writes pose (7), linear velocity and angular velocity x 0.2 into ``out`` (N, 13).
