@@ -21,6 +21,8 @@ TASKS: dict[str, str] = {
     "ShadowHandDoorOpenOutward": "tasks.hands.doors",
     "ShadowHandDoorCloseInward": "tasks.hands.doors",
     "ShadowHandDoorCloseOutward": "tasks.hands.doors",
+    "ShadowHandPen": "tasks.hands.pen",
+    "ShadowHandBlockStack": "tasks.hands.stack",
     **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several

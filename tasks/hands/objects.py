@@ -14,7 +14,7 @@ Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 """(w, x, y, z)"""
 
-OBJECT = "object"
+OBJECT, TABLE = "object", "table"
 GRAVITY = 9.81
 """m/s^2, on objects only: Bi-DexHands switches it off for the hands."""
 
@@ -54,6 +54,13 @@ def add_weight(spec: mujoco.MjSpec, name: str, mass: float) -> None:
     weight.gainprm[0] = 0.0
     weight.biastype = mujoco.mjtBias.mjBIAS_AFFINE
     weight.biasprm[0] = -GRAVITY * mass
+
+
+def add_table(spec: mujoco.MjSpec, *, friction: float = 1.0) -> None:
+    """Adds a static table, 0.5 m x 1 m and 0.6 m high, that hands touch with ``friction``."""
+    size, pos = (0.25, 0.5, 0.3), (0.0, 0.0, 0.3)
+    add_geom(spec.worldbody, TABLE, mujoco.mjtGeom.mjGEOM_BOX, size, (0.62, 0.47, 0.35, 1), pos=pos)
+    contacts.pair_with_hands(spec, TABLE, friction=friction)
 
 
 @dataclass(frozen=True)
