@@ -28,9 +28,7 @@ def picture(env: Any, index: int, width: int, height: int) -> Any:
 
     model = env.scene(visual=True).compile()
     data = mujoco.MjData(model)
-    data.qpos[:] = env.sim.qpos[index].cpu().numpy()
-    data.mocap_pos[0] = env.goal_pos[index].cpu().numpy()
-    data.mocap_quat[0] = env.goal_quat[index].cpu().numpy()
+    env.pose(data, index)
     mujoco.mj_forward(model, data)
     camera = mujoco.MjvCamera()
     camera.lookat[:] = env.view.lookat

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import mujoco
 import torch
 from torch import Tensor
 
-from madpo_isaac.env import AgentSpec, Step, VecEnv
+from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
 from tasks.hands import hand
+from tasks.hands.agents import make_agents
 from tasks.hands.randomise import RandomiseConfig, Randomiser
-from tasks.hands.scene import HAND_PREFIXES, View
-from tasks.rotations import wxyz_to_xyzw
+from tasks.hands.scene import Drive, Placement, Scenery, build_spec
+from tasks.hands.stage import View
+from tasks.rotations import quat_rotate, wxyz_to_xyzw
 
-NUM_HANDS = len(HAND_PREFIXES)
+NUM_HANDS = 2
 SUBSTEPS = 2
 """Physics steps per control step: 60 Hz control over 120 Hz physics, as Bi-DexHands."""
 OBS_LIMIT = 5.0
@@ -26,7 +28,6 @@ OBS_LIMIT = 5.0
 
 _TIPS = 13 * len(hand.FINGERS)
 _WRENCHES = 6 * len(hand.FINGERS)
-_SENSORS = _TIPS + _WRENCHES
 _VEL_SCALE = 0.2
 _FORCE_SCALE = 10.0
 
@@ -64,13 +65,13 @@ class Outcome(NamedTuple):
 
 
 class HandTaskEnv(VecEnv):
-    """Two hands and an object. A task adds the scene, the object's reset, its tail and rewards.
+    """Two hands and an object. A task adds the scenery, its reset, the tail and the rewards.
 
     Joint state: the block of hand 0, the block of hand 1, the shared tail. A hand's block is, in
     this order (sizes in brackets): joint positions mapped to [-1, 1] (24), joint velocities x 0.2
     (24), actuator forces x 10 (24), five fingertips with position, quaternion xyzw, linear and
-    angular velocity in the world frame (65), five fingertip force-torques x 10 (30), the hand's
-    last actions, clipped (20).
+    angular velocity in the world frame (65), five fingertip force-torques x 10 (30), of a
+    floating hand its base (6), the hand's last actions, clipped (20; 26 if it floats).
     """
 
     tail_dim: int
@@ -78,12 +79,10 @@ class HandTaskEnv(VecEnv):
     """Bodies whose friction, mass and size :class:`RandomiseConfig` is about."""
     view: View
     """Where pictures of the task are taken from."""
-    goal_pos: Tensor
-    """World position of the goal, metres. (N, 3)"""
-    goal_quat: Tensor
-    """Orientation of the goal, wxyz. (N, 4)"""
-    hand_dim = 3 * hand.NUM_JOINTS + _SENSORS + hand.NUM_ACTUATORS
-    hand_action_dim = hand.NUM_ACTUATORS
+    placements: tuple[Placement, Placement]
+    """Where the hands start."""
+    floating: ClassVar[bool] = False
+    """Whether the hands move freely, driven by six actions each before those of the joints."""
 
     def __init__(
         self,
@@ -99,13 +98,23 @@ class HandTaskEnv(VecEnv):
         self.config = config
         self.num_envs = num_envs
         self.max_episode_length = config.episode_length
+        base = len(hand.BASE_ROLES) if self.floating else 0
+        self.hand_action_dim = base + hand.NUM_ACTUATORS
+        self._block_sizes = [*3 * [hand.NUM_JOINTS], _TIPS, _WRENCHES, base, self.hand_action_dim]
+        self.hand_dim = sum(self._block_sizes)
         model = self.scene(visual=False).compile()
         self.sim = make_sim(sim, model, num_envs, device, num_threads)
         self.device = self.sim.device
         self.step_dt = SUBSTEPS * model.opt.timestep
         self.state_dim = NUM_HANDS * self.hand_dim + self.tail_dim
         self.action_dim = NUM_HANDS * self.hand_action_dim
-        self.agents = self._agents()
+        self.agents = make_agents(
+            config.agents,
+            self.hand_dim,
+            self.state_dim,
+            floating=self.floating,
+            device=self.device,
+        )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.randomiser = Randomiser(config.randomise, self.sim, self.objects, self.generator)
         self._read_model(model)
@@ -116,20 +125,37 @@ class HandTaskEnv(VecEnv):
     # What a task defines ----------------------------------------------------------------------
 
     @abstractmethod
-    def scene(self, *, visual: bool) -> mujoco.MjSpec:
-        """Returns the scene, with visual meshes and goal if ``visual``."""
+    def scenery(self) -> Scenery:
+        """Returns what is in the scene besides the hands."""
 
-    @abstractmethod
     def reset_object(self, mask: Tensor) -> None:
-        """Draws the object's and the goal's state for the rows of ``mask`` (N,) bool."""
+        """Draws object and goal for the rows of ``mask`` (N,) bool, which are in the key pose."""
 
     @abstractmethod
     def observe_tail(self, out: Tensor) -> None:
         """Writes what both hands see of object and goal into ``out`` (N, tail_dim)."""
 
+    def observe_base(self, out: Tensor) -> None:
+        """Writes what each hand sees of its base into ``out`` (N, 2, 6 if it floats, else 0)."""
+
     @abstractmethod
     def evaluate(self) -> Outcome:
         """Scores the current state."""
+
+    # Scene ------------------------------------------------------------------------------------
+
+    def drive(self) -> Drive | None:
+        """Returns what moves the hands, None if they are fixed."""
+        return None
+
+    def scene(self, *, visual: bool) -> mujoco.MjSpec:
+        """Returns the scene, with visual meshes and goal if ``visual``."""
+        scenery = self.scenery()
+        return build_spec(self.placements, scenery, drive=self.drive(), visual=visual)
+
+    def pose(self, data: mujoco.MjData, index: int) -> None:
+        """Puts ``data`` of the visual scene into the state of environment ``index``."""
+        data.qpos[:] = self.sim.qpos[index].cpu().numpy()
 
     # Episodes ---------------------------------------------------------------------------------
 
@@ -174,10 +200,11 @@ class HandTaskEnv(VecEnv):
         # Independent noise for each hand, kept inside the limits: an over-limit start would be a
         # violent constraint in MuJoCo.
         low, high = self._joint_low, self._joint_high
-        pos = low + (high - low) * self.uniform(len(low))
-        pos = torch.clamp(self.config.reset_dof_pos_noise * pos, low, high)
-        self.write_rows(self.sim.qpos[:, self._joint_qpos], mask, pos)
-        self.write_rows(self.sim.ctrl[:, : self.action_dim], mask, pos[:, self._driven])
+        noise = self.uniform(NUM_HANDS * hand.NUM_JOINTS).unflatten(1, (NUM_HANDS, -1))
+        pos = self.config.reset_dof_pos_noise * (low + (high - low) * noise)
+        pos = torch.clamp(pos, low, high)
+        self.write_rows(self.joint_pos, mask, pos)
+        self.write_rows(self._targets, mask, pos[..., self._driven])
         self.reset_object(mask)
         self.sim.forward(mask)
         self.episode_step.masked_fill_(mask, 0)
@@ -191,78 +218,92 @@ class HandTaskEnv(VecEnv):
 
     @staticmethod
     def write_rows(target: Tensor, mask: Tensor, value: Tensor) -> None:
-        """Writes the rows of ``value`` (N, k) chosen by ``mask`` (N,) bool into ``target``."""
-        torch.where(mask[:, None], value, target, out=target)
+        """Writes the rows of ``value`` (N, ...) chosen by ``mask`` (N,) bool into ``target``."""
+        torch.where(mask.view(-1, *(target.dim() - 1) * (1,)), value, target, out=target)
 
     # Actions and observations -----------------------------------------------------------------
 
     def _write_controls(self, action: Tensor) -> None:
         """Maps [-1, 1] to each actuated joint's range: absolute position targets."""
-        target = torch.addcmul(self._ctrl_mid, self._ctrl_half, action)
-        self.sim.ctrl[:, : self.action_dim] = target
+        joints = self.split_hands(action)[..., -hand.NUM_ACTUATORS :]
+        self._targets.copy_(torch.addcmul(self._ctrl_mid, self._ctrl_half, joints))
 
     def observe(self) -> Tensor:
         """Returns the joint state (N, S), clipped to [-5, 5]."""
-        sim, hands = self.sim, NUM_HANDS
+        hands = NUM_HANDS
         state = torch.empty(self.num_envs, self.state_dim, device=self.device)
         block = state[:, : hands * self.hand_dim].unflatten(1, (hands, self.hand_dim))
-        pos, vel, force, tips, wrench, action = block.split(self._block_sizes, dim=2)
-        joints = sim.qpos[:, self._joint_qpos]
-        pos.copy_(torch.addcmul(self._pos_shift, joints, self._pos_scale).view_as(pos))
-        vel.copy_((sim.qvel[:, self._joint_dof] * _VEL_SCALE).view_as(vel))
-        force.copy_((sim.qfrc_actuator[:, self._joint_dof] * _FORCE_SCALE).view_as(force))
-        sensors = sim.sensordata.view(-1, hands, _SENSORS)
+        pos, vel, force, tips, wrench, base, action = block.split(self._block_sizes, dim=2)
+        torch.addcmul(self._pos_shift, self.joint_pos, self._pos_scale, out=pos)
+        torch.mul(self._joint_vel, _VEL_SCALE, out=vel)
+        torch.mul(self._joint_force, _FORCE_SCALE, out=force)
+        sensors = self.hand_sensors
         tips.copy_(sensors[..., :_TIPS])
         quats = sensors[..., :_TIPS].unflatten(-1, (-1, 13))[..., 3:7]
         tips.unflatten(-1, (-1, 13))[..., 3:7] = wxyz_to_xyzw(quats)
-        torch.mul(sensors[..., _TIPS:], _FORCE_SCALE, out=wrench)
-        action.copy_(self.last_action.view_as(action))
+        torch.mul(sensors[..., _TIPS : _TIPS + _WRENCHES], _FORCE_SCALE, out=wrench)
+        self.observe_base(base)
+        action.copy_(self.hand_actions)
         self.observe_tail(state[:, hands * self.hand_dim :])
         return self.randomiser.noisy_state(state).clamp_(-OBS_LIMIT, OBS_LIMIT)
 
-    def _agents(self) -> tuple[AgentSpec, ...]:
-        """All agents of hand 0, then all of hand 1; each sees its hand's block and the tail."""
-        agents = []
-        shared = torch.arange(NUM_HANDS * self.hand_dim, self.state_dim)
-        for h in range(NUM_HANDS):
-            own = torch.arange(h * self.hand_dim, (h + 1) * self.hand_dim)
-            columns = torch.cat((own, shared)).to(self.device)
-            for name, parts in hand.agent_parts(self.config.agents):
-                actuators = [i for part in parts for i in hand.PART_ACTUATORS[part]]
-                roles = [
-                    role if len(parts) == 1 else f"{hand.PARTS[part]}_{role}"
-                    for part in parts
-                    for role in hand.PART_ROLES[part]
-                ]
-                index = torch.tensor(actuators, device=self.device) + h * self.hand_action_dim
-                agents.append(
-                    AgentSpec(
-                        name=f"hand{h}" if name == "hand" else f"hand{h}_{name}",
-                        action_slice=_as_slice(index),
-                        obs_dim=len(columns),
-                        observe=lambda state, columns=columns: state[:, columns],
-                        role=name,
-                        action_roles=tuple(roles),
-                    )
-                )
-        return tuple(agents)
+    @property
+    def hand_actions(self) -> Tensor:
+        """Last actions by hand, clipped. (N, 2, 20 or 26)"""
+        return self.split_hands(self.last_action)
+
+    @staticmethod
+    def split_hands(joint: Tensor) -> Tensor:
+        """Splits what both hands have, (N, 2 k) to (N, 2, k)."""
+        return joint.unflatten(1, (NUM_HANDS, -1))
+
+    def fingertips(self) -> Tensor:
+        """Points 2 cm up the distal links, which Bi-DexHands rewards, metres. (N, 2, 5, 3)"""
+        tips = self.hand_sensors[..., :_TIPS].unflatten(-1, (-1, 13))
+        pos, quat = tips[..., :3], tips[..., 3:7]
+        return pos + quat_rotate(quat, self._fingertip.expand_as(pos))
+
+    def observe_free(self, qpos: slice, dof: slice, out: Tensor) -> None:
+        """Writes pose (7), linear velocity and angular velocity x 0.2 into ``out`` (N, 13).
+
+        Args:
+            qpos: columns of a free joint's position; it is observed in the world, xyzw.
+            dof: columns of its velocity.
+            out: where to write.
+        """
+        pose, vel = self.sim.qpos[:, qpos], self.sim.qvel[:, dof]
+        out[:, 0:3] = pose[:, :3]
+        out[:, 3:7] = wxyz_to_xyzw(pose[:, 3:])
+        out[:, 7:10] = vel[:, :3]
+        # MuJoCo keeps a free joint's angular velocity in the body frame.
+        out[:, 10:13] = _VEL_SCALE * quat_rotate(pose[:, 3:], vel[:, 3:])
 
     def _read_model(self, model: mujoco.MjModel) -> None:
-        joints = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE]
-        first = model.jnt_qposadr[joints[0]], model.jnt_dofadr[joints[0]]
-        self._joint_qpos = slice(first[0], first[0] + len(joints))
-        self._joint_dof = slice(first[1], first[1] + len(joints))
+        """Finds the hands' blocks in the simulation's tensors, see :func:`build_spec`."""
+        first = model.joint("hand0_robot0:WRJ1")
+        sim, joints = self.sim, range(first.id, first.id + hand.NUM_JOINTS)
+        qpos, dof = first.qposadr[0], first.dofadr[0]
+        controls = hand.NUM_ACTUATORS + (9 if self.floating else 0)
+        readings = _TIPS + _WRENCHES + (6 if self.floating else 0)
+        qpos_block = _by_hand(sim.qpos, qpos + hand.NUM_JOINTS)
+        self.base_pose, self.joint_pos = qpos_block[..., :qpos], qpos_block[..., qpos:]
+        self._joint_vel = _by_hand(sim.qvel, dof + hand.NUM_JOINTS)[..., dof:]
+        self._joint_force = _by_hand(sim.qfrc_actuator, dof + hand.NUM_JOINTS)[..., dof:]
+        control = _by_hand(sim.ctrl, controls)
+        self._targets = control[..., : hand.NUM_ACTUATORS]
+        self._base_control = control[..., hand.NUM_ACTUATORS :][..., : len(hand.BASE_ROLES)]
+        self.hand_sensors = _by_hand(sim.sensordata, readings)
+        self.object_sensors = sim.sensordata[:, NUM_HANDS * readings :]
         limits = torch.tensor(model.jnt_range[joints], dtype=torch.float32, device=self.device)
         self._joint_low, self._joint_high = limits.T.contiguous()
         width = self._joint_high - self._joint_low
         self._pos_scale = 2.0 / width
         self._pos_shift = -(self._joint_high + self._joint_low) / width
-        driven = model.actuator_trnid[: self.action_dim, 0] - joints[0]
+        driven = model.actuator_trnid[: hand.NUM_ACTUATORS, 0] - first.id
         self._driven = torch.tensor(driven, dtype=torch.long, device=self.device)
         low, high = self._joint_low[self._driven], self._joint_high[self._driven]
         self._ctrl_mid, self._ctrl_half = (low + high) / 2, (high - low) / 2
-        n = hand.NUM_JOINTS
-        self._block_sizes = [n, n, n, _TIPS, _WRENCHES, self.hand_action_dim]
+        self._fingertip = torch.tensor(hand.FINGERTIP, device=self.device)
 
     # Resume -----------------------------------------------------------------------------------
 
@@ -288,11 +329,9 @@ class HandTaskEnv(VecEnv):
         return ("episode_step", "succeeded", "last_action")
 
 
-def _as_slice(index: Tensor) -> slice | Tensor:
-    """Returns consecutive columns as a slice, which needs no gather."""
-    columns = index.tolist()
-    consecutive = columns == list(range(columns[0], columns[0] + len(columns)))
-    return slice(columns[0], columns[0] + len(columns)) if consecutive else index
+def _by_hand(field: Tensor, columns: int) -> Tensor:
+    """Returns the hands' blocks at the start of ``field`` as a view. (N, 2, columns)"""
+    return field[:, : NUM_HANDS * columns].unflatten(1, (NUM_HANDS, columns))
 
 
 def _check(config: HandTaskConfig) -> None:

@@ -36,6 +36,20 @@ PART_ROLES: tuple[tuple[str, ...], ...] = (
 )
 """What each actuator of :data:`PARTS` does, from the base outwards; the palm's move the wrist."""
 
+BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
+"""What the first actions of a floating hand do, in world axes; they belong to the palm."""
+
+MASS = 5.011
+"""kg, of the whole hand."""
+CENTRE_OF_MASS = (-0.001636, -0.291660, -0.008112)
+"""Of the flat hand, from its mount, in the axes of the actor's pose, metres."""
+INERTIA = (0.026047, 0.011201, 0.026497)
+"""About the centre of mass along the same axes, kg m^2; the products are below 4e-4."""
+PALM_CENTRE = (0.0, -0.02, 0.08)
+"""The point of the palm that Bi-DexHands observes, in the frame of the palm's body, metres."""
+FINGERTIP = (0.0, 0.0, 0.02)
+"""The point of a finger that Bi-DexHands rewards, in the frame of its distal link, metres."""
+
 COUPLING_TENDONS = tuple(f"robot0:T_{finger}J1c" for finger in ("FF", "MF", "RF", "LF"))
 """Tendons that make the distal joint J0 of a finger follow J1."""
 
@@ -86,6 +100,17 @@ def model_file() -> Path:
     if package is None or not package.submodule_search_locations:
         raise UserError("The hand model comes with gymnasium-robotics==1.4.2: install it.")
     return Path(package.submodule_search_locations[0]) / "envs/assets/hand/reach.xml"
+
+
+def part_actions(part: int, *, floating: bool) -> list[tuple[int, str]]:
+    """Returns the actions of one of :data:`PARTS` as (column of the hand's action, role).
+
+    A floating hand has the base's six actions first, which the palm takes.
+    """
+    first = len(BASE_ROLES) if floating else 0
+    base = list(enumerate(BASE_ROLES[:first])) if part == 0 else []
+    columns = [first + actuator for actuator in PART_ACTUATORS[part]]
+    return base + list(zip(columns, PART_ROLES[part], strict=True))
 
 
 def agent_parts(agents: object) -> list[tuple[str, list[int]]]:
