@@ -5,6 +5,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from hand_oracle import expected_blocks, fingertip, noise, reference, xyzw
 from scipy.spatial.transform import Rotation
 
 import tasks
@@ -27,14 +28,6 @@ def place_egg(env, row, pos, quat=(1.0, 0.0, 0.0, 0.0)):
 def hold_eggs(env):
     for row in range(env.num_envs):
         place_egg(env, row, NEVER)
-
-
-def noise(env, steps, seed=0):
-    return torch.randn(steps, env.num_envs, 40, generator=torch.Generator().manual_seed(seed))
-
-
-def xyzw(q):
-    return np.array([q[1], q[2], q[3], q[0]])
 
 
 def put_in(env, seed):
@@ -62,44 +55,6 @@ def put_in(env, seed):
     return rounded | {"goal": env.goal_quat.double().numpy()}
 
 
-def reference(model, qpos, qvel, ctrl):
-    data = mujoco.MjData(model)
-    data.qpos, data.qvel, data.ctrl = qpos, qvel, ctrl
-    mujoco.mj_forward(model, data)
-    mujoco.mj_rnePostConstraint(model, data)
-    return data
-
-
-def fingertip(model, data, body):
-    velocity = np.zeros(6)
-    mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, body, velocity, 0)
-    return np.concatenate((data.xpos[body], xyzw(data.xquat[body]), velocity[3:], velocity[:3]))
-
-
-def wrench(model, data, body):
-    """Force and torque that the finger passes on to its last link, at and in the link's frame."""
-    torque, force = data.cfrc_int[body, :3], data.cfrc_int[body, 3:]
-    arm = data.xpos[body] - data.subtree_com[model.body_rootid[body]]
-    axes = data.xmat[body].reshape(3, 3)
-    return np.concatenate((axes.T @ force, axes.T @ (torque - np.cross(arm, force))))
-
-
-def expected_blocks(model, qpos, qvel, ctrl, hand):
-    data = reference(model, qpos, qvel, ctrl)
-    dofs = slice(24 * hand, 24 * (hand + 1))
-    low, high = model.jnt_range[dofs].T
-    names = [f"hand{hand}_robot0:{finger}distal" for finger in ("ff", "mf", "rf", "lf", "th")]
-    bodies = [model.body(name).id for name in names]
-    return {
-        (0, 24): (2 * qpos[dofs] - high - low) / (high - low),
-        (24, 48): 0.2 * qvel[dofs],
-        (48, 72): 10 * data.qfrc_actuator[dofs],
-        (72, 137): np.concatenate([fingertip(model, data, body) for body in bodies]),
-        (137, 167): 10 * np.concatenate([wrench(model, data, body) for body in bodies]),
-        (167, 187): np.zeros(20),
-    }
-
-
 def test_hand_blocks_of_a_state_put_in_by_hand():
     env = make(4)
     env.reset()
@@ -109,7 +64,8 @@ def test_hand_blocks_of_a_state_put_in_by_hand():
     for row in range(4):
         args = [put[name][row] for name in ("qpos", "qvel", "ctrl")]
         for hand in range(2):
-            blocks = expected_blocks(env.sim.model, *args, hand)
+            blocks = expected_blocks(env.sim.model, reference(env.sim.model, *args), hand)
+            blocks[167, 187] = np.zeros(20)
             for (start, stop), block in blocks.items():
                 seen = state[row, 187 * hand + start : 187 * hand + stop]
                 bounded = np.clip(block, -5, 5)
