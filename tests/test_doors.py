@@ -223,7 +223,7 @@ def test_hands_do_not_pass_through_a_closed_door():
     for _ in range(60):
         env.sim.ctrl[:, 20:29] = 0.0
         env.last_action.copy_(push)
-        env._write_controls()
+        env._write_controls(push)
         env.sim.step(2)
     x = env.fingertips()[..., 0]
     assert x.min() > -0.02
