@@ -4,6 +4,8 @@ import sys
 import matplotlib.image
 import pytest
 
+from tasks import TASKS
+
 
 def render(*arguments):
     command = [sys.executable, "-m", "madpo_isaac.render", *arguments]
@@ -25,6 +27,26 @@ def test_picture_shows_hands_egg_and_goal(tmp_path):
         assert 1000 < shown.sum() < 100_000, f"{name}: {shown.sum()} pixels"
     # Hand 0 holds the egg on the left of the picture, the goal is on the right.
     assert orange.nonzero()[1].mean() < goal.nonzero()[1].mean()
+
+
+def test_sheet_shows_every_hand_task(tmp_path):
+    out = tmp_path / "all.png"
+    done = render("sheet", f"out={out}")
+    if done.returncode and "GL" in done.stderr:
+        pytest.skip(f"no off-screen OpenGL here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    pixels = matplotlib.image.imread(out)[..., :3]
+    height, width = pixels.shape[:2]
+    names = [name for name in TASKS if name.startswith("ShadowHand")]
+    assert len(names) >= 10
+    panels = []
+    for i in range(len(names)):
+        row, column = divmod(i, 5)
+        top, left = row * height * 5 // len(names), column * width // 5
+        panels.append(pixels[top + 40 : top + height * 5 // len(names), left : left + width // 5])
+    for i, panel in enumerate(panels):
+        assert panel.std() > 0.05
+        assert all(abs(panel - other).mean() > 0.004 for other in panels[:i])
 
 
 @pytest.mark.parametrize(

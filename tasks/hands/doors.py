@@ -49,17 +49,6 @@ class CloseOutwardConfig(CloseConfig):
     reward_offset: float = 6.0
 
 
-_Placements = tuple[Placement, Placement]
-
-
-def _placements(x: float, y: float) -> _Placements:
-    """Hands that point to -x with palms to each other; the second has its thumb down."""
-    return (
-        Placement.euler((x, y, 0.6), 3.14159, 1.57, 1.57),
-        Placement.euler((x, -y, 0.6), 3.14159, -1.57, 1.57),
-    )
-
-
 class DoorTask(ReachTask):
     """Open a door: hand 0 goes for the handle at +y, hand 1 for the other.
 
@@ -72,7 +61,7 @@ class DoorTask(ReachTask):
     objects = ("door",)
     transition_scale = 0.5
     orientation_scale = 0.5
-    view = View(lookat=(0.1, 0.0, 0.68), distance=2.1, azimuth=145.0, elevation=-25.0)
+    view = View(lookat=(0.25, 0.0, 0.64), distance=1.9, azimuth=145.0, elevation=-28.0)
     rest = 0.0
     """The angle the leaves start with, radians."""
 
@@ -82,10 +71,14 @@ class DoorTask(ReachTask):
         num_envs: int,
         *,
         inward: bool,
-        placements: _Placements,
+        place: tuple[float, float] = (0.55, 0.2),
         **kwargs: Any,
     ) -> None:
-        self.placements = placements
+        (x, y), roll, yaw = place, 3.14159, 1.57
+        self.placements = (  # hands point to -x, palms face each other, one thumb is down
+            Placement.euler((x, y, 0.6), roll, 1.57, yaw),
+            Placement.euler((x, -y, 0.6), roll, -1.57, yaw),
+        )
         self._door = DoubleDoor(inward, config.spring, self.rest)
         super().__init__(config, num_envs, **kwargs)
         self._offset, self._limit = config.reward_offset, config.success_gap
@@ -139,17 +132,16 @@ class CloseTask(DoorTask):
         return (1.0 - 2.0 * gap).clamp(min=self._lowest_bonus)
 
 
-_NEAR, _FAR = _placements(0.55, 0.2), _placements(0.9, 0.5)
-_VARIANTS: dict[str, tuple[type[DoorConfig], type[DoorTask], bool, _Placements]] = {
-    "ShadowHandDoorOpenInward": (DoorConfig, DoorTask, True, _NEAR),
-    "ShadowHandDoorOpenOutward": (DoorConfig, DoorTask, False, _NEAR),
-    "ShadowHandDoorCloseInward": (CloseConfig, CloseTask, True, _FAR),
-    "ShadowHandDoorCloseOutward": (CloseOutwardConfig, CloseTask, False, _NEAR),
+_VARIANTS: dict[str, tuple[type[DoorConfig], partial[DoorTask]]] = {
+    "ShadowHandDoorOpenInward": (DoorConfig, partial(DoorTask, inward=True)),
+    "ShadowHandDoorOpenOutward": (DoorConfig, partial(DoorTask, inward=False)),
+    "ShadowHandDoorCloseInward": (CloseConfig, partial(CloseTask, inward=True, place=(0.9, 0.5))),
+    "ShadowHandDoorCloseOutward": (CloseOutwardConfig, partial(CloseTask, inward=False)),
 }
-"""Settings, task, whether the leaves open towards the hands, where the hands start."""
+"""Inward leaves open towards the hands. ``place`` is x and y of the first hand, metres."""
 
 
 def variant(name: str) -> Any:
     """Returns what :mod:`tasks.registry` needs of the task ``name``: its Config and Env."""
-    config, task, inward, placements = _VARIANTS[name]
-    return SimpleNamespace(Config=config, Env=partial(task, inward=inward, placements=placements))
+    config, env = _VARIANTS[name]
+    return SimpleNamespace(Config=config, Env=env)

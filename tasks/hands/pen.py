@@ -111,7 +111,7 @@ class Env(ReachTask):
         Placement.euler((0.55, 0.2, 0.8), 3.14159, 0.0, 1.57),
         Placement.euler((0.55, -0.2, 0.8), 3.14159, 0.0, 1.57),
     )
-    view = View(lookat=(0.15, 0.0, 0.65), distance=1.5, azimuth=145.0, elevation=-35.0)
+    view = View(lookat=(0.2, 0.0, 0.68), distance=1.15, azimuth=30.0, elevation=-40.0)
 
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
         super().__init__(config, num_envs, **kwargs)

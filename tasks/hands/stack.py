@@ -71,7 +71,7 @@ class Env(ReachTask):
         Placement.euler((0.0, 0.6, 0.7), 3.14159, 0.0, 3.14),
         Placement.euler((0.0, -0.6, 0.7), 3.14159, 0.0, 0.0),
     )
-    view = View(lookat=(0.0, 0.0, 0.66), distance=1.4, azimuth=150.0, elevation=-30.0)
+    view = View(lookat=(0.0, 0.0, 0.64), distance=1.2, azimuth=150.0, elevation=-38.0)
     starts = ((0.0, 0.1, 0.625), (0.0, -0.1, 0.625))
     targets = ((0.0, 0.0, 0.625), (0.0, 0.0, 0.675))
 
