@@ -211,6 +211,13 @@ class Config:
     """Play a checkpoint instead of training."""
     test_episodes: int = 1
     """Episodes per environment to play."""
+    eval_frequency: int = 0
+    """Iterations between evaluations while training, in environments of their own and with mean
+    actions; 0 for none."""
+    eval_episodes: int = 1
+    """Episodes per environment of such an evaluation."""
+    eval_envs: int = 64
+    """Its environments."""
     headless: bool = True
     """Kept for IsaacGymEnvs' command lines; there is no window to open."""
     sim_device: str = "cpu"

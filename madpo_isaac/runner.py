@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import tasks
 from madpo_isaac import checkpoint, console, device, resume
@@ -19,6 +18,7 @@ from madpo_isaac.algos import ALGORITHMS, OnPolicy
 from madpo_isaac.config import Config, PpoConfig, task_settings
 from madpo_isaac.env import AgentSpec, VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.evaluate import Act, Evaluator, Record
 from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
 from madpo_isaac.player import play_episodes
@@ -27,6 +27,8 @@ from madpo_isaac.saver import Saver
 from madpo_isaac.signals import StopRequest
 from madpo_isaac.storage import Rollout
 
+EVALUATION = 1
+"""Sets the draws of evaluations apart from those of training with the same seed."""
 SAVE_INTERVAL = 60.0
 """Seconds of work that a kill may cost, where an iteration takes less."""
 
@@ -103,17 +105,32 @@ class Runner:
         env_seed, init_seed, act_seed = (
             int(s) for s in np.random.SeedSequence(cfg.seed).generate_state(3)
         )
-        self.env = tasks.make(
+        self.env = self._make_env(cfg.num_envs, env_seed)
+        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
+        self._make_learner(init_seed, act_seed)
+
+    def _make_env(self, num_envs: int, seed: int) -> VecEnv:
+        cfg = self.config
+        return tasks.make(
             cfg.task.name,
-            cfg.num_envs,
+            num_envs,
             device=cfg.sim_device,
             sim=cfg.sim.name,
-            seed=env_seed,
+            seed=seed,
             num_threads=self.threads,
             **task_settings(cfg.task),
         )
-        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
-        self._make_learner(init_seed, act_seed)
+
+    def _make_evaluator(self) -> Evaluator | None:
+        """What scores the policy every ``eval_frequency`` iterations, if it is to be."""
+        cfg = self.config
+        if not cfg.eval_frequency:
+            return None
+        seed = int(np.random.SeedSequence((cfg.seed, EVALUATION)).generate_state(1)[0])
+        path = self.folder.path / "eval" / "training.json"
+        record = Record(cfg.task.name, cfg.algo.name, cfg.seed)
+        record.continue_from(path, self.env_steps)
+        return Evaluator(self._make_env(cfg.eval_envs, seed), cfg.eval_episodes, record, path)
 
     def _checkpoint(self) -> Path:
         """The file that ``checkpoint`` means."""
@@ -183,11 +200,18 @@ class Runner:
     def _restore_learner(self, content: dict[str, Any]) -> None:
         self.algo.load_state_dict(content["algo_state"])
 
-    def _player(self, content: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-        """Returns a checkpoint's policy: from joint states (N, S) to mean actions (N, A)."""
+    def _restore_policy(self, content: dict[str, Any]) -> None:
         self.algo.load_policy(content["algo_state"])
-        policy = self.algo.actors.freeze()
-        return lambda state: policy.distribution(self.env.observations(state))[0]
+
+    def policy(self, generator: torch.Generator | None = None) -> Act:
+        """Returns the policy as it is now: from joint states (N, S) to actions (N, A).
+
+        Mean actions, or samples drawn from ``generator``; no other generator is touched.
+        """
+        policy, observations = self.algo.actors.freeze(), self.env.observations
+        if generator is None:
+            return lambda state: policy.distribution(observations(state))[0]
+        return lambda state: policy.act(observations(state), generator).action
 
     # Training ---------------------------------------------------------------------------------
 
@@ -227,6 +251,7 @@ class Runner:
             for observer in self.observers:
                 observer.on_start(self)
             try:
+                self._evaluator = self._make_evaluator()
                 with self._stop.listening():
                     self._loop()
             finally:
@@ -276,6 +301,8 @@ class Runner:
         try:
             while self.iteration < self.config.max_iterations and not self._stop:
                 metrics = self._iterate()
+                if self._evaluator and self.iteration % self.config.eval_frequency == 0:
+                    metrics |= self._evaluator.evaluate(self.policy(), self.env_steps)
                 for observer in self.observers:
                     observer.on_iteration(metrics)
                 self._save(metrics["episode_return"], metrics["iteration_s"])
@@ -400,12 +427,25 @@ class Runner:
 
     # Playing ----------------------------------------------------------------------------------
 
+    def load_policy(self) -> dict[str, Any]:
+        """Builds everything and loads the checkpoint's policy; returns where it comes from."""
+        self.build()
+        path = self._checkpoint()
+        content = self._load(path)
+        self._restore_policy(content)
+        facts = ("task", "algo", "iteration", "env_steps")
+        return {"checkpoint": str(path), **{name: content[name] for name in facts}}
+
+    def output_folder(self, name: str) -> Path:
+        """Where what is made of a checkpoint goes: in its run folder, or else in ``runs_dir``."""
+        folder = RunFolder.of_checkpoint(self._checkpoint())
+        return (Path(self.config.runs_dir) if folder is None else folder.path) / name
+
     def play(self) -> int:
         """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
-        cfg = self.config
-        self.build()
-        act = self._player(self._load(self._checkpoint()))
-        returns, lengths, success = play_episodes(self.env, act, cfg.test_episodes)
+        self.load_policy()
+        episodes = play_episodes(self.env, self.policy(), self.config.test_episodes)
+        returns, lengths, success = episodes.returns, episodes.lengths, episodes.success
         for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
             console.info(f"reward: {score:.3f} steps: {length:.0f}")
         console.info(

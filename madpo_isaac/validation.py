@@ -40,11 +40,12 @@ def validate(config: Config) -> None:
         UserError: naming the first bad value.
     """
     _check_finite(config)
-    for key in ("num_envs", "max_iterations", "test_episodes"):
+    for key in ("num_envs", "max_iterations", "test_episodes", "eval_episodes", "eval_envs"):
         _in_range(key, getattr(config, key), 1)
     for key in ("capture_video_freq", "capture_video_len"):
         _in_range(key, getattr(config, key), 1)
-    _in_range("save_frequency", config.save_frequency, 0)
+    for key in ("save_frequency", "eval_frequency"):
+        _in_range(key, getattr(config, key), 0)
     _in_range("num_threads", config.num_threads, 0, MAX_THREADS)
     _in_range("seed", config.seed, -1, MAX_SEED)
     if isinstance(config.algo, PpoConfig):
