@@ -11,6 +11,7 @@ from madpo_isaac.errors import UserError, unknown
 COMMANDS = {
     "train": ("madpo_isaac.cli", "train or play, as train.py does"),
     "eval": ("madpo_isaac.evaluate", "score a checkpoint, and tell by exit code if it is good"),
+    "play": ("madpo_isaac.play", "play a checkpoint or a policy of the project, as a video too"),
 }
 """Sub-command to the module whose ``main`` it is, and what it does."""
 

@@ -228,8 +228,13 @@ class Config:
     save_frequency: int = 50
     """Iterations between numbered checkpoints; 0 for none."""
     capture_video: bool = False
+    """Film training into videos/ of the run folder, or with test=True the policy."""
     capture_video_freq: int = 1464
+    """Steps of every environment from the start of one clip to that of the next."""
     capture_video_len: int = 100
+    """Steps of a clip."""
+    capture_video_envs: int = 1
+    """Environments shown, side by side."""
 
 
 def register() -> None:

@@ -78,12 +78,7 @@ class Scores:
         )
 
 
-def play_episodes(
-    env: VecEnv,
-    act: Callable[[Tensor], Tensor],
-    episodes: int,
-    on_step: Callable[[Step], None] | None = None,
-) -> Episodes:
+def play_episodes(env: VecEnv, act: Callable[[Tensor], Tensor], episodes: int) -> Episodes:
     """Plays ``episodes`` full episodes in every environment with the actions of ``act``.
 
     Every environment counts equally often, so short episodes are not over-represented.
@@ -92,16 +87,24 @@ def play_episodes(
         env: is reset first.
         act: maps joint states (N, S) to joint actions (N, A).
         episodes: of each environment.
-        on_step: called after every step.
     """
     scores = Scores(env, episodes)
     state = env.reset()
     for _ in range(episodes * env.max_episode_length):
         step = env.step(act(state))
         scores.add(step)
-        if on_step is not None:
-            on_step(step)
         state = step.state
         if env.device.type == "cpu" and scores.complete():
             break
     return scores.result()
+
+
+def play_steps(
+    env: VecEnv, act: Callable[[Tensor], Tensor], steps: int, on_step: Callable[[Step], None]
+) -> None:
+    """Plays ``steps`` steps from a reset on; ``on_step`` is called after each one."""
+    state = env.reset()
+    for _ in range(steps):
+        step = env.step(act(state))
+        on_step(step)
+        state = step.state

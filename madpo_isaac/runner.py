@@ -16,16 +16,18 @@ import tasks
 from madpo_isaac import checkpoint, console, device, resume
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
 from madpo_isaac.config import Config, PpoConfig, task_settings
-from madpo_isaac.env import AgentSpec, VecEnv
+from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluate import Act, Evaluator, Record
 from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
-from madpo_isaac.player import play_episodes
+from madpo_isaac.play import play
+from madpo_isaac.render import choose_backend
 from madpo_isaac.run_folder import RunFolder, as_yaml
 from madpo_isaac.saver import Saver
 from madpo_isaac.signals import StopRequest
 from madpo_isaac.storage import Rollout
+from madpo_isaac.video import Film, film_of
 
 EVALUATION = 1
 """Sets the draws of evaluations apart from those of training with the same seed."""
@@ -89,13 +91,16 @@ class Runner:
         self.env_steps = 0
         self.wall_s = 0.0
         self.best_return = -float("inf")
+        self._film: Film | None = None
         self._stop = StopRequest()
         self._saver = Saver()
         self._saved_at = -float("inf")
 
     def run(self) -> int:
         """Trains, or plays if ``test``; returns the exit code."""
-        return self.play() if self.config.test else self.train()
+        if self.config.capture_video:
+            choose_backend()  # fails before anything is built
+        return play(self) if self.config.test else self.train()
 
     # Building ---------------------------------------------------------------------------------
 
@@ -252,9 +257,12 @@ class Runner:
                 observer.on_start(self)
             try:
                 self._evaluator = self._make_evaluator()
+                self._film = film_of(self.config, self.env, self.folder.path, self.env_steps)
                 with self._stop.listening():
                     self._loop()
             finally:
+                if self._film is not None:
+                    self._film.close()
                 for observer in self.observers:
                     observer.on_end()
             state = self._stop.outcome if self._cut_short else "finished"
@@ -352,6 +360,11 @@ class Runner:
         with device.single_threaded():
             return self._collect()
 
+    def _watch(self, step: Step) -> None:
+        self.tracker.add(step)
+        if self._film is not None:
+            self._film.add(step, self.tracker.returns)
+
     def _collect(self) -> float:
         env, algo, rollout = self.env, self.algo, self.rollout
         policy = algo.freeze()
@@ -371,7 +384,7 @@ class Runner:
             final_value = algo.final_value(step.truncated, step.final_state)
             if final_value is not None:
                 rollout.final_value[t] = final_value
-            self.tracker.add(step)
+            self._watch(step)
             self.state = step.state
         rollout.last_state.copy_(self.state)
         return step_s
@@ -440,16 +453,3 @@ class Runner:
         """Where what is made of a checkpoint goes: in its run folder, or else in ``runs_dir``."""
         folder = RunFolder.of_checkpoint(self._checkpoint())
         return (Path(self.config.runs_dir) if folder is None else folder.path) / name
-
-    def play(self) -> int:
-        """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
-        self.load_policy()
-        episodes = play_episodes(self.env, self.policy(), self.config.test_episodes)
-        returns, lengths, success = episodes.returns, episodes.lengths, episodes.success
-        for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
-            console.info(f"reward: {score:.3f} steps: {length:.0f}")
-        console.info(
-            f"av reward: {returns.mean():.3f} av steps: {lengths.mean():.1f} "
-            f"success: {success.mean():.3f} episodes: {len(returns)}"
-        )
-        return 0

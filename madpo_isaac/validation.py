@@ -42,7 +42,7 @@ def validate(config: Config) -> None:
     _check_finite(config)
     for key in ("num_envs", "max_iterations", "test_episodes", "eval_episodes", "eval_envs"):
         _in_range(key, getattr(config, key), 1)
-    for key in ("capture_video_freq", "capture_video_len"):
+    for key in ("capture_video_freq", "capture_video_len", "capture_video_envs"):
         _in_range(key, getattr(config, key), 1)
     for key in ("save_frequency", "eval_frequency"):
         _in_range(key, getattr(config, key), 0)
@@ -165,12 +165,25 @@ def _check_run(config: Config) -> None:
     if config.test and not config.checkpoint:
         raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
     if config.capture_video:
-        raise UserError("capture_video=True is not available in this version.")
+        _check_video(config)
     if config.experiment and not re.fullmatch(r"\w[\w.+-]{0,199}", config.experiment):
         raise UserError(
             f"experiment='{config.experiment}' must be a plain folder name: letters, digits, "
             "'_', '-', '+' and '.', not starting with a sign."
         )
+
+
+def _check_video(config: Config) -> None:
+    length, frequency, shown = (
+        getattr(config, f"capture_video_{end}") for end in ("len", "freq", "envs")
+    )
+    if length > frequency and not config.test:
+        raise UserError(
+            f"capture_video_len={length} must be at most capture_video_freq={frequency}: one clip "
+            "is filmed at a time."
+        )
+    if shown > config.num_envs:
+        raise UserError(f"capture_video_envs={shown} exceeds num_envs={config.num_envs}.")
 
 
 def _check_finite(node: Any, prefix: str = "") -> None:

@@ -33,7 +33,7 @@ class PpoRunner(Runner):
         cfg = self.config
         seeds = init_seed, act_seed
         self.ppo = PpoLearner(
-            cfg.algo, self.env, seeds, cfg.max_iterations, self.tracker.add, playing=cfg.test
+            cfg.algo, self.env, seeds, cfg.max_iterations, self._watch, playing=cfg.test
         )
 
     def _check_fit(self, path: Path, content: dict[str, Any]) -> None:

@@ -131,6 +131,24 @@ class HandTaskEnv(VecEnv):
     def evaluate(self) -> Outcome:
         """Scores the current state."""
 
+    # Pictures ---------------------------------------------------------------------------------
+
+    def pose(self, data: mujoco.MjData, index: int) -> None:
+        """Puts ``data`` of the visual scene into the state of environment ``index``."""
+        data.qpos[:] = self.sim.qpos[index].cpu().numpy()
+        data.mocap_pos[0] = self.goal_pos[index].cpu().numpy()
+        data.mocap_quat[0] = self.goal_quat[index].cpu().numpy()
+
+    def action_joints(self) -> list[int]:
+        """Returns the joint that each column of the joint action drives, -1 for none."""
+        model, joints = self.sim.model, []
+        for h in range(NUM_HANDS):
+            names = [model.actuator(i).name for i in range(model.nu)]
+            own = [i for i, name in enumerate(names) if name.startswith(f"hand{h}_")]
+            driven = model.actuator_trnid[own[: hand.NUM_ACTUATORS], 0].tolist()
+            joints += [-1] * (self.hand_action_dim - len(driven)) + driven
+        return joints
+
     # Episodes ---------------------------------------------------------------------------------
 
     def reset(self) -> Tensor:
