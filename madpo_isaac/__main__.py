@@ -12,6 +12,8 @@ COMMANDS = {
     "train": ("madpo_isaac.cli", "train or play, as train.py does"),
     "doctor": ("madpo_isaac.doctor", "tell what this machine has, and whether training would run"),
     "replay-dump": ("madpo_isaac.worlds", "repeat what led to worlds that went bad"),
+    "eval": ("madpo_isaac.evaluate", "score a checkpoint, and tell by exit code if it is good"),
+    "play": ("madpo_isaac.play", "play a checkpoint or a policy of the project, as a video too"),
 }
 """Sub-command to the module whose ``main`` it is, and what it does."""
 
@@ -19,7 +21,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs a sub-command (by default that of the process) and returns the exit code.
 
-    2 after bad input, with one line on stderr.
+    2 after bad input, with one line on stderr; 130 after Ctrl-C.
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     try:
@@ -33,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as problem:
         console.error(str(problem))
         return 2
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return 130
 
 
 if __name__ == "__main__":

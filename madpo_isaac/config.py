@@ -211,6 +211,13 @@ class Config:
     """Play a checkpoint instead of training."""
     test_episodes: int = 1
     """Episodes per environment to play."""
+    eval_frequency: int = 0
+    """Iterations between evaluations while training, in environments of their own and with mean
+    actions; 0 for none."""
+    eval_episodes: int = 1
+    """Episodes per environment of such an evaluation."""
+    eval_envs: int = 64
+    """Its environments."""
     headless: bool = True
     """Kept for IsaacGymEnvs' command lines; there is no window to open."""
     sim_device: str = "cpu"
@@ -231,8 +238,13 @@ class Config:
     """Gradient steps in a row that one network may skip, as loss or gradient are not finite,
     before the run stops."""
     capture_video: bool = False
+    """Film training into videos/ of the run folder, or with test=True the policy."""
     capture_video_freq: int = 1464
+    """Steps of every environment from the start of one clip to that of the next."""
     capture_video_len: int = 100
+    """Steps of a clip."""
+    capture_video_envs: int = 1
+    """Environments shown, side by side."""
 
 
 @functools.cache

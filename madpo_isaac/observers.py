@@ -96,7 +96,7 @@ class ConsoleView(Observer):
             f"iteration: {m['iteration']}/{self._total} "
             f"env steps: {m['env_steps']} "
             f"return: {_show(m['episode_return'], '.2f')} "
-            f"success: {_show(m['success_rate'], '.3f')} "
+            f"success: {_show(m['success_rate'], '.3f')} {_evaluated(m)}"
             f"ETA: {self._eta(m)}"
         )
 
@@ -105,6 +105,12 @@ class ConsoleView(Observer):
         first = self._first = self._first or (m["iteration"] - 1, m["wall_s"] - m["iteration_s"])
         pace = (m["wall_s"] - first[1]) / (m["iteration"] - first[0])
         return datetime.timedelta(seconds=round(pace * (self._total - m["iteration"])))
+
+
+def _evaluated(m: dict[str, Any]) -> str:
+    if "eval/return" not in m:
+        return ""
+    return f"evaluated: {m['eval/return']:.2f}, success {m['eval/success_rate']:.3f} "
 
 
 def _table(metrics: dict[str, Any]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,15 +20,20 @@ from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import Config, PpoConfig, task_settings
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.evaluate import Act, Evaluator, Record
 from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
-from madpo_isaac.player import play_episodes
+from madpo_isaac.play import play
+from madpo_isaac.render import choose_backend
 from madpo_isaac.run_folder import RunFolder, as_yaml
 from madpo_isaac.saver import Saver
 from madpo_isaac.signals import StopRequest
 from madpo_isaac.storage import Rollout
+from madpo_isaac.video import Film, film_of
 from madpo_isaac.worlds import WorldGuard
 
+EVALUATION = 1
+"""Sets the draws of evaluations apart from those of training with the same seed."""
 SAVE_INTERVAL = 60.0
 """Seconds of work that a kill may cost, where an iteration takes less."""
 
@@ -95,14 +100,17 @@ class Runner:
         self.env_steps = 0
         self.wall_s = 0.0
         self.best_return = -float("inf")
+        self._film: Film | None = None
         self._stop = StopRequest()
         self._saver = Saver()
         self._saved_at = -float("inf")
 
     def run(self) -> int:
         """Trains, or plays if ``test``; returns the exit code."""
+        if self.config.capture_video:
+            choose_backend()  # fails before anything is built
         try:
-            return self.play() if self.config.test else self.train()
+            return play(self) if self.config.test else self.train()
         finally:
             self.ranks.leave()
 
@@ -117,17 +125,32 @@ class Runner:
         if self.ranks.index:  # other environments and actions, the same networks
             entropy = (cfg.seed, self.ranks.index)
             env_seed, act_seed = (int(s) for s in np.random.SeedSequence(entropy).generate_state(2))
-        self.env = tasks.make(
+        self.env = self._make_env(cfg.num_envs, env_seed)
+        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
+        self._make_learner(init_seed, act_seed)
+
+    def _make_env(self, num_envs: int, seed: int) -> VecEnv:
+        cfg = self.config
+        return tasks.make(
             cfg.task.name,
-            cfg.num_envs,
+            num_envs,
             device=cfg.sim_device,
             sim=cfg.sim.name,
-            seed=env_seed,
+            seed=seed,
             num_threads=self.threads,
             **task_settings(cfg.task),
         )
-        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
-        self._make_learner(init_seed, act_seed)
+
+    def _make_evaluator(self) -> Evaluator | None:
+        """What scores the policy every ``eval_frequency`` iterations, if it is to be."""
+        cfg = self.config
+        if not cfg.eval_frequency:
+            return None
+        seed = int(np.random.SeedSequence((cfg.seed, EVALUATION)).generate_state(1)[0])
+        path = self.folder.path / "eval" / "training.json"
+        record = Record(cfg.task.name, cfg.algo.name, cfg.seed)
+        record.continue_from(path, self.env_steps)
+        return Evaluator(self._make_env(cfg.eval_envs, seed), cfg.eval_episodes, record, path)
 
     def _checkpoint(self) -> Path:
         """The file that ``checkpoint`` means."""
@@ -204,11 +227,18 @@ class Runner:
     def _restore_learner(self, content: dict[str, Any]) -> None:
         self.algo.load_state_dict(content["algo_state"])
 
-    def _player(self, content: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-        """Returns a checkpoint's policy: from joint states (N, S) to mean actions (N, A)."""
+    def _restore_policy(self, content: dict[str, Any]) -> None:
         self.algo.load_policy(content["algo_state"])
-        policy = self.algo.actors.freeze()
-        return lambda state: policy.distribution(self.env.observations(state))[0]
+
+    def policy(self, generator: torch.Generator | None = None) -> Act:
+        """Returns the policy as it is now: from joint states (N, S) to actions (N, A).
+
+        Mean actions, or samples drawn from ``generator``; no other generator is touched.
+        """
+        policy, observations = self.algo.actors.freeze(), self.env.observations
+        if generator is None:
+            return lambda state: policy.distribution(observations(state))[0]
+        return lambda state: policy.act(observations(state), generator).action
 
     # Training ---------------------------------------------------------------------------------
 
@@ -250,9 +280,13 @@ class Runner:
             for observer in self.observers:
                 observer.on_start(self)
             try:
+                self._evaluator = self._make_evaluator()
+                self._film = film_of(self.config, self.env, self.folder.path, self.env_steps)
                 with self._stop.listening():
                     self._loop()
             finally:
+                if self._film is not None:
+                    self._film.close()
                 for observer in self.observers:
                     observer.on_end()
             state = self._stop.outcome if self._cut_short else "finished"
@@ -306,6 +340,8 @@ class Runner:
             stop = bool(self._stop)
             while self.iteration < self.config.max_iterations and not stop:
                 metrics = self._iterate()
+                if self._evaluator and self.iteration % self.config.eval_frequency == 0:
+                    metrics |= self._evaluator.evaluate(self.policy(), self.env_steps)
                 for observer in self.observers:
                     observer.on_iteration(metrics)
                 stop = self._stop.agreed(self.ranks)
@@ -363,6 +399,8 @@ class Runner:
         """Takes in one step of all environments."""
         self.tracker.add(step)
         self.guard.add(action, step)
+        if self._film is not None:
+            self._film.add(step, self.tracker.returns)
 
     def _collect(self) -> float:
         env, algo, rollout = self.env, self.algo, self.rollout
@@ -459,16 +497,16 @@ class Runner:
 
     # Playing ----------------------------------------------------------------------------------
 
-    def play(self) -> int:
-        """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
-        cfg = self.config
+    def load_policy(self) -> dict[str, Any]:
+        """Builds everything and loads the checkpoint's policy; returns where it comes from."""
         self.build()
-        act = self._player(self._load(self._checkpoint()))
-        returns, lengths, success = play_episodes(self.env, act, cfg.test_episodes)
-        for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
-            console.info(f"reward: {score:.3f} steps: {length:.0f}")
-        console.info(
-            f"av reward: {returns.mean():.3f} av steps: {lengths.mean():.1f} "
-            f"success: {success.mean():.3f} episodes: {len(returns)}"
-        )
-        return 0
+        path = self._checkpoint()
+        content = self._load(path)
+        self._restore_policy(content)
+        facts = ("task", "algo", "iteration", "env_steps")
+        return {"checkpoint": str(path), **{name: content[name] for name in facts}}
+
+    def output_folder(self, name: str) -> Path:
+        """Where what is made of a checkpoint goes: in its run folder, or else in ``runs_dir``."""
+        folder = RunFolder.of_checkpoint(self._checkpoint())
+        return (Path(self.config.runs_dir) if folder is None else folder.path) / name

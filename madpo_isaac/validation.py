@@ -42,12 +42,12 @@ def validate(config: Config) -> None:
     """
     _check_numbers(config)
     _check_train(config.task.train)
-    for key in ("num_envs", "max_iterations", "test_episodes"):
+    for key in ("num_envs", "max_iterations", "test_episodes", "eval_episodes", "eval_envs"):
         _in_range(key, getattr(config, key), 1)
-    for key in ("capture_video_freq", "capture_video_len"):
+    for key in ("capture_video_freq", "capture_video_len", "capture_video_envs"):
         _in_range(key, getattr(config, key), 1)
-    _in_range("save_frequency", config.save_frequency, 0)
-    _in_range("max_dumps", config.max_dumps, 0)
+    for key in ("save_frequency", "eval_frequency", "max_dumps"):
+        _in_range(key, getattr(config, key), 0)
     _in_range("max_skipped", config.max_skipped, 1)
     _in_unit("max_bad_share", config.max_bad_share)
     _in_range("num_threads", config.num_threads, 0, MAX_THREADS)
@@ -171,12 +171,25 @@ def _check_run(config: Config) -> None:
     if config.multi_gpu:
         _check_multi_gpu(config)
     if config.capture_video:
-        raise UserError("capture_video=True is not available in this version.")
+        _check_video(config)
     if config.experiment and not re.fullmatch(r"\w[\w.+-]{0,199}", config.experiment):
         raise UserError(
             f"experiment='{config.experiment}' must be a plain folder name: letters, digits, "
             "'_', '-', '+' and '.', not starting with a sign."
         )
+
+
+def _check_video(config: Config) -> None:
+    length, frequency, shown = (
+        getattr(config, f"capture_video_{end}") for end in ("len", "freq", "envs")
+    )
+    if length > frequency and not config.test:
+        raise UserError(
+            f"capture_video_len={length} must be at most capture_video_freq={frequency}: one clip "
+            "is filmed at a time."
+        )
+    if shown > config.num_envs:
+        raise UserError(f"capture_video_envs={shown} exceeds num_envs={config.num_envs}.")
 
 
 def _check_multi_gpu(config: Config) -> None:

@@ -21,12 +21,14 @@ def test_picture_shows_hands_egg_and_goal(tmp_path):
     red, green, blue = matplotlib.image.imread(out)[..., :3].transpose(2, 0, 1)
     orange = (red > 0.5) & (green > 0.25) & (green < 0.8 * red) & (blue < 0.3)
     goal = (green > 0.4) & (green > 1.4 * red) & (green > 1.2 * blue)
-    white = (red > 0.7) & (green > 0.7) & (blue > 0.7)
+    hand0 = (blue > 0.35) & (blue > 1.2 * green) & (green > 1.2 * red)
+    hand1 = (red > 0.35) & (red > 1.2 * blue) & (blue > 1.2 * green)
     # The camera is fixed and the egg 6 to 8 cm wide: each covers some thousand of 960 x 600 pixels.
-    for name, shown in (("egg", orange), ("goal", goal), ("hands", white)):
+    for name, shown in (("egg", orange), ("goal", goal), ("hand0", hand0), ("hand1", hand1)):
         assert 1000 < shown.sum() < 100_000, f"{name}: {shown.sum()} pixels"
     # Hand 0 holds the egg on the left of the picture, the goal is on the right.
     assert orange.nonzero()[1].mean() < goal.nonzero()[1].mean()
+    assert hand0.nonzero()[1].mean() < hand1.nonzero()[1].mean()
 
 
 def test_sheet_shows_every_hand_task(tmp_path):

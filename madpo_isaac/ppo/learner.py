@@ -145,12 +145,16 @@ class PpoLearner:
         shared = {f"critic/{key}": metrics[f"agent0/{key}"] for key in ("grad_norm", "skipped")}
         return agent.obs["obs"], Epoch({**metrics, **absent, **shared}, step_s, collect_s)
 
-    def act(self, state: Tensor) -> Tensor:
-        """Mean actions (N, A) at joint states (N, S)."""
+    def act(self, state: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Mean actions (N, A) at joint states (N, S), or samples drawn from ``generator``."""
         agent = self.agent
-        with self._own_draws():
+        with torch.random.fork_rng(self._devices):  # the learner's draws go on as if not asked
             result = agent.get_action_values(agent.obs_to_tensors({"obs": state}))
-        return agent.preprocess_actions(result["mus"])
+        action = result["mus"]
+        if generator is not None:
+            noise = torch.randn(action.shape, generator=generator, device=action.device)
+            action = torch.addcmul(action, result["sigmas"], noise)
+        return agent.preprocess_actions(action)
 
     @property
     def learning_rate(self) -> float:

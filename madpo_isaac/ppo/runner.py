@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.errors import UserError
+from madpo_isaac.evaluate import Act
 from madpo_isaac.ppo.learner import PpoLearner, shapes
 from madpo_isaac.runner import Learnt, Runner
 
@@ -60,6 +61,9 @@ class PpoRunner(Runner):
     def _restore_learner(self, content: dict[str, Any]) -> None:
         self.ppo.load_state_dict(content)
 
-    def _player(self, content: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    def _restore_policy(self, content: dict[str, Any]) -> None:
         self.ppo.load_policy(content)
-        return self.ppo.act
+
+    def policy(self, generator: torch.Generator | None = None) -> Act:
+        """See :meth:`Runner.policy`; the network is the one that learns, not a copy."""
+        return lambda state: self.ppo.act(state, generator)

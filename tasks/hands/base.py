@@ -153,9 +153,21 @@ class HandTaskEnv(VecEnv):
         scenery = self.scenery()
         return build_spec(self.placements, scenery, drive=self.drive(), visual=visual)
 
+    # Pictures ---------------------------------------------------------------------------------
+
     def pose(self, data: mujoco.MjData, index: int) -> None:
         """Puts ``data`` of the visual scene into the state of environment ``index``."""
         data.qpos[:] = self.sim.qpos[index].cpu().numpy()
+
+    def action_joints(self) -> list[int]:
+        """Returns the joint that each column of the joint action drives, -1 for none."""
+        model, joints = self.sim.model, []
+        for h in range(NUM_HANDS):
+            names = [model.actuator(i).name for i in range(model.nu)]
+            own = [i for i, name in enumerate(names) if name.startswith(f"hand{h}_")]
+            driven = model.actuator_trnid[own[: hand.NUM_ACTUATORS], 0].tolist()
+            joints += [-1] * (self.hand_action_dim - len(driven)) + driven
+        return joints
 
     # Episodes ---------------------------------------------------------------------------------
 

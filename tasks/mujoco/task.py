@@ -50,6 +50,9 @@ class Env(VecEnv):
     action as given.
     """
 
+    view = "track"
+    """A camera of the model that follows the robot."""
+
     def __init__(
         self,
         config: Config,
@@ -65,7 +68,7 @@ class Env(VecEnv):
         self.config, self.num_envs = config, num_envs
         self.partition = SCENARIOS[scenario]
         self.robot = ROBOTS[self.partition.robot]
-        model = mujoco.MjModel.from_xml_path(str(self.robot.model_file(config.version)))
+        model = self.scene(visual=False).compile()
         self.sim = make_sim(sim, model, num_envs, device, num_threads)
         self.device = self.sim.device
         self.max_episode_length = config.episode_length
@@ -102,6 +105,21 @@ class Env(VecEnv):
         first = model.nq - self.robot.hidden_qpos
         limit[first : first + model.nv] = self.robot.velocity_limit
         return limit
+
+    # Pictures ---------------------------------------------------------------------------------
+
+    def scene(self, *, visual: bool) -> mujoco.MjSpec:
+        """Returns Gymnasium's model, which is the same for physics and pictures."""
+        del visual
+        return mujoco.MjSpec.from_file(str(self.robot.model_file(self.config.version)))
+
+    def pose(self, data: mujoco.MjData, index: int) -> None:
+        """Puts ``data`` of the scene into the state of environment ``index``."""
+        data.qpos[:] = self.sim.qpos[index].cpu().numpy()
+
+    def action_joints(self) -> list[int]:
+        """Returns the joint that each column of the joint action drives."""
+        return self.sim.model.actuator_trnid[:, 0].tolist()
 
     # Episodes ---------------------------------------------------------------------------------
 
