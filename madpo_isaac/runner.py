@@ -269,7 +269,7 @@ class Runner:
     def _resume(self, path: Path) -> None:
         """Restores a checkpoint, if it fits."""
         content = self._load(path)
-        self._check_resumable(path, content)
+        resume.check_state(path, content, self.config, self.ranks.count, self.env, self.state)
         self._restore(content)
 
     def _train(self) -> int:
@@ -304,31 +304,6 @@ class Runner:
             return 0
         console.info(f"{state}: saved {self.folder.nn / 'last.pth'}")
         return self._stop.exit_code
-
-    def _check_resumable(self, path: Path, content: dict[str, Any]) -> None:
-        cfg, num_envs = self.config, len(content["state"])
-        if num_envs != cfg.num_envs:
-            raise UserError(
-                f"Checkpoint '{path}' was trained with num_envs={num_envs}; continue with that, "
-                f"not num_envs={cfg.num_envs}."
-            )
-        processes = 1 + len(content.get("shards", []))
-        if processes != self.ranks.count:
-            raise UserError(
-                f"Checkpoint '{path}' was trained by {processes} processes; continue with as many, "
-                f"not {self.ranks.count}."
-            )
-        other = resume.difference(self.env.state_dict(), content["env_state"])
-        if other is not None or content["state"].shape != self.state.shape:
-            raise UserError(
-                f"Checkpoint '{path}' is of other environments ({other or 'state'}): use the task "
-                "settings it was trained with."
-            )
-        if content["iteration"] >= cfg.max_iterations and cfg.resume != "auto":
-            raise UserError(
-                f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
-                f"{cfg.max_iterations} is reached: max_iterations counts the whole run, raise it."
-            )
 
     @property
     def _cut_short(self) -> bool:
