@@ -1,7 +1,9 @@
 """What the figures and tables of the MADPO paper (Dou et al., NeurIPS 2024) were made from.
 
 Hyper-parameters are the tasks' and presets' own (cfg/). Where the paper, as far as it is known
-here, leaves something open, ``Figure.chosen`` says what was chosen.
+here, leaves something open, ``Figure.chosen`` says what was chosen. That Figure 2 is multi-agent
+MuJoCo and Figure 3 Bi-DexHands, and the tasks of Figures 5 and 6, are from descriptions of the
+figures.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ FIGURES: dict[str, Figure] = {
             *("ShadowHandDoorOpenInward", "ShadowHandDoorOpenOutward"),
         ),
         *(ALGORITHMS, "wall time"),
-        chosen="none; times mean something with --jobs 1 on an idle machine",
+        chosen="nothing; times mean something with --jobs 1 on an idle machine",
     ),
 }
 
