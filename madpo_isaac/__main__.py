@@ -14,6 +14,8 @@ COMMANDS = {
     "replay-dump": ("madpo_isaac.worlds", "repeat what led to worlds that went bad"),
     "eval": ("madpo_isaac.evaluate", "score a checkpoint, and tell by exit code if it is good"),
     "play": ("madpo_isaac.play", "play a checkpoint or a policy of the project, as a video too"),
+    "report": ("madpo_isaac.report.command", "figures, statistics and a page about runs"),
+    "reproduce": ("madpo_isaac.sweep.command", "run what a figure of the paper shows, and draw it"),
 }
 """Sub-command to the module whose ``main`` it is, and what it does."""
 
