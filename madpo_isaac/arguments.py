@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
+from madpo_isaac import pretrained
 from madpo_isaac.config import Config
 from madpo_isaac.errors import UserError, unknown
+from tasks import TASKS
+from tasks.registry import canonical
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         """The configuration that plays ``options.policy``, with further ``settings``."""
         from madpo_isaac.cli import compose
 
-        quoted = options.policy.replace("\\", "\\\\").replace("'", "\\'")
+        quoted = _checkpoint(options.policy).replace("\\", "\\\\").replace("'", "\\'")
         return compose([f"checkpoint='{quoted}'", "test=True", *settings, *options.settings])
 
 
@@ -79,3 +84,14 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+def _checkpoint(name: str) -> str:
+    """The checkpoint that ``name`` is, or the project's own policy for a task of that name."""
+    if name in ("latest", "best") or os.path.exists(name):
+        return name
+    if canonical(name) in TASKS:
+        return str(pretrained.find(canonical(name)))
+    if re.fullmatch(r"[\w-]+", name):
+        raise unknown("policy", name, ["latest", "best", *pretrained.names()])
+    return name

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,10 +14,12 @@ from torch import Tensor
 from madpo_isaac import console, device, stats
 from madpo_isaac.arguments import Parser
 from madpo_isaac.env import VecEnv
-from madpo_isaac.errors import UserError
-from madpo_isaac.files import write_atomic
+from madpo_isaac.files import write_json
 from madpo_isaac.player import Episodes, play_episodes
 from tasks import TASKS
+
+if TYPE_CHECKING:
+    from madpo_isaac.runner import Runner
 
 BELOW = 1
 """Exit code if a score is below what was asked for."""
@@ -115,16 +117,6 @@ class Record:
         write_json(path, content)
 
 
-def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Replaces ``path`` and makes its folder; raises :class:`UserError` if it cannot."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=indent, allow_nan=False)
-        write_atomic(path, f"{text}\n".encode())
-    except OSError as problem:
-        raise UserError(f"Cannot write '{path}': {problem}.") from problem
-
-
 # During training --------------------------------------------------------------------------------
 
 
@@ -163,6 +155,21 @@ class Evaluator:
 # The command ------------------------------------------------------------------------------------
 
 
+def score(runner: Runner, episodes: int, *, deterministic: bool) -> tuple[Episodes, dict[str, Any]]:
+    """Plays ``episodes`` in every environment; returns them and their :func:`summary`.
+
+    Args:
+        runner: with a policy loaded; its seed is that of the sampled actions.
+        episodes: of each environment.
+        deterministic: mean actions.
+    """
+    generator = torch.Generator(runner.env.device).manual_seed(runner.config.seed)
+    act = runner.policy(None if deterministic else generator)
+    with device.single_threaded():
+        played = play_episodes(runner.env, act, episodes)
+    return played, summary(played)
+
+
 def main(argv: list[str]) -> int:
     """Scores a checkpoint and writes two files; 1 if a score is below what was asked for."""
     parser = Parser("eval", "Scores a policy: every environment plays the same number of episodes.")
@@ -179,11 +186,7 @@ def main(argv: list[str]) -> int:
 
     runner = make_runner(parser.config(options))
     source = runner.load_policy()
-    generator = torch.Generator(runner.env.device).manual_seed(runner.config.seed)
-    act = runner.policy(None if options.deterministic else generator)
-    with device.single_threaded():
-        episodes = play_episodes(runner.env, act, options.episodes)
-    scores = summary(episodes)
+    episodes, scores = score(runner, options.episodes, deterministic=options.deterministic)
     report = {
         **source,
         "seed": runner.config.seed,

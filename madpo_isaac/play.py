@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from madpo_isaac import console
+from madpo_isaac import console, pretrained
 from madpo_isaac.arguments import Parser
 from madpo_isaac.env import Step
 from madpo_isaac.metrics import EpisodeTracker
@@ -27,6 +27,9 @@ def play(runner: Runner, video: Path | None = None, *, each: bool = True) -> int
     """
     cfg = runner.config
     source = runner.load_policy()
+    path = Path(source["checkpoint"])
+    if path.suffix == pretrained.SUFFIX:
+        _introduce(pretrained.describe(path))
     act = runner.policy()
     episodes = play_episodes(runner.env, act, cfg.test_episodes)
     returns, lengths, success = episodes.returns, episodes.lengths, episodes.success
@@ -38,9 +41,20 @@ def play(runner: Runner, video: Path | None = None, *, each: bool = True) -> int
         f"success: {success.mean():.3f} episodes: {len(returns)}"
     )
     if cfg.capture_video:
-        name = f"{Path(source['checkpoint']).stem}.mp4"
-        film(runner, act, video or runner.output_folder("videos") / name)
+        film(runner, act, video or runner.output_folder("videos") / f"{path.stem}.mp4")
     return 0
+
+
+def _introduce(facts: dict[str, Any]) -> None:
+    console.info(
+        f"{facts['task']} by {facts['algo']}, {facts['env_steps']} environment steps: "
+        f"'{facts['command']}' at revision {facts['revision']}"
+    )
+    scores = facts["mean_actions"]
+    console.info(
+        f"it reached return {facts['return']:.4g}, success {facts['success']:.4g} in "
+        f"{scores['episodes']} episodes"
+    )
 
 
 def film(runner: Runner, act: Act, path: Path) -> None:

@@ -166,6 +166,8 @@ class Runner:
                 raise UserError(
                     f"Checkpoint '{path}' is of {kind}={content[kind]}, not {kind}={wanted}."
                 )
+        if not cfg.test and "env_state" not in content:
+            raise UserError(f"'{path}' holds a policy only: play it with test=True.")
         self._check_fit(path, content)
         return content
 
@@ -190,7 +192,10 @@ class Runner:
 
     def _check_fit(self, path: Path, content: dict[str, Any]) -> None:
         """Makes sure that a checkpoint's networks have the sizes of those here."""
-        for name, stack in (("actors", self.algo.actors.stack), ("critic", self.algo.critic.stack)):
+        networks = {"actors": self.algo.actors.stack}
+        if not self.config.test:
+            networks["critic"] = self.algo.critic.stack
+        for name, stack in networks.items():
             found, wanted = tuple(content["algo_state"][name].shape), tuple(stack.flat.shape)
             if found != wanted:
                 raise UserError(

@@ -90,7 +90,8 @@ class Gif:
     """An animated GIF with one palette; for pages that show no video."""
 
     max_fps = 20.0
-    colours = 96
+    samples = 4
+    """Frames that the palette is made from."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._duration = path, 1000.0 / fps
@@ -104,8 +105,12 @@ class Gif:
         """Writes the file."""
         if not self._frames:
             return
-        middle = self._frames[len(self._frames) // 2]
-        palette = middle.quantize(self.colours)
+        width, height = self._frames[0].size
+        strip = Image.new("RGB", (width, height * self.samples))
+        for k in range(self.samples):
+            strip.paste(self._frames[k * len(self._frames) // self.samples], (0, height * k))
+        # An octree keeps the colours of small things, such as an egg.
+        palette = strip.quantize(method=Image.Quantize.FASTOCTREE)
         first, *others = (
             image.quantize(palette=palette, dither=Image.Dither.NONE) for image in self._frames
         )

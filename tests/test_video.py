@@ -121,6 +121,10 @@ def test_gif_is_as_long_as_what_it_shows(opengl, tmp_path):
     film(tasks.make("ShadowHandOver", num_envs=1), tmp_path / "x.gif", 9)
     with Image.open(tmp_path / "x.gif") as image:
         assert (image.n_frames, image.info["duration"], image.info["loop"]) == (3, 50, 0)
+        for k in range(3):
+            image.seek(k)
+            shown = masks(np.asarray(image.convert("RGB")))
+            assert all(mask.sum() > 200 for mask in shown.values())
 
 
 def test_caption_tells_return_success_and_the_last_episode(opengl, tmp_path, monkeypatch):

@@ -440,14 +440,15 @@ class OnPolicy:
         }
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """Restores the networks only, enough to play."""
+        """Restores the policies only, enough to play."""
         self.actors.stack.flat.copy_(state["actors"])
-        self.critic.stack.flat.copy_(state["critic"])
-        self.value_norm.load_state_dict(state["value_norm"])
-        for name, owner in self._observers().items():
-            # Checkpoints had none before observations could be normalised.
-            saved = state.get("moments", {}).get(name, [])
-            owner.moments = [Moments.load(tensors, self.device) for tensors in saved]
+        self._load_moments(state, "actors")
+
+    def _load_moments(self, state: dict[str, Any], name: str) -> None:
+        # Checkpoints had none before observations could be normalised.
+        saved = state.get("moments", {}).get(name, [])
+        moments = [Moments.load(tensors, self.device) for tensors in saved]
+        self._observers()[name].moments = moments
 
     def _observers(self) -> dict[str, Actors | ValueNetworks]:
         return {"actors": self.actors, "critic": self.critic}
@@ -455,6 +456,9 @@ class OnPolicy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`; ``sigma_on_restore=initial`` resets the policies' std."""
         self.load_policy(state)
+        self.critic.stack.flat.copy_(state["critic"])
+        self.value_norm.load_state_dict(state["value_norm"])
+        self._load_moments(state, "critic")
         if self.config.sigma_on_restore == "initial":
             self.actors.reset_std()
         saved = zip(self.actor_optimisers, state["actor_optimisers"], strict=True)
