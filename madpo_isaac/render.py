@@ -50,7 +50,7 @@ def picture(env: Any, index: int, width: int, height: int) -> Any:
         return renderer.render().copy()
 
 
-def sheet(names: Sequence[str], seed: int, out: str, columns: int = 5) -> None:
+def sheet(names: Sequence[str], seed: int, out: str, columns: int = 4) -> None:
     """Writes one picture of every task in ``names``, each under its name, to ``out``."""
     from matplotlib.figure import Figure
 
