@@ -23,6 +23,7 @@ TASKS: dict[str, str] = {
     "ShadowHandDoorCloseOutward": "tasks.hands.doors",
     "ShadowHandPen": "tasks.hands.pen",
     "ShadowHandBlockStack": "tasks.hands.stack",
+    "ShadowHandTwoCatchUnderarm": "tasks.hands.two_catch",
     **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several

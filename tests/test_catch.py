@@ -36,8 +36,8 @@ def test_starts_and_goals(name):
     low, high = env.sim.model.jnt_range[1:25].T
     reach = joint_noise * (np.abs(low) + high - low) + 1e-6
     assert (env.joint_pos.abs().numpy() <= reach).all()
-    np.testing.assert_allclose(env.goal_pos.numpy(), [goal] * 64, atol=1e-6)
-    for quat in (env.sim.qpos[:, 65:69].numpy(), env.goal_quat.numpy()):
+    np.testing.assert_allclose(env.goal_positions[:, 0].numpy(), [goal] * 64, atol=1e-6)
+    for quat in (env.sim.qpos[:, 65:69].numpy(), env.goal_quats[:, 0].numpy()):
         w, x, y, z = quat.T
         np.testing.assert_allclose(w * z, x * y, atol=1e-6)  # Rx Ry
         assert len(np.unique(quat, axis=0)) == 64
@@ -51,7 +51,7 @@ def test_tail_of_a_state_put_in_by_hand(name):
     put = put_in(env, seed=4)
     quats = np.random.default_rng(1).normal(size=(3, 4))
     quats /= np.linalg.norm(quats, axis=1, keepdims=True)
-    env.goal_quat.copy_(torch.tensor(quats))
+    env.goal_quats[:, 0].copy_(torch.tensor(quats))
     tail = env.observe().numpy()[:, 398:]
     for row in range(3):
         pose, vel = put["qpos"][row, EGG_QPOS], put["qvel"][row, EGG_DOF]
@@ -71,7 +71,7 @@ def test_reward_success_and_fall_by_hand(name):
     angles = np.array([0.0, 1.0, 2.5, 0.5, 0.5])
     turned = Rotation.from_rotvec([[0.3, -0.2, 0.5]] * 5)
     egg = Rotation.from_rotvec(angles[:, None] * (0.0, 0.6, -0.8)) * turned
-    env.goal_quat.copy_(torch.tensor(turned.as_quat(scalar_first=True)))
+    env.goal_quats[:, 0].copy_(torch.tensor(turned.as_quat(scalar_first=True)))
     offsets = np.array(
         [(0, 0, 0), (0.02, -0.01, 0.02), (0, 0.0301, 0), (0, 0, fall + 1e-4 - goal[2]), (0, 0, 0)]
     )
@@ -160,3 +160,38 @@ def test_everything_can_touch_everything():
     boxes = model.geom_type == mujoco.mjtGeom.mjGEOM_BOX
     both = boxes[model.pair_geom1] & boxes[model.pair_geom2]
     assert both.any() and not model.pair_margin[both].any()
+
+
+def test_two_eggs_are_swapped():
+    env = make("TwoCatchUnderarm", 4, reset_dof_pos_noise=0.0)
+    env.reset()
+    assert env.max_episode_length == 75
+    starts, goals = ((0, -0.39, 0.54), (0, -0.78, 0.54)), ((0, -0.79, 0.54), (0, -0.38, 0.54))
+    assert (env.egg_poses[..., :3] - torch.tensor(starts)).abs().max() <= 0.01 + 1e-6
+    # Offsets of the two eggs from their goals, their turns; exp(-10 d - 0.2 turn), summed.
+    offsets = np.array(((0.0, 0.0), (0.059, 0.0), (0.03, 0.0301), (0.1, 0.35)))
+    turns = np.array(((0.0, 0.0), (1.0, 0.0), (0.0, 2.0), (0.5, 0.5)))
+    env.goal_quats[:] = torch.tensor((1.0, 0.0, 0.0, 0.0))
+    for k in range(2):
+        env.egg_poses[:, k, :3] = torch.tensor(goals[k]) - torch.tensor((0.0, 0.0, 1.0)) * (
+            torch.tensor(offsets[:, k, None], dtype=torch.float32)
+        )
+        turned = Rotation.from_rotvec(turns[:, k, None] * (0, 0.6, 0.8))
+        env.egg_poses[:, k, 3:] = torch.tensor(turned.as_quat(scalar_first=True))
+    outcome = env.evaluate()
+    expected = np.exp(-10 * offsets - 0.2 * turns).sum(1)
+    np.testing.assert_allclose(outcome.reward.numpy(), expected, rtol=3e-4)
+    assert outcome.reward[0].item() == 2.0
+    # The distances' sum is below 6 cm.
+    assert outcome.success.tolist() == [True, True, False, False]
+    assert outcome.terminated.tolist() == [False, False, False, True]  # 0.19 m up
+    tail = env.observe()[:, 398:]
+    np.testing.assert_allclose(tail[2, 24:27].numpy(), (0, -0.38, 0.54 - 0.0301), atol=1e-6)
+    np.testing.assert_allclose(tail[2, 37:40].numpy(), goals[1], atol=1e-6)
+    half = (0, 0.6 * math.sin(1), 0.8 * math.sin(1), math.cos(1))
+    for columns in (slice(27, 31), slice(44, 48)):
+        np.testing.assert_allclose(tail[2, columns].numpy(), half, atol=1e-6)
+    model = env.sim.model
+    pairs = [{a, b} for a, b in zip(model.pair_geom1, model.pair_geom2, strict=True)]
+    assert {model.geom("object").id, model.geom("object1").id} in pairs
+    assert len(pairs) == 400 + 80 + 36 + 1

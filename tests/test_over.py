@@ -49,10 +49,10 @@ def put_in(env, seed):
     }
     for name, value in values.items():
         getattr(sim, name).copy_(torch.tensor(value))
-    env.goal_quat.copy_(torch.tensor(quats[1]))
+    env.goal_quats[:, 0].copy_(torch.tensor(quats[1]))
     sim.forward()
     rounded = {name: getattr(sim, name).double().numpy() for name in values}
-    return rounded | {"goal": env.goal_quat.double().numpy()}
+    return rounded | {"goal": env.goal_quats[:, 0].double().numpy()}
 
 
 def test_hand_blocks_of_a_state_put_in_by_hand():
@@ -162,7 +162,7 @@ def test_reward_by_hand():
     egg_quat, goal_quat = egg.as_quat(scalar_first=True), goal.as_quat(scalar_first=True)
     egg_quat[4] *= -1  # the orientations stay the same
     goal_quat[5] *= -1
-    env.goal_quat.copy_(torch.tensor(goal_quat))
+    env.goal_quats[:, 0].copy_(torch.tensor(goal_quat))
     for row, offset in enumerate(offsets):
         place_egg(env, row, GOAL + offset / 3 * np.array([2, -1, 2]), egg_quat[row])
     outcome = env.evaluate()
@@ -184,7 +184,7 @@ def test_reward_of_a_step_is_that_of_the_state_it_leads_to():
     distance = np.linalg.norm(egg[:, :3] - GOAL, axis=1)
     turn = (
         Rotation.from_quat(egg[:, 3:], scalar_first=True)
-        * Rotation.from_quat(env.goal_quat.double().numpy(), scalar_first=True).inv()
+        * Rotation.from_quat(env.goal_quats[:, 0].double().numpy(), scalar_first=True).inv()
     )
     expected = np.exp(-0.2 * (50 * distance + turn.magnitude()))
     np.testing.assert_allclose(step.reward.numpy(), expected, rtol=3e-4)
@@ -312,7 +312,7 @@ def resets(env, times=4):
         env.reset()
         joints.append(env.sim.qpos[:, :48].double().view(-1, 2, 24))
         eggs.append(env.sim.qpos[:, EGG_QPOS].double())
-        goals.append(env.goal_quat.double().clone())
+        goals.append(env.goal_quats[:, 0].double().clone())
     return torch.cat(joints).numpy(), torch.cat(eggs).numpy(), torch.cat(goals).numpy()
 
 

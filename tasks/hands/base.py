@@ -275,20 +275,22 @@ class HandTaskEnv(VecEnv):
         pos, quat = tips[..., :3], tips[..., 3:7]
         return pos + quat_rotate(quat, self._fingertip.expand_as(pos))
 
-    def observe_free(self, qpos: slice, dof: slice, out: Tensor) -> None:
-        """Writes pose (7), linear velocity and angular velocity x 0.2 into ``out`` (N, 13).
+    @staticmethod
+    def observe_free(pose: Tensor, vel: Tensor, out: Tensor) -> None:
+        """Writes what is seen of free bodies into ``out`` (..., 13), in the world frame.
+
+        Position, quaternion xyzw, linear velocity, angular velocity x 0.2.
 
         Args:
-            qpos: columns of a free joint's position; it is observed in the world, xyzw.
-            dof: columns of its velocity.
+            pose: positions of free joints. (..., 7)
+            vel: their velocities. (..., 6)
             out: where to write.
         """
-        pose, vel = self.sim.qpos[:, qpos], self.sim.qvel[:, dof]
-        out[:, 0:3] = pose[:, :3]
-        out[:, 3:7] = wxyz_to_xyzw(pose[:, 3:])
-        out[:, 7:10] = vel[:, :3]
+        out[..., 0:3] = pose[..., :3]
+        out[..., 3:7] = wxyz_to_xyzw(pose[..., 3:])
+        out[..., 7:10] = vel[..., :3]
         # MuJoCo keeps a free joint's angular velocity in the body frame.
-        out[:, 10:13] = _VEL_SCALE * quat_rotate(pose[:, 3:], vel[:, 3:])
+        out[..., 10:13] = _VEL_SCALE * quat_rotate(pose[..., 3:], vel[..., 3:])
 
     def _read_model(self, model: mujoco.MjModel) -> None:
         """Finds the hands' blocks in the simulation's tensors, see :func:`build_spec`."""

@@ -68,8 +68,8 @@ class Underarm(Catch):
         Placement.euler((0.0, 0.0, 0.5), 0.0, 0.0, 0.0),
         Placement.euler((0.0, -1.15, 0.5), 0.0, 0.0, 3.1415),
     )
-    egg = egg_at((0.0, -0.39, 0.54))
-    goal = (0.0, -0.79, 0.54)
+    eggs = (egg_at((0.0, -0.39, 0.54)),)
+    goals = ((0.0, -0.79, 0.54),)
     transition_scale = 0.05
     orientation_scale = 0.5
     view = View(lookat=(0.0, -0.57, 0.47), distance=1.2, azimuth=30.0, elevation=-35.0)
@@ -103,8 +103,8 @@ class Over2Underarm(Leashed):
         Placement.euler((0.0, -0.8, 0.5), 0.0, 0.0, 3.1415),
     )
     places = ((0.0, 0.0, 0.5), (0.0, -0.8, 0.5))
-    egg = egg_at((0.0, 0.05, 1.0))
-    goal = (0.0, -0.4, 0.55)
+    eggs = (egg_at((0.0, 0.05, 1.0)),)
+    goals = ((0.0, -0.4, 0.55),)
     transition_scale = 0.1
     orientation_scale = 2.0
     view = View(lookat=(0.0, -0.35, 0.66), distance=1.4, azimuth=25.0, elevation=-20.0)
@@ -118,8 +118,8 @@ class Abreast(Leashed):
         Placement.euler((0.0, -1.15, 0.5), 0.0, -0.3925, -1.57),
     )
     places = ((-0.3, -0.55, 0.5), (-0.3, -1.15, 0.5))
-    egg = egg_at((-0.39, -0.55, 0.54))
-    goal = (-0.39, -1.15, 0.54)
+    eggs = (egg_at((-0.39, -0.55, 0.54)),)
+    goals = ((-0.39, -1.15, 0.54),)
     transition_scale = 0.5
     orientation_scale = 1.0
     view = View(lookat=(-0.25, -0.85, 0.47), distance=1.3, azimuth=35.0, elevation=-40.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from tasks.hands import contacts
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 """(w, x, y, z)"""
+Colour = tuple[float, float, float, float]
+"""(red, green, blue, opacity)"""
 
 OBJECT, TABLE = "object", "table"
 GRAVITY = 9.81
@@ -24,7 +27,7 @@ def add_geom(
     name: str,
     kind: mujoco.mjtGeom,
     size: tuple[float, ...],
-    rgba: tuple[float, float, float, float],
+    rgba: Colour,
     **settings: Any,
 ) -> None:
     """Adds a geom that touches nothing until :mod:`tasks.hands.contacts` says what."""
@@ -70,25 +73,43 @@ class Ellipsoid:
     semi_axes: Vector
     mass: float
     pos: Vector
-    rgba: tuple[float, float, float, float] = (0.86, 0.58, 0.16, 1.0)
+    rgba: Colour = (0.86, 0.58, 0.16, 1.0)
+    goal_rgba: Colour = (0.2, 0.75, 0.3, 0.4)
+    name: str = OBJECT
     hand_friction: ClassVar[float | None] = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
         """Adds the body, its weight and contacts; with ``visual`` a translucent mocap goal."""
         kind = mujoco.mjtGeom.mjGEOM_ELLIPSOID
-        body = add_free_body(spec, OBJECT, self.pos)
-        add_geom(body, OBJECT, kind, self.semi_axes, self.rgba, mass=self.mass)
-        add_weight(spec, OBJECT, self.mass)
-        contacts.pair_with_hands(spec, OBJECT)
+        body = add_free_body(spec, self.name, self.pos)
+        add_geom(body, self.name, kind, self.semi_axes, self.rgba, mass=self.mass)
+        add_weight(spec, self.name, self.mass)
+        contacts.pair_with_hands(spec, self.name)
         if visual:
-            goal = spec.worldbody.add_body(name="goal", mocap=True, pos=self.pos)
-            add_geom(goal, "goal", kind, self.semi_axes, (0.2, 0.75, 0.3, 0.4), mass=0.0)
+            name = self.name.replace(OBJECT, "goal")
+            goal = spec.worldbody.add_body(name=name, mocap=True, pos=self.pos)
+            add_geom(goal, name, kind, self.semi_axes, self.goal_rgba, mass=0.0)
+
+
+@dataclass(frozen=True)
+class Ellipsoids:
+    """Several of them, which touch each other."""
+
+    bodies: tuple[Ellipsoid, ...]
+    hand_friction: ClassVar[float | None] = 1.0
+
+    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+        """Adds the bodies, see :class:`Ellipsoid`."""
+        for body in self.bodies:
+            body.add_to(spec, visual=visual)
+        for a, b in itertools.combinations(self.bodies, 2):
+            contacts.add_pair(spec, a.name, b.name, condim=4)
 
 
 EGG_MASS = 500.0 * 4.0 / 3.0 * np.pi * 0.03 * 0.03 * 0.04
 """kg: density 500 kg/m^3, as Bi-DexHands sets it."""
 
 
-def egg_at(pos: Vector) -> Ellipsoid:
+def egg_at(pos: Vector, **settings: Any) -> Ellipsoid:
     """Returns the egg of the throwing tasks."""
-    return Ellipsoid(semi_axes=(0.03, 0.03, 0.04), mass=EGG_MASS, pos=pos)
+    return Ellipsoid(semi_axes=(0.03, 0.03, 0.04), mass=EGG_MASS, pos=pos, **settings)

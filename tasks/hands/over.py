@@ -25,6 +25,6 @@ class Env(EggTask):
     """Two fixed hands, palms up and fingertips 3 cm apart, and the egg above the first."""
 
     placements = PLACEMENTS
-    egg = EGG
-    goal = (0.0, -0.64, 0.54)
+    eggs = (EGG,)
+    goals = ((0.0, -0.64, 0.54),)
     view = View(lookat=(0.0, -0.5, 0.47), distance=0.95, azimuth=30.0, elevation=-38.0)

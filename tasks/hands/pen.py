@@ -118,8 +118,8 @@ class Env(ReachTask):
         self._success_distance = config.success_distance
         self._steepness = 2.0 if config.mean_finger_distance else 10.0
         joint = self.sim.model.joint(f"{OBJECT}_free")
-        self._pen_qpos = slice(joint.qposadr[0], joint.qposadr[0] + 7)
-        self._pen_dof = slice(joint.dofadr[0], joint.dofadr[0] + 6)
+        self._pose = self.sim.qpos[:, joint.qposadr[0] :][:, :7]
+        self._vel = self.sim.qvel[:, joint.dofadr[0] :][:, :6]
 
     def scenery(self) -> Pen:
         """Returns the pen on its table."""
@@ -131,7 +131,7 @@ class Env(ReachTask):
 
     def observe_tail(self, out: Tensor) -> None:
         """Writes the pen and its handle points into ``out`` (N, 19)."""
-        self.observe_free(self._pen_qpos, self._pen_dof, out[:, :13])
+        self.observe_free(self._pose, self._vel, out[:, :13])
         out[:, 13:] = self.object_sensors
 
     def score(

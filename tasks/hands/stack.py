@@ -78,11 +78,9 @@ class Env(ReachTask):
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
         super().__init__(config, num_envs, **kwargs)
         self._noise, self._target_distance = config.reset_block_pos_noise, config.target_distance
-        joints = [self.sim.model.joint(f"{name}_free") for name in BLOCKS]
-        self._qpos = [slice(j.qposadr[0], j.qposadr[0] + 7) for j in joints]
-        self._dof = [slice(j.dofadr[0], j.dofadr[0] + 6) for j in joints]
-        both = slice(self._qpos[0].start, self._qpos[1].stop)
-        self._poses = self.sim.qpos[:, both].unflatten(1, (2, 7))
+        first = self.sim.model.joint(f"{BLOCKS[0]}_free")
+        self._poses = self.sim.qpos[:, first.qposadr[0] :][:, :14].unflatten(1, (2, 7))
+        self._vels = self.sim.qvel[:, first.dofadr[0] :][:, :12].unflatten(1, (2, 6))
         self._starts = torch.tensor(self.starts, device=self.device)
         self._targets_pos = torch.tensor(self.targets, device=self.device)
 
@@ -101,8 +99,7 @@ class Env(ReachTask):
 
     def observe_tail(self, out: Tensor) -> None:
         """Writes the blocks into ``out`` (N, 30)."""
-        self.observe_free(self._qpos[0], self._dof[0], out[:, :13])
-        self.observe_free(self._qpos[1], self._dof[1], out[:, 13:26])
+        self.observe_free(self._poses, self._vels, out[:, :26].unflatten(1, (2, 13)))
         out[:, 26:] = 0.0
 
     def score(
