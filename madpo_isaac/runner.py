@@ -144,7 +144,7 @@ class Runner:
     def _make_evaluator(self) -> Evaluator | None:
         """What scores the policy every ``eval_frequency`` iterations, if it is to be."""
         cfg = self.config
-        if not cfg.eval_frequency:
+        if not cfg.eval_frequency or self.ranks.index:
             return None
         seed = int(np.random.SeedSequence((cfg.seed, EVALUATION)).generate_state(1)[0])
         path = self.folder.path / "eval" / "training.json"
@@ -286,7 +286,8 @@ class Runner:
                 observer.on_start(self)
             try:
                 self._evaluator = self._make_evaluator()
-                self._film = film_of(self.config, self.env, self.folder.path, self.env_steps)
+                if not self.ranks.index:  # one process films, and evaluates
+                    self._film = film_of(self.config, self.env, self.folder.path, self.env_steps)
                 with self._stop.listening():
                     self._loop()
             finally:
