@@ -44,7 +44,7 @@ RANGES = {
 COMBINATIONS = (
     "test=True",
     "rl_device=cuda:0",
-    "capture_video=True",
+    "capture_video=True capture_video_len=100 capture_video_freq=10",
     "multi_gpu=True",
     "algo=ppo multi_gpu=True",
     "algo=ppo num_envs=7 algo.horizon=3 algo.num_minibatches=2",

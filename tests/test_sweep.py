@@ -69,8 +69,6 @@ def starts(folder):
 
 @pytest.mark.parametrize("task", sorted({*MUJOCO, *HANDS}))
 def test_tasks_are_those_of_the_registry(task):
-    if task not in TASKS:
-        pytest.skip(f"{task} is not in the registry")
     assert compose([f"task={task}"]).task.name == task
 
 
@@ -82,8 +80,9 @@ def test_variants_are_settings_that_there_are():
         assert f"algo={config.algo.name}" in settings
 
 
-def test_every_task_of_the_registry_is_in_some_figure():
-    assert set(TASKS) <= {task for figure in FIGURES.values() for task in figure.tasks}
+def test_every_task_of_the_registry_but_those_beyond_the_paper_is_in_some_figure():
+    beyond = {"ShadowHandTwoCatchUnderarm"}
+    assert set(TASKS) - beyond == {task for figure in FIGURES.values() for task in figure.tasks}
     assert (len(set(MUJOCO)), len(set(HANDS))) == (10, 10)
 
 
