@@ -12,6 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from madpo_isaac.divergence.presets import DivergenceConfig
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.sim import ENGINES, SimConfig
 
 
 @dataclass
@@ -178,14 +179,6 @@ ALGO_SCHEMAS: dict[str, type[AlgoConfig] | type[PpoConfig]] = {
 
 
 @dataclass
-class SimConfig:
-    """The physics engine."""
-
-    name: str = "mujoco"
-    """mujoco: MuJoCo's C engine on a CPU thread pool."""
-
-
-@dataclass
 class Config:
     """Everything a run needs; the keys are IsaacGymEnvs'."""
 
@@ -254,7 +247,8 @@ def register() -> None:
 
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
-    store.store(group="sim", name="base_mujoco", node=SimConfig)
+    for name in ENGINES:
+        store.store(group="sim", name=f"base_{name}", node=SimConfig)
     for name, schema in ALGO_SCHEMAS.items():
         store.store(group="algo", name=f"base_{name}", node=schema)
     for name in TASKS:

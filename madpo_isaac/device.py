@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -28,6 +29,15 @@ def single_threaded() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def surely_none(flags: Tensor) -> bool:
+    """Whether none of ``flags`` is set, where asking costs nothing.
+
+    On a GPU reading one number waits for everything before it: the answer is always False there,
+    and whoever asks does the work for rows that may not need it.
+    """
+    return flags.device.type == "cpu" and not flags.any()
 
 
 def configure(num_threads: int) -> int:

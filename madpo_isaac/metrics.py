@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madpo_isaac import device
 from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import Step
 
@@ -20,6 +21,7 @@ TENSORBOARD_TAGS = {
     "episode_length": "episode_lengths",
     "success_rate": "Metrics/success_rate",
     "nan_resets": "Metrics/nan_resets",
+    "overflows": "Metrics/overflows",
     "critic/loss": "losses/c_loss",
     "loss": "losses/a_loss",
     "entropy": "losses/entropy",
@@ -56,7 +58,7 @@ class EpisodeTracker:
                 self._log[name] = self._log[name] + total if name in self._log else total
         self._steps += len(step.reward)
         done = step.terminated | step.truncated
-        if done.device.type == "cpu" and not done.any():
+        if device.surely_none(done):
             return
         # Episodes that went bad were no episodes of the task.
         whole = done & ~step.diverged
@@ -77,13 +79,14 @@ class EpisodeTracker:
         count, *sums = sums.tolist()
         means = [total / count if count else None for total in sums[:3]]
         log = dict(zip(self._log, sums[3:], strict=True))
-        diverged = log.pop("diverged", 0.0)
+        diverged, overflow = log.pop("diverged", 0.0), log.pop("overflow", 0.0)
         result: dict[str, float | int | None] = {
             "episode_return": means[0],
             "episode_length": means[1],
             "success_rate": means[2],
             "episodes": int(count),
             "nan_resets": int(diverged),
+            "overflows": int(overflow),
         }
         for name, total in log.items():
             result[f"Episode_Reward/{name}"] = total / (self._steps * ranks.count)

@@ -135,7 +135,7 @@ class Runner:
             cfg.task.name,
             num_envs,
             device=cfg.sim_device,
-            sim=cfg.sim.name,
+            sim=cfg.sim,
             seed=seed,
             num_threads=self.threads,
             **task_settings(cfg.task),

@@ -20,6 +20,7 @@ from madpo_isaac.config import (
 from madpo_isaac.divergence.bounds import BOUNDS
 from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.sim import engine_for
 
 TIME_LIMITS = ("bootstrap", "drop")
 AGENT_ORDERS = ("random", "default", "spec")
@@ -31,6 +32,7 @@ LR_SCHEDULES = ("adaptive", "linear", "constant")
 PPO_ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
 MAX_COUNT = 10**9
 MAX_THREADS = 1024
+MAX_ROOM = 10**5
 MAX_SEED = 2**63 - 1
 
 
@@ -56,7 +58,20 @@ def validate(config: Config) -> None:
         _check_ppo(config, config.algo)
     else:
         _check_on_policy(config, config.algo)
+    _check_sim(config)
     _check_run(config)
+
+
+def _check_sim(config: Config) -> None:
+    """Checks the engine's settings and says which one ``auto`` is."""
+    config.sim.name = engine_for(config.sim.name, config.sim_device)
+    for key in ("nconmax", "njmax"):
+        value = getattr(config.sim, key)
+        if value is None:
+            continue
+        if config.sim.name != "warp":
+            raise UserError(f"sim.{key}={value} goes with sim=warp only.")
+        _in_range(f"sim.{key}", value, 1, MAX_ROOM)
 
 
 def _check_on_policy(config: Config, algo: AlgoConfig) -> None:

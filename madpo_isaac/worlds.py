@@ -107,7 +107,7 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
         config.task.name,
         config.num_envs,
         device=config.sim_device,
-        sim=config.sim.name,
+        sim=config.sim,
         num_threads=config.num_threads,
         **task_settings(config.task),
     )

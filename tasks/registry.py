@@ -10,6 +10,7 @@ import torch
 
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.sim import SimConfig
 from tasks.mujoco.partitions import ALIASES, SCENARIOS
 
 TASKS: dict[str, str] = {
@@ -48,7 +49,7 @@ def make(
     task: str,
     num_envs: int = 128,
     device: str | torch.device = "cpu",
-    sim: str = "mujoco",
+    sim: str | SimConfig = "auto",
     seed: int = 0,
     *,
     num_threads: int = 0,
@@ -60,7 +61,7 @@ def make(
         task: one of :data:`TASKS`, or another name of it, see :func:`canonical`.
         num_envs: number of parallel environments N.
         device: where the tensors live.
-        sim: physics engine, see :data:`madpo_isaac.sim.ENGINES`.
+        sim: physics engine, one of :data:`madpo_isaac.sim.ENGINES`, or its settings.
         seed: seed of the environments' own generator.
         num_threads: threads of the CPU engine, 0 for all.
         **overrides: fields of the task's ``Config``, such as ``agents="fingers"``.

@@ -13,6 +13,7 @@ from torch import Tensor
 from madpo_isaac.algos.batch import AgentView, Batch, Rows, count, normalised, pick
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import AlgoConfig
+from madpo_isaac.device import surely_none
 from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
@@ -174,7 +175,7 @@ class OnPolicy:
 
         None where nothing was truncated; on a GPU that is not asked, since it would synchronise.
         """
-        if self.device.type == "cpu" and not truncated.any():
+        if surely_none(truncated):
             return None
         value = self.critic.values(final_state, self.tile)
         return value.masked_fill(~spread(truncated, value), 0.0)

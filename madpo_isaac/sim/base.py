@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Protocol
 
 import mujoco
 import torch
@@ -10,12 +12,25 @@ from torch import Tensor
 
 from madpo_isaac.errors import UserError, unknown
 
-ENGINES = ("mujoco",)
-"""Engines by the name users type: ``mujoco`` is mjbatch, MuJoCo's C engine on a thread pool."""
+ENGINES = ("auto", "mujoco", "warp")
+"""Engines by the name users type: ``mujoco`` is mjbatch, MuJoCo's C engine on a thread pool;
+``warp`` is MuJoCo Warp, for GPUs; ``auto`` is ``warp`` on a GPU and else ``mujoco``."""
 
 SPEED_LIMIT = 1e4
 """m/s or rad/s beyond which a simulation counts as blown up. Hands and robots stay below 1e2; the
 engines themselves object from 1e10 on only, when rewards have long been absurd."""
+
+
+@dataclass
+class SimConfig:
+    """The physics engine."""
+
+    name: str = "auto"
+    """One of :data:`ENGINES`."""
+    nconmax: int | None = None
+    """warp: room for contacts, simulations' mean; null for twice what random motion takes."""
+    njmax: int | None = None
+    """warp: room for constraints in each simulation; null for twice what random motion takes."""
 
 
 class Sim(Protocol):
@@ -99,6 +114,13 @@ class Sim(Protocol):
         """
         ...
 
+    def overflowed(self) -> Tensor:
+        """Returns the simulations that ran out of room since the last call. (N,) bool
+
+        Contacts or constraints were left out of their physics.
+        """
+        ...
+
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the exact state of every simulation."""
         ...
@@ -122,20 +144,65 @@ def check_device(device: str | torch.device) -> torch.device:
     return checked
 
 
+def engine_for(name: str, device: str | torch.device) -> str:
+    """Returns the engine that ``name``, one of :data:`ENGINES`, means on ``device``.
+
+    The device need not be there: this may be another machine than the one that will simulate.
+
+    Raises:
+        UserError: for an unknown engine.
+    """
+    if name not in ENGINES:
+        raise unknown("sim", name, ENGINES)
+    if name != "auto":
+        return name
+    return "warp" if str(device).startswith("cuda") else "mujoco"
+
+
 def make_sim(
-    engine: str,
+    engine: str | SimConfig,
     model: mujoco.MjModel,
     num_envs: int,
     device: str | torch.device = "cpu",
     num_threads: int = 0,
-    **_: Any,
 ) -> Sim:
-    """Builds ``num_envs`` simulations of ``model`` on ``engine``, one of :data:`ENGINES`."""
-    if engine not in ENGINES:
-        raise unknown("sim", engine, ENGINES)
-    checked = check_device(device)
-    from madpo_isaac.sim.cpu import MjBatchSim
+    """Builds ``num_envs`` simulations of ``model`` on ``engine``, one of :data:`ENGINES`.
 
-    if checked.type != "cpu":
-        raise UserError(f"sim=mujoco runs on the CPU: use sim_device=cpu, not '{device}'.")
-    return MjBatchSim(model, num_envs, num_threads)
+    ``num_threads`` is for the engine that has threads, 0 for one per core.
+    """
+    settings = SimConfig(engine) if isinstance(engine, str) else engine
+    name, checked = engine_for(settings.name, device), check_device(device)
+    if name == "mujoco":
+        from madpo_isaac.sim.cpu import MjBatchSim
+
+        if checked.type != "cpu":
+            raise UserError(f"sim=mujoco runs on the CPU: use sim_device=cpu, not '{device}'.")
+        return MjBatchSim(model, num_envs, num_threads)
+    prepare_warp()
+    from madpo_isaac.sim.warp import WarpSim
+
+    return WarpSim(model, num_envs, checked, settings.nconmax, settings.njmax)
+
+
+def prepare_warp() -> None:
+    """Makes sure that MuJoCo Warp can be imported, and that it is silent.
+
+    Raises:
+        UserError: if a package is missing, or versions do not go together.
+    """
+    try:
+        found = metadata.version("mujoco-warp")
+        metadata.version("warp-lang")
+    except metadata.PackageNotFoundError as problem:
+        raise UserError(
+            f"sim=warp needs the package {problem.name}: pip install 'madpo-isaac[gpu]', or in "
+            "this folder pip install -e '.[gpu]'."
+        ) from None
+    if found.split(".")[:2] != mujoco.__version__.split(".")[:2]:
+        raise UserError(
+            f"mujoco-warp {found} does not go with mujoco {mujoco.__version__}: install "
+            f"mujoco-warp=={mujoco.__version__}."
+        )
+    import warp
+
+    warp.config.log_level = warp.LOG_WARNING

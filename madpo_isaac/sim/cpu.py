@@ -12,6 +12,10 @@ from madpo_isaac.sim.base import SPEED_LIMIT
 
 _FATAL = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
 """Warnings of non-finite or huge positions, velocities, accelerations and controls, in a row."""
+_FULL = slice(
+    int(mujoco.mjtWarning.mjWARN_CONTACTFULL), int(mujoco.mjtWarning.mjWARN_CNSTRFULL) + 1
+)
+"""Warnings of too little memory for contacts or constraints, likewise."""
 
 
 class MjBatchSim:
@@ -110,6 +114,13 @@ class MjBatchSim:
         """
         fast = ~(self.qvel.abs().amax(dim=1) <= SPEED_LIMIT)
         return self._fatal.any(dim=1) | fast
+
+    def overflowed(self) -> Tensor:
+        """Returns the simulations that ran out of room since the last call. (N,) bool"""
+        full = self._warning[:, _FULL, 1]
+        found = full.any(dim=1)
+        full.zero_()
+        return found
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the float64 integration states, warnings and the last derived readings."""

@@ -10,9 +10,10 @@ import mujoco
 import torch
 from torch import Tensor
 
+from madpo_isaac import device as devices
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.sim import make_sim
+from madpo_isaac.sim import SimConfig, make_sim
 from tasks.hands import hand
 from tasks.hands.agents import make_agents
 from tasks.hands.randomise import RandomiseConfig, Randomiser
@@ -90,7 +91,7 @@ class HandTaskEnv(VecEnv):
         num_envs: int,
         *,
         device: str | torch.device = "cpu",
-        sim: str = "mujoco",
+        sim: str | SimConfig = "auto",
         seed: int = 0,
         num_threads: int = 0,
     ) -> None:
@@ -192,6 +193,7 @@ class HandTaskEnv(VecEnv):
         log = {
             "success": self.succeeded.float(),
             "diverged": diverged.float(),
+            "overflow": self.sim.overflowed().float(),
             **{name: term.masked_fill(diverged, 0.0) for name, term in outcome.terms.items()},
         }
         final_state.nan_to_num_()
@@ -199,8 +201,7 @@ class HandTaskEnv(VecEnv):
         return Step(state, reward, terminated, truncated, final_state, log)
 
     def _auto_reset(self, done: Tensor, final_state: Tensor) -> Tensor:
-        # On a GPU asking whether anything ended would stall the stream, so rows are always redone.
-        if self.device.type == "cpu" and not done.any():
+        if devices.surely_none(done):
             return final_state
         self._reset_rows(done)
         return torch.where(done[:, None], self.observe(), final_state)

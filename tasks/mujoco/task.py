@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from madpo_isaac import device as devices
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.sim import make_sim
+from madpo_isaac.sim import SimConfig, make_sim
 from tasks.mujoco.nearest import nearest_columns
 from tasks.mujoco.partitions import SCENARIOS, joint_role
 from tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
@@ -60,7 +61,7 @@ class Env(VecEnv):
         *,
         scenario: str,
         device: str | torch.device = "cpu",
-        sim: str = "mujoco",
+        sim: str | SimConfig = "auto",
         seed: int = 0,
         num_threads: int = 0,
     ) -> None:
@@ -156,15 +157,19 @@ class Env(VecEnv):
         truncated = (self.episode_step >= self.max_episode_length) > terminated
         done = terminated | truncated
         success = self._no_success
-        # On a GPU asking whether anything ended would stall the stream, so rows are always redone.
-        if self.device.type != "cpu" or done.any():
+        if not devices.surely_none(done):
             success = truncated.float()
             for reading in (reward, *log.values()):
                 reading.masked_fill_(diverged, 0.0)
             final_state.nan_to_num_(0.0, 0.0, 0.0)
             self._reset_rows(done)
             state = torch.where(done[:, None], self.observe(), final_state)
-        log = {"success": success, "diverged": diverged, **log}
+        log = {
+            "success": success,
+            "diverged": diverged,
+            "overflow": self.sim.overflowed(),
+            **log,
+        }
         return Step(state, reward.float(), terminated, truncated, final_state, log)
 
     def _reset_rows(self, mask: Tensor) -> None:

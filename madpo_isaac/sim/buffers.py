@@ -1,0 +1,73 @@
+"""How much room a model's contacts and constraints take in MuJoCo Warp, found by trying."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+
+_WORLDS = 8
+_STEPS = 200
+_HOLD = 20
+"""Simulations, physics steps in each, and steps for which their random controls are held."""
+_HEADROOM = 2
+"""A policy that holds things has more contacts at once than random motion."""
+_LEAST_CONTACTS = 48
+_LEAST_CONSTRAINTS = 3
+"""Contacts, and constraints for each degree of freedom, of motion that touches nothing: hands may
+take longer to reach a thing than the probe."""
+
+
+def probe(model: mujoco.MjModel, warp_model: Any) -> tuple[int, int]:
+    """Returns room for contacts, the mean over simulations, and for constraints in each.
+
+    It is twice what random motion takes, or a least number where that touches nothing.
+
+    The motion is that of the C engine from the key pose. Warp's collision detection then sees
+    states of it, since the candidates of its broad phase take the room of contacts.
+
+    Args:
+        model: compiled model.
+        warp_model: the same in Warp, on the current device.
+
+    """
+    states, constraints = _random_motion(model)
+    pairs = len(warp_model.nxn_geom_pair_filtered)
+    data = mjw.make_data(model, _WORLDS, nconmax=max(1, pairs), njmax=1)
+    most = 0.0
+    for qpos in states:
+        data.qpos.assign(qpos)
+        mjw.fwd_kinematics(warp_model, data)
+        mjw.collision(warp_model, data)
+        room = max(data.ncollision.numpy()[0], data.nacon.numpy()[0])
+        most = max(most, room / _WORLDS)
+    contacts = max(_LEAST_CONTACTS, _HEADROOM * most)
+    constraints = max(_LEAST_CONSTRAINTS * model.nv, _HEADROOM * constraints)
+    return _rounded(contacts, 16), _rounded(constraints, 32)
+
+
+def _random_motion(model: mujoco.MjModel) -> tuple[np.ndarray, int]:
+    """Returns positions (times, worlds, nq) and the most constraints at any time."""
+    rng = np.random.default_rng(0)
+    limited = model.actuator_ctrllimited[:, None].astype(bool)
+    low, high = np.where(limited, model.actuator_ctrlrange, (-1.0, 1.0)).T
+    states = np.empty((_STEPS // _HOLD, _WORLDS, model.nq), np.float32)
+    most, data = 0, mujoco.MjData(model)
+    for world in range(_WORLDS):
+        mujoco.mj_resetData(model, data)
+        if model.nkey:
+            mujoco.mj_resetDataKeyframe(model, data, 0)
+        for step in range(_STEPS):
+            if step % _HOLD == 0:
+                states[step // _HOLD, world] = data.qpos
+                data.ctrl[:] = rng.uniform(low, high)
+            mujoco.mj_step(model, data)
+            most = max(most, data.nefc)
+    return states, most
+
+
+def _rounded(number: float, unit: int) -> int:
+    """Returns the next multiple of ``unit``."""
+    return unit * -int(-number // unit)
