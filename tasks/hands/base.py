@@ -10,10 +10,10 @@ import mujoco
 import torch
 from torch import Tensor
 
-from madpo_isaac.env import AgentSpec, Step, VecEnv
+from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
-from tasks.hands import hand
+from tasks.hands import hand, readings
 from tasks.hands.randomise import RandomiseConfig, Randomiser
 from tasks.hands.scene import HAND_PREFIXES, View
 from tasks.rotations import wxyz_to_xyzw
@@ -243,6 +243,7 @@ class HandTaskEnv(VecEnv):
                         observe=lambda state, columns=columns: state[:, columns],
                         role=name,
                         action_roles=tuple(roles),
+                        columns=columns,
                     )
                 )
         return tuple(agents)
@@ -263,6 +264,29 @@ class HandTaskEnv(VecEnv):
         self._ctrl_mid, self._ctrl_half = (low + high) / 2, (high - low) / 2
         n = hand.NUM_JOINTS
         self._block_sizes = [n, n, n, _TIPS, _WRENCHES, self.hand_action_dim]
+
+    # Meaning ----------------------------------------------------------------------------------
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Returns what each column of the joint state means."""
+        found = []
+        for h in range(NUM_HANDS):
+            actions = tuple(command.name for command in self._hand_commands(h))
+            found += readings.of_hand(
+                self.sim.model, h, velocity=_VEL_SCALE, force=_FORCE_SCALE, actions=actions
+            )
+        return readings.clipped(found + self.tail_readings(), OBS_LIMIT)
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean; by default nothing but a number."""
+        return [Reading(f"tail[{i}]") for i in range(self.tail_dim)]
+
+    def commands(self) -> tuple[Command, ...]:
+        """Returns the joint targets that the joint action commands."""
+        return tuple(command for h in range(NUM_HANDS) for command in self._hand_commands(h))
+
+    def _hand_commands(self, index: int) -> list[Command]:
+        return readings.of_drives(self.sim.model, index)
 
     # Resume -----------------------------------------------------------------------------------
 

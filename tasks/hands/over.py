@@ -10,6 +10,8 @@ import mujoco
 import torch
 from torch import Tensor
 
+from madpo_isaac.env import Reading
+from tasks.hands import readings
 from tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
 from tasks.hands.scene import EGG_MASS, Ellipsoid, Placement, View, build_spec
 from tasks.rotations import (
@@ -91,6 +93,12 @@ class Env(HandTaskEnv):
         out[:, 13:16] = self.goal_pos
         out[:, 16:20] = wxyz_to_xyzw(self.goal_quat)
         out[:, 20:24] = wxyz_to_xyzw(self._rotation_to_goal())
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        egg = readings.of_free_body("object", angular=0.2)
+        turned = [Reading(f"goal_to_object/{part}", "", "world") for part in readings.QUATERNION]
+        return [*egg, *readings.of_pose("goal"), *turned]
 
     def evaluate(self) -> Outcome:
         """Reward exp(-0.2 (scale d + theta)), d in metres, theta in radians."""
