@@ -33,10 +33,15 @@ class AgentSpec:
     @property
     def act_dim(self) -> int:
         """Number of its actions."""
+        return len(self.action_columns)
+
+    @property
+    def action_columns(self) -> list[int]:
+        """Columns of the joint action that it writes, in the order of its actions."""
         columns = self.action_slice
         if isinstance(columns, slice):
-            return len(range(columns.start or 0, columns.stop, columns.step or 1))
-        return len(columns)
+            return list(range(columns.start or 0, columns.stop, columns.step or 1))
+        return columns.tolist()
 
 
 @dataclass(frozen=True)

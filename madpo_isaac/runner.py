@@ -115,6 +115,11 @@ class Runner:
         self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
         self._make_learner(init_seed, act_seed)
 
+    def open(self) -> dict[str, Any]:
+        """Makes everything and returns the content of ``checkpoint``, which fits it."""
+        self.build()
+        return self._load(self._checkpoint())
+
     def _checkpoint(self) -> Path:
         """The file that ``checkpoint`` means."""
         cfg = self.config
@@ -403,8 +408,7 @@ class Runner:
     def play(self) -> int:
         """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
         cfg = self.config
-        self.build()
-        act = self._player(self._load(self._checkpoint()))
+        act = self._player(self.open())
         returns, lengths, success = play_episodes(self.env, act, cfg.test_episodes)
         for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
             console.info(f"reward: {score:.3f} steps: {length:.0f}")

@@ -26,11 +26,5 @@ def observation_box(env: VecEnv, agent: AgentSpec) -> Box:
 
 def action_box(env: VecEnv, agent: AgentSpec) -> Box:
     """Returns the space of an agent's actions."""
-    columns = np.arange(env.action_dim)[_on_host(agent)]
     commands = env.commands()
-    return box([commands[column] for column in columns])
-
-
-def _on_host(agent: AgentSpec) -> slice | list[int]:
-    columns = agent.action_slice
-    return columns if isinstance(columns, slice) else columns.tolist()
+    return box([commands[column] for column in agent.action_columns])

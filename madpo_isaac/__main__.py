@@ -1,0 +1,41 @@
+"""The command ``madpo``, also ``python -m madpo_isaac``: what there is beside train.py."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from madpo_isaac import console
+from madpo_isaac.errors import UserError, unknown
+
+COMMANDS = {
+    "train": ("madpo_isaac.cli", "train or play, as train.py does"),
+    "export": ("madpo_isaac.export", "write the policies of a run as ONNX or TorchScript files"),
+}
+"""Sub-command to the module whose ``main`` it is, and what it does."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a sub-command (by default that of the process) and returns the exit code.
+
+    2 after bad input, with one line on stderr; 130 after Ctrl-C.
+    """
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    try:
+        if name in ("", "-h", "--help"):
+            for command, (_, text) in COMMANDS.items():
+                console.info(f"madpo {command:<12} {text}")
+            return 0
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        return importlib.import_module(COMMANDS[name][0]).main(rest)
+    except UserError as problem:
+        console.error(str(problem))
+        return 2
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
