@@ -16,7 +16,7 @@ from torch import Tensor
 import tasks
 from madpo_isaac import checkpoint, console, device, resume
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
-from madpo_isaac.config import Config, PpoConfig, task_settings
+from madpo_isaac.config import Config, PpoConfig, sim_settings, task_settings
 from madpo_isaac.env import AgentSpec, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.metrics import EpisodeTracker, to_numbers
@@ -110,6 +110,7 @@ class Runner:
             sim=cfg.sim.name,
             seed=env_seed,
             num_threads=self.threads,
+            sim_settings=sim_settings(cfg.sim),
             **task_settings(cfg.task),
         )
         self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
@@ -397,9 +398,10 @@ class Runner:
 
     def _restore(self, content: dict[str, Any]) -> None:
         self._restore_learner(content)
-        self.env.load_state_dict(content["env_state"])
-        self.tracker.load_state_dict(content["tracker"])
-        self.state = content["state"].to(self.env.device)
+        if content["env_state"]:  # else the simulator cannot be put back: episodes start anew
+            self.env.load_state_dict(content["env_state"])
+            self.tracker.load_state_dict(content["tracker"])
+            self.state = content["state"].to(self.env.device)
         self.iteration, self.env_steps = content["iteration"], content["env_steps"]
         self.wall_s, self.best_return = content["wall_s"], content["best_return"]
 

@@ -10,10 +10,11 @@ import mujoco
 import torch
 from torch import Tensor
 
-from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
+from madpo_isaac.env import Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
 from tasks.hands import hand, readings
+from tasks.hands.agents import make_agents
 from tasks.hands.randomise import RandomiseConfig, Randomiser
 from tasks.hands.scene import HAND_PREFIXES, View
 from tasks.rotations import wxyz_to_xyzw
@@ -105,7 +106,9 @@ class HandTaskEnv(VecEnv):
         self.step_dt = SUBSTEPS * model.opt.timestep
         self.state_dim = NUM_HANDS * self.hand_dim + self.tail_dim
         self.action_dim = NUM_HANDS * self.hand_action_dim
-        self.agents = self._agents()
+        self.agents = make_agents(
+            config.agents, self.hand_dim, self.state_dim, floating=False, device=self.device
+        )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.randomiser = Randomiser(config.randomise, self.sim, self.objects, self.generator)
         self._read_model(model)
@@ -220,34 +223,6 @@ class HandTaskEnv(VecEnv):
         self.observe_tail(state[:, hands * self.hand_dim :])
         return self.randomiser.noisy_state(state).clamp_(-OBS_LIMIT, OBS_LIMIT)
 
-    def _agents(self) -> tuple[AgentSpec, ...]:
-        """All agents of hand 0, then all of hand 1; each sees its hand's block and the tail."""
-        agents = []
-        shared = torch.arange(NUM_HANDS * self.hand_dim, self.state_dim)
-        for h in range(NUM_HANDS):
-            own = torch.arange(h * self.hand_dim, (h + 1) * self.hand_dim)
-            columns = torch.cat((own, shared)).to(self.device)
-            for name, parts in hand.agent_parts(self.config.agents):
-                actuators = [i for part in parts for i in hand.PART_ACTUATORS[part]]
-                roles = [
-                    role if len(parts) == 1 else f"{hand.PARTS[part]}_{role}"
-                    for part in parts
-                    for role in hand.PART_ROLES[part]
-                ]
-                index = torch.tensor(actuators, device=self.device) + h * self.hand_action_dim
-                agents.append(
-                    AgentSpec(
-                        name=f"hand{h}" if name == "hand" else f"hand{h}_{name}",
-                        action_slice=_as_slice(index),
-                        obs_dim=len(columns),
-                        observe=lambda state, columns=columns: state[:, columns],
-                        role=name,
-                        action_roles=tuple(roles),
-                        columns=columns,
-                    )
-                )
-        return tuple(agents)
-
     def _read_model(self, model: mujoco.MjModel) -> None:
         joints = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE]
         first = model.jnt_qposadr[joints[0]], model.jnt_dofadr[joints[0]]
@@ -310,13 +285,6 @@ class HandTaskEnv(VecEnv):
     def _episode_tensors(self) -> tuple[str, ...]:
         """Names of the per-environment tensors that an episode carries."""
         return ("episode_step", "succeeded", "last_action")
-
-
-def _as_slice(index: Tensor) -> slice | Tensor:
-    """Returns consecutive columns as a slice, which needs no gather."""
-    columns = index.tolist()
-    consecutive = columns == list(range(columns[0], columns[0] + len(columns)))
-    return slice(columns[0], columns[0] + len(columns)) if consecutive else index
 
 
 def _check(config: HandTaskConfig) -> None:

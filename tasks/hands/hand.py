@@ -36,6 +36,9 @@ PART_ROLES: tuple[tuple[str, ...], ...] = (
 )
 """What each actuator of :data:`PARTS` does, from the base outwards; the palm's move the wrist."""
 
+BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
+"""What the first actions of a floating hand do, in world axes; they belong to the palm."""
+
 COUPLING_TENDONS = tuple(f"robot0:T_{finger}J1c" for finger in ("FF", "MF", "RF", "LF"))
 """Tendons that make the distal joint J0 of a finger follow J1."""
 
@@ -86,6 +89,17 @@ def model_file() -> Path:
     if package is None or not package.submodule_search_locations:
         raise UserError("The hand model comes with gymnasium-robotics==1.4.2: install it.")
     return Path(package.submodule_search_locations[0]) / "envs/assets/hand/reach.xml"
+
+
+def part_actions(part: int, *, floating: bool) -> list[tuple[int, str]]:
+    """Returns the actions of one of :data:`PARTS` as (column of the hand's action, role).
+
+    A floating hand has the base's six actions first, which the palm takes.
+    """
+    first = len(BASE_ROLES) if floating else 0
+    base = list(enumerate(BASE_ROLES[:first])) if part == 0 else []
+    columns = [first + actuator for actuator in PART_ACTUATORS[part]]
+    return base + list(zip(columns, PART_ROLES[part], strict=True))
 
 
 def agent_parts(agents: object) -> list[tuple[str, list[int]]]:

@@ -1,0 +1,64 @@
+"""Who learns: the agents of two hands."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import AgentSpec
+from tasks.hands import hand
+
+
+def make_agents(
+    split: object,
+    hand_dim: int,
+    state_dim: int,
+    *,
+    floating: bool,
+    device: torch.device,
+) -> tuple[AgentSpec, ...]:
+    """Returns all agents of hand 0, then all of hand 1.
+
+    Args:
+        split: how a hand is divided, see :func:`tasks.hands.hand.agent_parts`.
+        hand_dim: size of a hand's block of the joint state; every agent of the hand sees all of
+            it and the tail behind both blocks.
+        state_dim: size of the joint state.
+        floating: whether a hand's actions start with those of its base.
+        device: where the columns live.
+    """
+    agents = []
+    groups = hand.agent_parts(split)
+    hand_actions = sum(
+        len(hand.part_actions(part, floating=floating)) for _, parts in groups for part in parts
+    )
+    shared = torch.arange(2 * hand_dim, state_dim)
+    for h in range(2):
+        own = torch.arange(h * hand_dim, (h + 1) * hand_dim)
+        columns = torch.cat((own, shared)).to(device)
+        for name, parts in groups:
+            index, roles = [], []
+            for part in parts:
+                prefix = "" if len(parts) == 1 else f"{hand.PARTS[part]}_"
+                for column, role in hand.part_actions(part, floating=floating):
+                    index.append(h * hand_actions + column)
+                    roles.append(prefix + role)
+            agents.append(
+                AgentSpec(
+                    name=f"hand{h}" if name == "hand" else f"hand{h}_{name}",
+                    action_slice=_as_slice(torch.tensor(index, device=device)),
+                    obs_dim=len(columns),
+                    observe=lambda state, columns=columns: state[:, columns],
+                    role=name,
+                    action_roles=tuple(roles),
+                    columns=columns,
+                )
+            )
+    return tuple(agents)
+
+
+def _as_slice(index: Tensor) -> slice | Tensor:
+    """Returns consecutive columns as a slice, which needs no gather."""
+    columns = index.tolist()
+    consecutive = columns == list(range(columns[0], columns[0] + len(columns)))
+    return slice(columns[0], columns[0] + len(columns)) if consecutive else index
