@@ -22,6 +22,7 @@ from madpo_isaac import device
 from madpo_isaac.cli import compose
 from madpo_isaac.run_folder import machine
 from madpo_isaac.runner import Runner
+from madpo_isaac.sim.cpu import MjBatchSim
 
 
 class Clock:
@@ -42,10 +43,10 @@ class Clock:
 class BareTwin:
     """mjbatch alone, put into the environment's state before each of its physics steps."""
 
-    def __init__(self, runner: Runner, clock: Clock) -> None:
-        sim, self.clock = runner.env.sim, clock
+    def __init__(self, sim: MjBatchSim, clock: Clock) -> None:
+        self.clock = clock
         self.stage = "bare physics, random actions"
-        self.batch = Batch(sim.model, sim.num_envs, runner.threads)
+        self.batch = Batch(sim.model, sim.num_envs, sim.num_threads)
         state = torch.from_numpy(self.batch.bind("state"))
         ctrl = torch.from_numpy(self.batch.bind("ctrl"))
         original = sim.step
@@ -65,7 +66,7 @@ def measure(num_envs: int, threads: int, overrides: list[str], iterations: int) 
     runner = Runner(config, observers=[])
     runner.build()
     clock = Clock()
-    twin = BareTwin(runner, clock)
+    twin = BareTwin(runner.env.sim, clock)
     horizon = config.algo.horizon
     env, algo, rollout = runner.env, runner.algo, runner.rollout
     generator = torch.Generator().manual_seed(0)

@@ -10,6 +10,12 @@ from madpo_isaac.errors import UserError, unknown
 
 COMMANDS = {
     "train": ("madpo_isaac.cli", "train or play, as train.py does"),
+    "doctor": ("madpo_isaac.doctor", "tell what this machine has, and whether training would run"),
+    "replay-dump": ("madpo_isaac.worlds", "repeat what led to worlds that went bad"),
+    "eval": ("madpo_isaac.evaluate", "score a checkpoint, and tell by exit code if it is good"),
+    "play": ("madpo_isaac.play", "play a checkpoint or a policy of the project, as a video too"),
+    "report": ("madpo_isaac.report.command", "figures, statistics and a page about runs"),
+    "reproduce": ("madpo_isaac.sweep.command", "run what a figure of the paper shows, and draw it"),
     "export": ("madpo_isaac.export", "write the policies of a run as ONNX or TorchScript files"),
 }
 """Sub-command to the module whose ``main`` it is, and what it does."""

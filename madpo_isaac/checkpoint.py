@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from madpo_isaac import pretrained
 from madpo_isaac.errors import UserError
 from madpo_isaac.files import write_atomic
 
@@ -46,9 +47,11 @@ def write(paths: Sequence[Path], data: io.BytesIO) -> None:
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Reads a checkpoint onto ``device``; raises :class:`UserError` if it is none of ours."""
+    """Reads a checkpoint, or a policy; raises :class:`UserError` if it is none of ours."""
     if not os.path.isfile(path):
         raise UserError(f"Checkpoint '{path}' does not exist.")
+    if path.suffix == pretrained.SUFFIX:
+        return pretrained.load(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error below says it all

@@ -21,16 +21,18 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
-from madpo_isaac import console, resume
+from madpo_isaac import console, launch, resume
 from madpo_isaac.config import Config, from_record, register
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import RunFailed, UserError, unknown
 from madpo_isaac.validation import validate
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 
 _GROUPS = ("task", "algo", "sim")
-_BAD_INPUT, _INTERRUPTED = 2, 130
+_FAILED, _BAD_INPUT = 1, 2
+_INTERRUPTED = 130
 _SIGNALLED = 128  # exit codes above it say which signal ended a run
 _SEARCH_FLAGS = ("config_path", "config_name", "config_dir")
 _HYDRA_FLAGS = frozenset(
@@ -54,14 +56,17 @@ _NO_HYDRA_FILES = (
 def main(argv: Sequence[str]) -> int:
     """Runs train.py with ``argv`` (without the program's name) and returns the exit code.
 
-    0 after a finished run, 2 after bad input (one line on stderr), 128 plus its number after a
-    signal (130 for Ctrl-C).
+    0 after a finished run, 1 if it had to stop, 2 after bad input (one line on stderr each), 128
+    plus its number after a signal (130 for Ctrl-C).
     """
     argv = _canonical(argv)
     try:
         if any(argument.startswith("-") for argument in argv):
             return _hydra_main(argv)
-        return _run(compose(argv), argv)
+        config = compose(argv)
+        if name := launch.launcher(argv):
+            raise UserError(f"hydra/launcher={name} starts the runs of a sweep: add -m.")
+        return _run(config, argv)
     except UserError as problem:
         console.error(str(problem))
         return _BAD_INPUT
@@ -78,6 +83,10 @@ def _run(config: Config, overrides: Sequence[str]) -> int:
 
     try:
         return make_runner(config, overrides).run()
+    except RunFailed as problem:
+        if not console.out.quiet:  # one of several processes says it for all
+            console.error(str(problem))
+        return _FAILED
     except (MemoryError, RuntimeError) as problem:
         if isinstance(problem, MemoryError) or re.search(r"t allocate|out of memory", str(problem)):
             raise UserError(
@@ -122,13 +131,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
 
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
     def job(node: DictConfig) -> None:
-        try:
-            overrides = HydraConfig.get().overrides.task
-            config = compose(overrides) if _continues(overrides) else _typed(node)
-            codes.append(_run(config, overrides))
-        except UserError as problem:  # the other jobs of a sweep still run
-            console.error(str(problem))
-            codes.append(_BAD_INPUT)
+        codes.append(run_job(node))
         if codes[-1] > _SIGNALLED:
             raise KeyboardInterrupt  # they do not after Ctrl-C
 
@@ -136,17 +139,36 @@ def _hydra_main(argv: Sequence[str]) -> int:
     try:
         sys.argv = [called_with[0], *_check_flags(argv)]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing and exiting
+        if launch.launcher(argv):
+            settings = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+            return launch.launch(run_job, str(CONFIG_DIR), settings)
         job()
     except SystemExit as done:  # Hydra's way to end --help and the like
         return int(done.code or 0)
     except (HydraException, OmegaConfBaseException) as problem:
         raise _translate(problem) from problem
+    except YAMLError as problem:
+        raise UserError(f"The configuration is not YAML: {problem}.") from problem
+    except OSError as problem:  # OmegaConf's objection to files that hold something else
+        if "Invalid loaded object type" not in str(problem):
+            raise
+        raise UserError("The configuration holds no settings: write <key>: <value>.") from problem
     except KeyboardInterrupt:
         if max(codes, default=0) <= _SIGNALLED:
             raise
     finally:
         sys.argv = called_with
     return max(codes, default=0)
+
+
+def run_job(node: DictConfig) -> int:
+    """One run of a sweep, wherever it runs; returns its exit code: the others still run."""
+    try:
+        overrides = HydraConfig.get().overrides.task
+        return _run(compose(overrides) if _continues(overrides) else _typed(node), overrides)
+    except UserError as problem:
+        console.error(str(problem))
+        return _BAD_INPUT
 
 
 def _check_flags(argv: Sequence[str]) -> list[str]:
@@ -172,6 +194,8 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     if flags.shell_completion and not re.match(r"(un)?install=|query=", "".join(flags.overrides)):
         raise UserError("--shell-completion goes with install=bash, or another shell.")
     elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
+    if launch.launcher(argv) and (elsewhere or not flags.multirun):
+        raise UserError(f"hydra/launcher={launch.launcher(argv)} goes with -m and settings only.")
     if elsewhere and _continues(flags.overrides):
         raise UserError("A run is continued with its own configuration: leave --config-path out.")
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
@@ -360,10 +384,12 @@ def _translate(problem: Exception) -> UserError:
     text = "\n".join(str(link) for link in chain)
     if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):
         listed = re.search(rf"Available options in '{found[1]}':\n((?:\t.*\n?)+)", text)
-        name = found[2].strip("'")
+        name, options = found[2].strip("'"), listed[1].split() if listed else []
+        if found[1] == "hydra/launcher" and (extra := launch.missing(name, options)):
+            return extra
         if not listed:
             return UserError(f"Unknown {found[1]} '{name}'.")
-        return unknown(found[1], name, listed[1].split())
+        return unknown(found[1], name, options)
     if found := re.search(r"Could not override '([^']+)'", text):
         return UserError(f"Unknown key '{found[1]}'.")
     link = next((e for e in chain if isinstance(e, OmegaConfBaseException)), chain[-1])

@@ -229,20 +229,43 @@ class Config:
     """Play a checkpoint instead of training."""
     test_episodes: int = 1
     """Episodes per environment to play."""
+    eval_frequency: int = 0
+    """Iterations between evaluations while training, in environments of their own and with mean
+    actions; 0 for none."""
+    eval_episodes: int = 1
+    """Episodes per environment of such an evaluation."""
+    eval_envs: int = 64
+    """Its environments."""
     headless: bool = True
     """Kept for IsaacGymEnvs' command lines; there is no window to open."""
     sim_device: str = "cpu"
+    multi_gpu: bool = False
+    """One run by all processes that torchrun started, num_envs environments in each."""
     rl_device: str = ""
     """Where networks live; empty for sim_device. Must equal sim_device: nothing is copied."""
     num_threads: int = 0
     """Threads of simulation and learning, 0 for one per core."""
     save_frequency: int = 50
     """Iterations between numbered checkpoints; 0 for none."""
+    max_bad_share: float = 0.05
+    """Share of an iteration's environment steps that may go bad (physics that blow up, numbers
+    that are not finite) before the run stops."""
+    max_dumps: int = 8
+    """Iterations in which worlds went bad that are kept for replay in the run folder's dumps/."""
+    max_skipped: int = 10
+    """Gradient steps in a row that one network may skip, as loss or gradient are not finite,
+    before the run stops."""
     capture_video: bool = False
+    """Film training into videos/ of the run folder, or with test=True the policy."""
     capture_video_freq: int = 1464
+    """Steps of every environment from the start of one clip to that of the next."""
     capture_video_len: int = 100
+    """Steps of a clip."""
+    capture_video_envs: int = 1
+    """Environments shown, side by side."""
 
 
+@functools.cache
 def register() -> None:
     """Puts every schema into Hydra's store; the YAML files name them in their defaults."""
     from tasks.registry import TASKS, load

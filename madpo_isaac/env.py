@@ -87,7 +87,18 @@ class Step(NamedTuple):
     final_state: Tensor
     """Joint state before any reset; differs from ``state`` where an episode ended. (N, S)"""
     log: dict[str, Tensor]
-    """Per-environment readings, each (N,): ``success`` (of the episode so far), reward terms."""
+    """Per-environment readings, each (N,): ``success`` (of the episode so far), reward terms, and
+    if anything can go bad ``diverged``, see there."""
+
+    @property
+    def diverged(self) -> Tensor:
+        """Environments that went bad in this step: nothing about it can be trusted. (N,) bool
+
+        Their physics blew up, or reward or state were not finite. They have terminated and been
+        reset, their reward is 0, and their states are finite.
+        """
+        found = self.log.get("diverged")
+        return torch.zeros_like(self.terminated) if found is None else found.bool()
 
 
 class VecEnv(ABC):
@@ -132,6 +143,11 @@ class VecEnv(ABC):
     def commands(self) -> tuple[Command, ...]:
         """Returns what each column of the joint action does; by default nothing but a number."""
         return tuple(Command(f"action[{i}]") for i in range(self.action_dim))
+
+    @staticmethod
+    def not_finite(state: Tensor, reward: Tensor) -> Tensor:
+        """Rows in which a joint state (N, S) or reward (N,) is not finite. (N,) bool"""
+        return ~(state.sum(dim=1) + reward).isfinite()  # a sum is finite if all its terms are
 
     def check_action(self, action: Tensor) -> None:
         """Raises ValueError unless ``action`` is a joint action (N, A)."""

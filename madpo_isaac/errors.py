@@ -1,4 +1,4 @@
-"""The one exception for bad input: a single clear line, shown without a traceback."""
+"""Exceptions that are shown as a single clear line, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """Raised for anything the user can mend: the entry points print it and exit with code 2."""
+
+
+class RunFailed(Exception):  # noqa: N818  an end, not an error of the program
+    """Raised when a run cannot sensibly go on: the entry points print why and exit with code 1."""
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:

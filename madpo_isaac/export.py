@@ -5,7 +5,6 @@ One file per agent, and ``contract.json``, which says what goes in and comes out
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
@@ -13,14 +12,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from madpo_isaac import console
-from madpo_isaac.cli import compose
+from madpo_isaac.arguments import Parser, playing
 from madpo_isaac.config import PpoConfig
 from madpo_isaac.env import Command, Reading, VecEnv
 from madpo_isaac.errors import UserError, unknown
@@ -42,11 +41,12 @@ CHECKED_ENVS = 8
 OUTPUTS = ("action", "command")
 
 
-def export(checkpoint: str, kind: str = "onnx", out: Path | None = None) -> Path:
+def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
     """Writes the policies of a checkpoint and checks each file against the policy.
 
     Args:
-        checkpoint: a run folder, a checkpoint file, ``latest`` or ``best``.
+        policy: a run folder, a checkpoint file, ``latest``, ``best``, or a task whose policy comes
+            with the project.
         kind: one of :data:`SUFFIXES`.
         out: the folder to write to; by default ``export`` in the run folder, or beside the file.
 
@@ -60,29 +60,27 @@ def export(checkpoint: str, kind: str = "onnx", out: Path | None = None) -> Path
         raise unknown("format", kind, SUFFIXES)
     if kind == "onnx":
         _need_onnx()
-    quoted = checkpoint.replace('"', '\\"')
-    where = (f'checkpoint="{quoted}"', "test=True", "sim_device=cpu", "rl_device=")
-    config = compose([*where, f"num_envs={CHECKED_ENVS}", "num_threads=1"])
+    here = ("sim_device=cpu", "rl_device=", f"num_envs={CHECKED_ENVS}", "num_threads=1")
+    config = playing(policy, *here)
     if isinstance(config.algo, PpoConfig):
         raise UserError(
             f"'{config.checkpoint}' is of algo=ppo: its one network is rl_games' own and is not "
             "exported; rl_games' tools read the checkpoint."
         )
     runner = make_runner(config)
-    content = runner.open()
-    runner.algo.load_policy(content["algo_state"])
-    path = Path(config.checkpoint)
+    source = runner.load_policy()
+    path = Path(source["checkpoint"])
     run = RunFolder.of_checkpoint(path)
-    out = out or (path.parent if run is None else run.path) / "export"
+    out = out or runner.output_folder("export")
     origin = {
         "checkpoint": path.name,
         "run": None if run is None else run.path.name,
-        "task": config.task.name,
-        "algo": config.algo.name,
+        "task": source["task"],
+        "algo": source["algo"],
         "sim": config.sim.name,
         "seed": config.seed,
-        "iteration": content["iteration"],
-        "env_steps": content["env_steps"],
+        "iteration": source["iteration"],
+        "env_steps": source["env_steps"],
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -230,23 +228,16 @@ def loaded(data: bytes, kind: str, name: str) -> Callable[[np.ndarray], list[np.
     return lambda rows: [output.numpy() for output in module(torch.from_numpy(rows))]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains by :class:`UserError`."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}.")
-
-
 def main(argv: list[str]) -> int:
     """Runs ``madpo export`` with the arguments behind it and returns the exit code."""
-    parser = _Parser("madpo export", description="writes a run's policies, a file per agent")
-    parser.add_argument("run", help="a run folder, a checkpoint file, latest or best")
+    parser = Parser("export", "Writes a run's policies, a file per agent.")
+    parser.add_argument(
+        "policy",
+        help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
+    )
     parser.add_argument("--format", default="onnx", help=" or ".join(SUFFIXES))
     parser.add_argument("--out", type=Path, help="folder to write to; default: <run>/export")
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as done:  # after --help
-        return int(done.code or 0)
-    out = export(arguments.run, arguments.format, arguments.out)
+    options = parser.parse(argv)
+    out = export(options.policy, options.format, options.out)
     console.info(f"wrote {out / 'contract.json'} and a file per agent")
     return 0

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from madpo_isaac.errors import UserError
 
 
 def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = ()) -> None:
@@ -34,6 +38,16 @@ def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = (
         with contextlib.suppress(OSError):
             temporary.unlink()
     sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """Replaces ``path`` and makes its folder; raises :class:`UserError` if it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=indent, allow_nan=False)
+        write_atomic(path, f"{text}\n".encode())
+    except OSError as problem:
+        raise UserError(f"Cannot write '{path}': {problem}.") from problem
 
 
 def sync_folder(folder: Path) -> None:

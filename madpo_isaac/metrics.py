@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import Step
 
 TENSORBOARD_TAGS = {
@@ -57,18 +58,25 @@ class EpisodeTracker:
         done = step.terminated | step.truncated
         if done.device.type == "cpu" and not done.any():
             return
+        # Episodes that went bad were no episodes of the task.
+        whole = done & ~step.diverged
+        success = step.log["success"]
         finished = torch.stack(
-            (done.double(), self.returns * done, self.lengths * done, step.log["success"] * done)
+            (whole.double(), self.returns * whole, self.lengths * whole, success * whole)
         )
         self._totals += finished.sum(dim=1)
         self.returns.masked_fill_(done, 0.0)
         self.lengths.masked_fill_(done, 0.0)
 
-    def flush(self) -> dict[str, float | int | None]:
-        """Returns means over the episodes finished since the last flush; None if none did."""
-        count, *sums = self._totals.tolist()
-        means = [total / count if count else None for total in sums]
-        log = {name: total.item() for name, total in self._log.items()}
+    def flush(self, ranks: Ranks = ALONE) -> dict[str, float | int | None]:
+        """Returns means over the episodes finished since the last flush; None if none did.
+
+        Those of all ``ranks``, if there are several.
+        """
+        sums = ranks.sum(torch.stack((*self._totals, *self._log.values())))
+        count, *sums = sums.tolist()
+        means = [total / count if count else None for total in sums[:3]]
+        log = dict(zip(self._log, sums[3:], strict=True))
         diverged = log.pop("diverged", 0.0)
         result: dict[str, float | int | None] = {
             "episode_return": means[0],
@@ -78,7 +86,7 @@ class EpisodeTracker:
             "nan_resets": int(diverged),
         }
         for name, total in log.items():
-            result[f"Episode_Reward/{name}"] = total / self._steps
+            result[f"Episode_Reward/{name}"] = total / (self._steps * ranks.count)
         self._totals.zero_()
         self._log.clear()
         self._steps = 0

@@ -96,7 +96,7 @@ class ConsoleView(Observer):
             f"iteration: {m['iteration']}/{self._total} "
             f"env steps: {m['env_steps']} "
             f"return: {_show(m['episode_return'], '.2f')} "
-            f"success: {_show(m['success_rate'], '.3f')} "
+            f"success: {_show(m['success_rate'], '.3f')} {_evaluated(m)}"
             f"ETA: {self._eta(m)}"
         )
 
@@ -107,6 +107,12 @@ class ConsoleView(Observer):
         return datetime.timedelta(seconds=round(pace * (self._total - m["iteration"])))
 
 
+def _evaluated(m: dict[str, Any]) -> str:
+    if "eval/return" not in m:
+        return ""
+    return f"evaluated: {m['eval/return']:.2f}, success {m['eval/success_rate']:.3f} "
+
+
 def _table(metrics: dict[str, Any]) -> Table:
     """One row per agent, one column per metric."""
     agents = sorted(
@@ -114,6 +120,7 @@ def _table(metrics: dict[str, Any]) -> Table:
         key=lambda name: int(name.removeprefix("agent")),
     )
     columns = [key.split("/")[1] for key in metrics if key.startswith("agent0/")]
+    columns.remove("skipped")  # seldom anything but 0, and 80 columns are few
     # One word a line and one blank between columns, so that 80 columns of a terminal suffice.
     headers = [column.replace("_", "\n") for column in columns]
     table = Table("agent", *headers, box=box.SIMPLE, padding=0, show_edge=False)

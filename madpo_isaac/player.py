@@ -3,37 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from madpo_isaac.env import VecEnv
+from madpo_isaac.env import Step, VecEnv
+
+CAUSES = ("terminated", "time_limit", "diverged")
+"""How an episode ends: by the task's rules, by its time limit, or because its physics blew up."""
 
 
-def play_episodes(
-    env: VecEnv, act: Callable[[Tensor], Tensor], episodes: int
-) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass
+class Episodes:
+    """What became of E = episodes x N episodes."""
+
+    returns: Tensor
+    """(E,)"""
+    lengths: Tensor
+    """Steps. (E,)"""
+    success: Tensor
+    """0 or 1. (E,)"""
+    causes: dict[str, Tensor]
+    """By cause of :data:`CAUSES`, 1 where it ended the episode. (E,) each"""
+    readings: dict[str, Tensor]
+    """What else the task logs, means over an episode's steps. (E,) each"""
+
+
+class Scores:
+    """Adds up N environments' episodes until each has had ``episodes``, without host copies."""
+
+    def __init__(self, env: VecEnv, episodes: int) -> None:
+        self.episodes = episodes
+        self._columns = torch.arange(env.num_envs, device=env.device)
+        self._finished = torch.zeros_like(self._columns)
+        self._names: list[str] | None = None
+
+    def add(self, step: Step) -> None:
+        """Takes in one step of all environments."""
+        readings = {name: x for name, x in step.log.items() if name not in ("success", "diverged")}
+        sums = torch.stack([x.float() for x in (step.reward, *readings.values())])
+        if self._names is None:
+            self._names = list(readings)
+            self._running = torch.zeros_like(sums)
+            self._length = torch.zeros_like(step.reward)
+            rows = len(sums) + 2 + len(CAUSES)
+            self._results = sums.new_zeros(rows, self.episodes, len(step.reward))
+        self._running += sums
+        self._length += 1.0
+        done = step.terminated | step.truncated
+        diverged = step.log.get("diverged", torch.zeros_like(done)).bool()
+        whole = ~diverged
+        ends = (step.log["success"], step.terminated & whole, step.truncated & whole, diverged)
+        result = torch.stack((self._length, *(x.float() for x in ends), *self._running))
+        row = self._finished.clamp(max=self.episodes - 1)
+        counted = done & (self._finished < self.episodes)
+        before = self._results[:, row, self._columns]
+        self._results[:, row, self._columns] = torch.where(counted, result, before)
+        self._finished += counted
+        self._running.masked_fill_(done, 0.0)
+        self._length.masked_fill_(done, 0.0)
+
+    def complete(self) -> bool:
+        """Whether every environment has had its episodes; waits for the device."""
+        return bool((self._finished >= self.episodes).all())
+
+    def result(self) -> Episodes:
+        """The first episode of every environment, then the second of every one, and so on."""
+        lengths, success, *others = self._results.flatten(1)
+        causes, (returns, *sums) = others[: len(CAUSES)], others[len(CAUSES) :]
+        readings = zip(self._names or (), (x / lengths for x in sums), strict=True)
+        return Episodes(
+            returns, lengths, success, dict(zip(CAUSES, causes, strict=True)), dict(readings)
+        )
+
+
+def play_episodes(env: VecEnv, act: Callable[[Tensor], Tensor], episodes: int) -> Episodes:
     """Plays ``episodes`` full episodes in every environment with the actions of ``act``.
 
     Every environment counts equally often, so short episodes are not over-represented.
 
-    Returns:
-        Return, length and success of each episode, three tensors (num_envs * episodes,).
+    Args:
+        env: is reset first.
+        act: maps joint states (N, S) to joint actions (N, A).
+        episodes: of each environment.
     """
-    shape = (episodes, env.num_envs)
-    scores = torch.zeros(3, *shape, device=env.device)
-    running = torch.zeros(2, env.num_envs, device=env.device)
-    finished = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
-    columns = torch.arange(env.num_envs, device=env.device)
+    scores = Scores(env, episodes)
     state = env.reset()
     for _ in range(episodes * env.max_episode_length):
         step = env.step(act(state))
-        running += torch.stack((step.reward, torch.ones_like(step.reward)))
-        counted = (step.terminated | step.truncated) & (finished < episodes)
-        row = finished.clamp(max=episodes - 1)
-        result = torch.stack((running[0], running[1], step.log["success"]))
-        scores[:, row, columns] = torch.where(counted, result, scores[:, row, columns])
-        finished += counted
-        running.masked_fill_(step.terminated | step.truncated, 0.0)
+        scores.add(step)
         state = step.state
-    return scores[0].flatten(), scores[1].flatten(), scores[2].flatten()
+        if env.device.type == "cpu" and scores.complete():
+            break
+    return scores.result()
+
+
+def play_steps(
+    env: VecEnv, act: Callable[[Tensor], Tensor], steps: int, on_step: Callable[[Step], None]
+) -> None:
+    """Plays ``steps`` steps from a reset on; ``on_step`` is called after each one."""
+    state = env.reset()
+    for _ in range(steps):
+        step = env.step(act(state))
+        on_step(step)
+        state = step.state

@@ -15,10 +15,11 @@ from yaml import YAMLError
 
 from madpo_isaac import checkpoint
 from madpo_isaac.config import Config, from_record
+from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.run_folder import RunFolder
 
-WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test")
+WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 """Keys that say what to continue; they belong to a command line, never to a record."""
 STRUCTURE = (
     *("sim.name", "task.agents", "task.version", "task.agent_obsk"),
@@ -139,6 +140,49 @@ def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:
     if config.resume == "auto" and (named / "config.yaml").is_file():
         return RunFolder(named)
     return None
+
+
+def check_state(
+    path: Path,
+    content: Mapping[str, Any],
+    config: Config,
+    processes: int,
+    env: VecEnv,
+    state: Tensor,
+) -> None:
+    """Makes sure that training can go on from a checkpoint as it stood.
+
+    Args:
+        path: the checkpoint.
+        content: what it holds.
+        config: that of the run to continue.
+        processes: how many train together.
+        env: the environments of this process.
+        state: their joint state. (N, S)
+
+    Raises:
+        UserError: it is of other environments, another number of processes, or complete.
+    """
+    trained = f"Checkpoint '{path}' was trained"
+    num_envs, by = len(content["state"]), 1 + len(content.get("shards", []))
+    if num_envs != config.num_envs:
+        raise UserError(
+            f"{trained} with num_envs={num_envs}; continue with that, not "
+            f"num_envs={config.num_envs}."
+        )
+    if by != processes:
+        raise UserError(f"{trained} by {by} processes; continue with as many, not {processes}.")
+    other = difference(env.state_dict(), content["env_state"])
+    if other is not None or content["state"].shape != state.shape:
+        raise UserError(
+            f"Checkpoint '{path}' is of other environments ({other or 'state'}): use the task "
+            "settings it was trained with."
+        )
+    if content["iteration"] >= config.max_iterations and config.resume != "auto":
+        raise UserError(
+            f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
+            f"{config.max_iterations} is reached: max_iterations counts the whole run, raise it."
+        )
 
 
 def difference(ours: Any, theirs: Any, name: str = "") -> str | None:

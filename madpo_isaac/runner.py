@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,19 +14,26 @@ import torch
 from torch import Tensor
 
 import tasks
-from madpo_isaac import checkpoint, console, device, resume
+from madpo_isaac import checkpoint, console, device, distributed, parallel, resume
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
+from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import Config, PpoConfig, sim_settings, task_settings
-from madpo_isaac.env import AgentSpec, VecEnv
+from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.evaluate import Act, Evaluator, Record
 from madpo_isaac.metrics import EpisodeTracker, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
-from madpo_isaac.player import play_episodes
+from madpo_isaac.play import play
+from madpo_isaac.render import choose_backend
 from madpo_isaac.run_folder import RunFolder, as_yaml
 from madpo_isaac.saver import Saver
 from madpo_isaac.signals import StopRequest
 from madpo_isaac.storage import Rollout
+from madpo_isaac.video import Film, film_of
+from madpo_isaac.worlds import WorldGuard
 
+EVALUATION = 1
+"""Sets the draws of evaluations apart from those of training with the same seed."""
 SAVE_INTERVAL = 60.0
 """Seconds of work that a kill may cost, where an iteration takes less."""
 
@@ -79,21 +86,33 @@ class Runner:
     ) -> None:
         if config.seed == -1:
             config = replace(config, seed=int(np.random.SeedSequence().generate_state(1)[0]))
-        self.config = config
         self.overrides = list(overrides)
         self.observers = [Recorder(), ConsoleView()] if observers is None else list(observers)
+        self.ranks = distributed.join(config.multi_gpu)
+        self.config = config
+        if self.ranks.count > 1:
+            path = str(self._checkpoint()) if config.checkpoint else ""
+            self.config = config = parallel.of_this_rank(config, self.ranks, path)
+        if self.ranks.index:
+            self.observers = []
         self.threads = device.configure(config.num_threads)
         self.iteration = 0
         self.env_steps = 0
         self.wall_s = 0.0
         self.best_return = -float("inf")
+        self._film: Film | None = None
         self._stop = StopRequest()
         self._saver = Saver()
         self._saved_at = -float("inf")
 
     def run(self) -> int:
         """Trains, or plays if ``test``; returns the exit code."""
-        return self.play() if self.config.test else self.train()
+        if self.config.capture_video:
+            choose_backend()  # fails before anything is built
+        try:
+            return play(self) if self.config.test else self.train()
+        finally:
+            self.ranks.leave()
 
     # Building ---------------------------------------------------------------------------------
 
@@ -103,23 +122,36 @@ class Runner:
         env_seed, init_seed, act_seed = (
             int(s) for s in np.random.SeedSequence(cfg.seed).generate_state(3)
         )
-        self.env = tasks.make(
+        if self.ranks.index:  # other environments and actions, the same networks
+            entropy = (cfg.seed, self.ranks.index)
+            env_seed, act_seed = (int(s) for s in np.random.SeedSequence(entropy).generate_state(2))
+        self.env = self._make_env(cfg.num_envs, env_seed)
+        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
+        self._make_learner(init_seed, act_seed)
+
+    def _make_env(self, num_envs: int, seed: int) -> VecEnv:
+        cfg = self.config
+        return tasks.make(
             cfg.task.name,
-            cfg.num_envs,
+            num_envs,
             device=cfg.sim_device,
             sim=cfg.sim.name,
-            seed=env_seed,
+            seed=seed,
             num_threads=self.threads,
             sim_settings=sim_settings(cfg.sim),
             **task_settings(cfg.task),
         )
-        self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
-        self._make_learner(init_seed, act_seed)
 
-    def open(self) -> dict[str, Any]:
-        """Makes everything and returns the content of ``checkpoint``, which fits it."""
-        self.build()
-        return self._load(self._checkpoint())
+    def _make_evaluator(self) -> Evaluator | None:
+        """What scores the policy every ``eval_frequency`` iterations, if it is to be."""
+        cfg = self.config
+        if not cfg.eval_frequency or self.ranks.index:
+            return None
+        seed = int(np.random.SeedSequence((cfg.seed, EVALUATION)).generate_state(1)[0])
+        path = self.folder.path / "eval" / "training.json"
+        record = Record(cfg.task.name, cfg.algo.name, cfg.seed)
+        record.continue_from(path, self.env_steps)
+        return Evaluator(self._make_env(cfg.eval_envs, seed), cfg.eval_episodes, record, path)
 
     def _checkpoint(self) -> Path:
         """The file that ``checkpoint`` means."""
@@ -135,6 +167,8 @@ class Runner:
                 raise UserError(
                     f"Checkpoint '{path}' is of {kind}={content[kind]}, not {kind}={wanted}."
                 )
+        if not cfg.test and "env_state" not in content:
+            raise UserError(f"'{path}' holds a policy only: play it with test=True.")
         self._check_fit(path, content)
         return content
 
@@ -154,11 +188,15 @@ class Runner:
             torch.Generator().manual_seed(init_seed),
             torch.Generator(self.env.device).manual_seed(act_seed),
         )
+        self.algo.join(self.ranks)
         self.rollout = Rollout.allocate(self.env, cfg.algo.horizon, self.algo.critic.value_shape)
 
     def _check_fit(self, path: Path, content: dict[str, Any]) -> None:
         """Makes sure that a checkpoint's networks have the sizes of those here."""
-        for name, stack in (("actors", self.algo.actors.stack), ("critic", self.algo.critic.stack)):
+        networks = {"actors": self.algo.actors.stack}
+        if not self.config.test:
+            networks["critic"] = self.algo.critic.stack
+        for name, stack in networks.items():
             found, wanted = tuple(content["algo_state"][name].shape), tuple(stack.flat.shape)
             if found != wanted:
                 raise UserError(
@@ -179,8 +217,14 @@ class Runner:
         step_s = self.collect()
         collect_s = time.perf_counter() - start
         numbers = to_numbers(self.algo.update(self.rollout))
+        self._check_skipped(numbers, self.algo.faults)
         algo = self.config.algo
         return Learnt(numbers, self.algo.learning_rate, algo.clip, step_s, collect_s)
+
+    def _check_skipped(self, numbers: dict[str, Any], faults: Faults) -> None:
+        """Stops the run if a network skipped too many steps; reads the device only if it must."""
+        if any(number for name, number in numbers.items() if name.endswith("/skipped")):
+            faults.check(self.config.max_skipped)
 
     def _learner_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the learner."""
@@ -189,11 +233,18 @@ class Runner:
     def _restore_learner(self, content: dict[str, Any]) -> None:
         self.algo.load_state_dict(content["algo_state"])
 
-    def _player(self, content: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-        """Returns a checkpoint's policy: from joint states (N, S) to mean actions (N, A)."""
+    def _restore_policy(self, content: dict[str, Any]) -> None:
         self.algo.load_policy(content["algo_state"])
-        policy = self.algo.actors.freeze()
-        return lambda state: policy.distribution(self.env.observations(state))[0]
+
+    def policy(self, generator: torch.Generator | None = None) -> Act:
+        """Returns the policy as it is now: from joint states (N, S) to actions (N, A).
+
+        Mean actions, or samples drawn from ``generator``; no other generator is touched.
+        """
+        policy, observations = self.algo.actors.freeze(), self.env.observations
+        if generator is None:
+            return lambda state: policy.distribution(observations(state))[0]
+        return lambda state: policy.act(observations(state), generator).action
 
     # Training ---------------------------------------------------------------------------------
 
@@ -217,12 +268,14 @@ class Runner:
                 own.reopen(cfg, self.overrides, path, self.iteration, self.env_steps)
             self.folder = own or RunFolder.create(cfg, self.overrides)
             stack.callback(self.folder.release)
+            shared = Path(self.ranks.broadcast(str(self.folder.path)))
+            self.guard = WorldGuard(cfg, self.env, shared / "dumps", self.ranks)
             return self._train()
 
     def _resume(self, path: Path) -> None:
         """Restores a checkpoint, if it fits."""
         content = self._load(path)
-        self._check_resumable(path, content)
+        resume.check_state(path, content, self.config, self.ranks.count, self.env, self.state)
         self._restore(content)
 
     def _train(self) -> int:
@@ -233,9 +286,14 @@ class Runner:
             for observer in self.observers:
                 observer.on_start(self)
             try:
+                self._evaluator = self._make_evaluator()
+                if not self.ranks.index:  # one process films, and evaluates
+                    self._film = film_of(self.config, self.env, self.folder.path, self.env_steps)
                 with self._stop.listening():
                     self._loop()
             finally:
+                if self._film is not None:
+                    self._film.close()
                 for observer in self.observers:
                     observer.on_end()
             state = self._stop.outcome if self._cut_short else "finished"
@@ -254,25 +312,6 @@ class Runner:
         console.info(f"{state}: saved {self.folder.nn / 'last.pth'}")
         return self._stop.exit_code
 
-    def _check_resumable(self, path: Path, content: dict[str, Any]) -> None:
-        cfg, num_envs = self.config, len(content["state"])
-        if num_envs != cfg.num_envs:
-            raise UserError(
-                f"Checkpoint '{path}' was trained with num_envs={num_envs}; continue with that, "
-                f"not num_envs={cfg.num_envs}."
-            )
-        other = resume.difference(self.env.state_dict(), content["env_state"])
-        if other is not None or content["state"].shape != self.state.shape:
-            raise UserError(
-                f"Checkpoint '{path}' is of other environments ({other or 'state'}): use the task "
-                "settings it was trained with."
-            )
-        if content["iteration"] >= cfg.max_iterations and cfg.resume != "auto":
-            raise UserError(
-                f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
-                f"{cfg.max_iterations} is reached: max_iterations counts the whole run, raise it."
-            )
-
     @property
     def _cut_short(self) -> bool:
         """A signal ended the run before its time."""
@@ -280,11 +319,15 @@ class Runner:
 
     def _loop(self) -> None:
         try:
-            while self.iteration < self.config.max_iterations and not self._stop:
+            stop = bool(self._stop)
+            while self.iteration < self.config.max_iterations and not stop:
                 metrics = self._iterate()
+                if self._evaluator and self.iteration % self.config.eval_frequency == 0:
+                    metrics |= self._evaluator.evaluate(self.policy(), self.env_steps)
                 for observer in self.observers:
                     observer.on_iteration(metrics)
-                self._save(metrics["episode_return"], metrics["iteration_s"])
+                stop = self._stop.agreed(self.ranks)
+                self._save(metrics["episode_return"], metrics["iteration_s"], stop)
         finally:
             self._saver.wait()
 
@@ -293,9 +336,9 @@ class Runner:
         cfg = self.config
         start = time.perf_counter()
         numbers, lr, clip, step_s, collect_s = self._learn()
-        episodes = self.tracker.flush()
+        episodes = self.tracker.flush(self.ranks)
         total_s = time.perf_counter() - start
-        steps = cfg.num_envs * cfg.algo.horizon
+        steps = cfg.num_envs * cfg.algo.horizon * self.ranks.count
         self.iteration += 1
         self.env_steps += steps
         self.wall_s += total_s
@@ -328,8 +371,18 @@ class Runner:
 
     def collect(self) -> float:
         """Fills the rollout; returns the seconds spent in the environment."""
+        self.guard.begin()
         with device.single_threaded():
-            return self._collect()
+            step_s = self._collect()
+        self.guard.finish(self.iteration + 1)
+        return step_s
+
+    def _watch(self, action: Tensor, step: Step) -> None:
+        """Takes in one step of all environments."""
+        self.tracker.add(step)
+        self.guard.add(action, step)
+        if self._film is not None:
+            self._film.add(step, self.tracker.returns)
 
     def _collect(self) -> float:
         env, algo, rollout = self.env, self.algo, self.rollout
@@ -347,17 +400,18 @@ class Runner:
             rollout.reward[t] = step.reward
             rollout.terminated[t] = step.terminated
             rollout.truncated[t] = step.truncated
+            rollout.valid[t] = ~step.diverged
             final_value = algo.final_value(step.truncated, step.final_state)
             if final_value is not None:
                 rollout.final_value[t] = final_value
-            self.tracker.add(step)
+            self._watch(decision.action, step)
             self.state = step.state
         rollout.last_state.copy_(self.state)
         return step_s
 
     # Saving -----------------------------------------------------------------------------------
 
-    def _save(self, episode_return: float | None, iteration_s: float) -> None:
+    def _save(self, episode_return: float | None, iteration_s: float, stop: bool) -> None:
         """Saves after the first iteration, when it is time, on a new best, and at the end."""
         cfg = self.config
         score = -float("inf") if episode_return is None else episode_return
@@ -365,16 +419,19 @@ class Runner:
         if better:
             self.best_return = score
         numbered = cfg.save_frequency and self.iteration % cfg.save_frequency == 0
-        last = self._stop or self.iteration == cfg.max_iterations
-        due = time.monotonic() - self._saved_at + iteration_s > SAVE_INTERVAL
+        last = stop or self.iteration == cfg.max_iterations
+        due = self.ranks.any(time.monotonic() - self._saved_at + iteration_s > SAVE_INTERVAL)
         if not (better or numbered or last or due):
             return
         for observer in self.observers:
             observer.on_save()
+        content = self._content()
+        self._saved_at = time.monotonic()
+        if self.ranks.index:
+            return
         # last.pth comes last: whoever continues from it finds the others as they were.
         names = [f"ep_{self.iteration}"] * bool(numbered) + ["best"] * better + ["last"]
-        self._saver.save([self.folder.nn / f"{name}.pth" for name in names], self._content())
-        self._saved_at = time.monotonic()
+        self._saver.save([self.folder.nn / f"{name}.pth" for name in names], content)
 
     def _mark(self, state: str) -> None:
         total = self.config.max_iterations
@@ -390,14 +447,30 @@ class Runner:
             "env_steps": self.env_steps,
             "wall_s": self.wall_s,
             "best_return": self.best_return,
+            **self._local_state(),
+            **self._learner_state(),
+            "shards": self.ranks.gather(self._shard())[1:],
+        }
+
+    def _local_state(self) -> dict[str, Any]:
+        """What every process has of its own, beside its learner's draws."""
+        return {
             "env_state": self.env.state_dict(),
             "tracker": self.tracker.state_dict(),
             "state": self.state,
-            **self._learner_state(),
         }
+
+    def _shard(self) -> dict[str, Any]:
+        """What a checkpoint holds of a process that is not the first."""
+        if not self.ranks.index:
+            return {}
+        return {**self._local_state(), "generator": self.algo.generator.get_state()}
 
     def _restore(self, content: dict[str, Any]) -> None:
         self._restore_learner(content)
+        if self.ranks.index:
+            content = {**content, **content["shards"][self.ranks.index - 1]}
+            self.algo.generator.set_state(content["generator"])
         if content["env_state"]:  # else the simulator cannot be put back: episodes start anew
             self.env.load_state_dict(content["env_state"])
             self.tracker.load_state_dict(content["tracker"])
@@ -407,15 +480,16 @@ class Runner:
 
     # Playing ----------------------------------------------------------------------------------
 
-    def play(self) -> int:
-        """Plays a checkpoint with mean actions and prints returns, as rl_games' player does."""
-        cfg = self.config
-        act = self._player(self.open())
-        returns, lengths, success = play_episodes(self.env, act, cfg.test_episodes)
-        for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
-            console.info(f"reward: {score:.3f} steps: {length:.0f}")
-        console.info(
-            f"av reward: {returns.mean():.3f} av steps: {lengths.mean():.1f} "
-            f"success: {success.mean():.3f} episodes: {len(returns)}"
-        )
-        return 0
+    def load_policy(self) -> dict[str, Any]:
+        """Builds everything and loads the checkpoint's policy; returns where it comes from."""
+        self.build()
+        path = self._checkpoint()
+        content = self._load(path)
+        self._restore_policy(content)
+        facts = ("task", "algo", "iteration", "env_steps")
+        return {"checkpoint": str(path), **{name: content[name] for name in facts}}
+
+    def output_folder(self, name: str) -> Path:
+        """Where what is made of a checkpoint goes: in its run folder, or else in ``runs_dir``."""
+        folder = RunFolder.of_checkpoint(self._checkpoint())
+        return (Path(self.config.runs_dir) if folder is None else folder.path) / name

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from madpo_isaac import console
+from madpo_isaac.distributed import Ranks
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """SIGTERM comes before a preempted job is killed, SIGUSR1 where ``--signal=USR1@<s>`` is set."""
@@ -20,6 +21,13 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def agreed(self, ranks: Ranks) -> bool:
+        """Whether any process got a signal; then all of them have it."""
+        if ranks.count > 1:
+            number = ranks.most(self.signal or 0)
+            self.signal = signal.Signals(number) if number else None
+        return bool(self)
 
     @property
     def exit_code(self) -> int:

@@ -30,6 +30,8 @@ class Rollout:
     """Normalised values of the state that a truncated step led to, else 0. (T, N, *value_shape)"""
     last_state: Tensor
     """Joint state after the last step. (N, S)"""
+    valid: Tensor
+    """False where the environment went bad: nothing is learnt from that step. (T, N) bool"""
 
     @classmethod
     def allocate(cls, env: VecEnv, horizon: int, value_shape: tuple[int, ...] = ()) -> Rollout:
@@ -51,7 +53,14 @@ class Rollout:
             truncated=zeros().bool(),
             final_value=zeros(*value_shape),
             last_state=torch.zeros(env.num_envs, env.state_dim, device=device),
+            valid=torch.ones(shape, dtype=torch.bool, device=device),
         )
+
+    def valid_rows(self) -> Tensor | None:
+        """Indices (B,) of the valid ones among the flattened T N steps; None if all are."""
+        if self.valid.all():
+            return None
+        return self.valid.flatten().nonzero()[:, 0]
 
 
 def gae(
@@ -64,6 +73,7 @@ def gae(
     lam: float,
     time_limit: str = "bootstrap",
     trace: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al., 2016).
 
@@ -81,6 +91,9 @@ def gae(
             does, so that it teaches nothing.
         trace: weights in [0, 1] of an off-policy correction: the advantage of step t counts
             ``trace[t]`` where it is carried back to step t - 1. (T, N)
+        valid: a step that is not has advantage 0, whatever its reward, and nothing is carried
+            over it: the steps before it end at the value of the state it started from.
+            (T, N) bool; None if all are valid.
 
     Returns:
         Advantages. (T, N)
@@ -90,6 +103,9 @@ def gae(
     if time_limit == "drop":
         delta = delta.masked_fill(truncated, 0.0)
     decay = gamma * lam * (~(terminated | truncated)).to(delta.dtype)
+    if valid is not None:
+        invalid = ~spread(valid, value)
+        delta, decay = delta.masked_fill(invalid, 0.0), decay.masked_fill(invalid, 0.0)
     if trace is not None:
         decay[:-1] *= trace[1:]
     advantage = delta.clone()

@@ -16,6 +16,7 @@ from madpo_isaac.config import (
     MadpoConfig,
     MappoConfig,
     PpoConfig,
+    TrainDefaults,
 )
 from madpo_isaac.divergence.bounds import BOUNDS
 from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
@@ -40,12 +41,16 @@ def validate(config: Config) -> None:
     Raises:
         UserError: naming the first bad value.
     """
-    _check_finite(config)
-    for key in ("num_envs", "max_iterations", "test_episodes"):
+    _check_numbers(config)
+    _check_train(config.task.train)
+    for key in ("num_envs", "max_iterations", "test_episodes", "eval_episodes", "eval_envs"):
         _in_range(key, getattr(config, key), 1)
-    for key in ("capture_video_freq", "capture_video_len"):
+    for key in ("capture_video_freq", "capture_video_len", "capture_video_envs"):
         _in_range(key, getattr(config, key), 1)
-    _in_range("save_frequency", config.save_frequency, 0)
+    for key in ("save_frequency", "eval_frequency", "max_dumps"):
+        _in_range(key, getattr(config, key), 0)
+    _in_range("max_skipped", config.max_skipped, 1)
+    _in_unit("max_bad_share", config.max_bad_share)
     _in_range("num_threads", config.num_threads, 0, MAX_THREADS)
     _in_range("seed", config.seed, -1, MAX_SEED)
     if isinstance(config.algo, PpoConfig):
@@ -171,8 +176,10 @@ def _check_run(config: Config) -> None:
         raise UserError("resume=auto goes with training; to play give checkpoint=<run folder>.")
     if config.test and not config.checkpoint:
         raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
+    if config.multi_gpu:
+        _check_multi_gpu(config)
     if config.capture_video:
-        raise UserError("capture_video=True is not available in this version.")
+        _check_video(config)
     if config.experiment and not re.fullmatch(r"\w[\w.+-]{0,199}", config.experiment):
         raise UserError(
             f"experiment='{config.experiment}' must be a plain folder name: letters, digits, "
@@ -180,13 +187,56 @@ def _check_run(config: Config) -> None:
         )
 
 
-def _check_finite(node: Any, prefix: str = "") -> None:
+def _check_video(config: Config) -> None:
+    length, frequency, shown = (
+        getattr(config, f"capture_video_{end}") for end in ("len", "freq", "envs")
+    )
+    if length > frequency and not config.test:
+        raise UserError(
+            f"capture_video_len={length} must be at most capture_video_freq={frequency}: one clip "
+            "is filmed at a time."
+        )
+    if shown > config.num_envs:
+        raise UserError(f"capture_video_envs={shown} exceeds num_envs={config.num_envs}.")
+
+
+def _check_multi_gpu(config: Config) -> None:
+    algo = config.algo
+    if config.test:
+        raise UserError("multi_gpu=True is for training, not for test=True.")
+    if isinstance(algo, PpoConfig):
+        raise UserError("multi_gpu=True does not go with algo=ppo, whose learner is rl_games' own.")
+    if isinstance(algo, MadpoConfig) and algo.divergence.preset != "gaussian":
+        raise UserError(
+            f"multi_gpu=True goes with algo.divergence.preset=gaussian, not "
+            f"{algo.divergence.preset}: kernel estimators cannot be added up over processes."
+        )
+
+
+def _check_train(train: TrainDefaults) -> None:
+    """Checks what a task gives all algorithms, also what the chosen one does not read."""
+    for key in ("num_envs", "horizon", "epochs", "num_minibatches", "max_iterations"):
+        _in_range(f"task.train.{key}", getattr(train, key), 1)
+    for key in ("lr", "clip", "sigma", "kl_threshold"):
+        _positive(f"task.train.{key}", getattr(train, key))
+    for key in ("gamma", "lam"):
+        _in_unit(f"task.train.{key}", getattr(train, key))
+    _not_negative("task.train.entropy_coef", train.entropy_coef)
+    _check_hidden(train.hidden, "task.train.hidden")
+
+
+def _check_numbers(node: Any, prefix: str = "") -> None:
+    """Numbers are finite and fit into 64 bits."""
     for spec in dataclasses.fields(node):
         value, key = getattr(node, spec.name), prefix + spec.name
         if dataclasses.is_dataclass(value):
-            _check_finite(value, f"{key}.")
+            _check_numbers(value, f"{key}.")
         elif isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} must be a finite number.")
+        elif isinstance(value, int) and abs(value) > MAX_SEED:
+            raise UserError(
+                f"{key}={value} must be at {'least -' * (value < 0) or 'most '}{MAX_SEED}."
+            )
 
 
 def _in_range(key: str, value: int, least: int, most: int = MAX_COUNT) -> None:
@@ -200,11 +250,9 @@ def _is_width(value: object) -> bool:
     return isinstance(value, int) and 1 <= value <= MAX_COUNT
 
 
-def _check_hidden(hidden: list[int]) -> None:
+def _check_hidden(hidden: list[int], key: str = "algo.hidden") -> None:
     if not (hidden and all(_is_width(width) for width in hidden)):
-        raise UserError(
-            f"algo.hidden={hidden} must list at least one width, each from 1 to {MAX_COUNT}."
-        )
+        raise UserError(f"{key}={hidden} must list at least one width, each from 1 to {MAX_COUNT}.")
 
 
 def _positive(key: str, value: float) -> None:

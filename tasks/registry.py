@@ -16,6 +16,16 @@ from tasks.mujoco.partitions import ALIASES, SCENARIOS
 
 TASKS: dict[str, str] = {
     "ShadowHandOver": "tasks.hands.over",
+    "ShadowHandCatchUnderarm": "tasks.hands.catch",
+    "ShadowHandCatchOver2Underarm": "tasks.hands.catch",
+    "ShadowHandCatchAbreast": "tasks.hands.catch",
+    "ShadowHandDoorOpenInward": "tasks.hands.doors",
+    "ShadowHandDoorOpenOutward": "tasks.hands.doors",
+    "ShadowHandDoorCloseInward": "tasks.hands.doors",
+    "ShadowHandDoorCloseOutward": "tasks.hands.doors",
+    "ShadowHandPen": "tasks.hands.pen",
+    "ShadowHandBlockStack": "tasks.hands.stack",
+    "ShadowHandTwoCatchUnderarm": "tasks.hands.two_catch",
     **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several

@@ -35,3 +35,15 @@ def quat_about_x_then_y(angle_x: Tensor, angle_y: Tensor) -> Tensor:
 def wxyz_to_xyzw(q: Tensor) -> Tensor:
     """Reorders quaternions (..., 4) from MuJoCo's order to Isaac Gym's."""
     return q.roll(-1, dims=-1)
+
+
+def quat_to_rpy(q: Tensor) -> Tensor:
+    """Roll, pitch and yaw (..., 3) with q = Rz(yaw) Ry(pitch) Rx(roll), radians.
+
+    Roll and yaw are within (-pi, pi], pitch within [-pi/2, pi/2].
+    """
+    w, x, y, z = q.unbind(-1)
+    roll = torch.atan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y))
+    pitch = torch.asin((2.0 * (w * y - z * x)).clamp(-1.0, 1.0))
+    yaw = torch.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+    return torch.stack((roll, pitch, yaw), dim=-1)

@@ -195,7 +195,6 @@ REFUSED = [
     ("task.fall_height=nan", "task.fall_height=nan must be a finite number"),
     ("rl_device=cuda:0", "rl_device=cuda:0 must equal sim_device=cpu"),
     ("test=True", "test=True needs checkpoint="),
-    ("capture_video=True", "capture_video=True is not available"),
     *((f"experiment='{name}'", f"experiment='{name}'") for name in ("a/b", "a=b", "a b", "..")),
     *((f"experiment='{name}'", f"experiment='{name}'") for name in ("-a", "[a]", "a\\b", "a:b")),
     (f"experiment={'a' * 201}", "must be a plain folder name"),

@@ -50,7 +50,8 @@ def runs(tmp_path_factory):
 def the_policy(run):
     """The environments, and the program's own player of a run: joint states to mean actions."""
     runner = make_runner(compose([f"checkpoint={run}", "test=True", "num_envs=5"]))
-    return runner, runner._player(runner.open())
+    runner.load_policy()
+    return runner, runner.policy()
 
 
 def read(folder, kind):
@@ -202,11 +203,12 @@ def test_the_command_writes_the_files(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "Checkpoint 'nowhere' does not exist."),
+        (["./nowhere"], "Checkpoint 'nowhere' does not exist."),
+        (["ShadowHandOver-"], "Unknown policy 'ShadowHandOver-'. Did you mean 'ShadowHandOver'?"),
         (['a"b'], "Checkpoint 'a\"b' does not exist."),
         (["x", "--format", "onx"], "Unknown format 'onx'. Did you mean 'onnx'?"),
-        ([], "madpo export: the following arguments are required: run."),
-        (["x", "--fromat", "onnx"], "madpo export: unrecognized arguments: --fromat onnx."),
+        ([], "madpo export: the following arguments are required: policy"),
+        (["x", "--fromat", "onnx"], "Unknown option '--fromat'. Did you mean '--format'?"),
     ],
 )
 def test_bad_arguments_get_one_line(arguments, message, capsys, monkeypatch):
@@ -243,6 +245,13 @@ def test_the_program_lists_its_commands(capsys):
     assert "madpo export" in capsys.readouterr().out
     assert program.main(["exprot"]) == 2
     assert "Did you mean 'export'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_projects_own_policy_can_be_exported(kind, tmp_path):
+    out = export("ShadowHandOver", kind, tmp_path)
+    contract, files = read(out, kind)
+    assert (contract["task"], contract["run"], len(files)) == ("ShadowHandOver", None, 2)
 
 
 @needs_onnx

@@ -160,6 +160,56 @@ def test_readings_of_hands_undo_their_scaling():
     assert torch.equal(state[:, columns["hand1/THJ0/last_action"][0]], env.last_action[:, 39])
 
 
+HAND_TASKS = [task for task, module in tasks.TASKS.items() if module.startswith("tasks.hands")]
+
+
+@pytest.mark.parametrize("task", HAND_TASKS)
+def test_every_column_of_every_hand_task_has_a_name_and_a_meaning(task):
+    """Numbers of the state that MuJoCo has too are found again under their names."""
+    env = tasks.make(task, 2, seed=4, num_threads=1)
+    env.reset()
+    state = env.step(0.3 * torch.rand(2, env.action_dim, generator=env.generator)).state
+    readings, commands = env.readings(), env.commands()
+    names, moved = [reading.name for reading in readings], [command.name for command in commands]
+    assert len(names) == len(set(names)) == env.state_dim
+    assert len(moved) == len(set(moved)) == env.action_dim
+    model, sim = env.sim.model, env.sim
+    for h, drive in enumerate(moved):
+        assert torch.equal(state[:, names.index(f"{drive}/last_action")], env.last_action[:, h])
+    for j in range(model.njnt):
+        joint = model.joint(j)
+        if joint.name.endswith("_free"):  # blocks, eggs, the pen
+            at, body = joint.qposadr[0], joint.name.removesuffix("_free")
+            for k, part in enumerate(("x", "y", "z", "qw", "qx", "qy", "qz")):
+                assert torch.equal(state[:, names.index(f"{body}/{part}")], sim.qpos[:, at + k])
+    for sensor in ("right_handle", "left_handle", "cap_handle", "barrel_handle"):
+        if sensor in [model.sensor(i).name for i in range(model.nsensor)]:
+            at = model.sensor(sensor).adr[0]
+            for k, axis in enumerate("xyz"):
+                assert torch.equal(
+                    state[:, names.index(f"{sensor}/{axis}")], sim.sensordata[:, at + k]
+                )
+
+
+def test_bases_of_floating_hands_are_described():
+    """Force and torque at full action are what the engine's actuators give."""
+    env = tasks.make("ShadowHandCatchAbreast", 1, seed=1, num_threads=1)
+    env.reset()
+    columns = {reading.name: i for i, reading in enumerate(env.readings())}
+    state = env.observe()
+    assert state[0, columns["hand1/base/y"]].item() == pytest.approx(-1.15, abs=1e-5)
+    assert state[0, columns["hand1/base/yaw"]].item() == pytest.approx(0.0, abs=1e-5)
+    commands, model = env.commands(), env.sim.model
+    assert [command.name for command in commands][26:28] == ["hand1/force_x", "hand1/force_y"]
+    for h in range(2):
+        for k in range(6):
+            command = commands[26 * h + k]
+            kind, axis = ("force", "torque")[k // 3], "xyz"[k % 3]
+            gain = model.actuator(f"hand{h}_{kind}_{axis}").gainprm[0]
+            assert command.name == f"hand{h}/{kind}_{axis}"
+            assert (command.scale, command.unit) == (gain, ("N", "N m")[k // 3])
+
+
 def test_commands_of_hands_are_the_targets_that_the_engine_gets():
     env = tasks.make("ShadowHandOver", 1, num_threads=1)
     env.reset()

@@ -206,10 +206,10 @@ def test_shared_gradient_is_that_of_the_mean_loss_by_finite_differences(tile):
     action = 0.5 * torch.randn(30, 6, generator=generator)
     net, views = made_up_views(algo, state, action)
     found = algo._step(views, torch.arange(30))
-    assert found.shape == (3, 3)
+    assert found.shape == (3, 5)
     expected = [agent_loss(net, view, state, action) for view in views]
-    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4)
-    assert found[:, 2].unique().numel() == 1
+    np.testing.assert_allclose(-found[:, :3].sum(1), expected, rtol=1e-4)
+    assert found[:, 4].unique().numel() == 1
     grad = {n: v[0] for n, v in _gradients(algo.actors.stack).items()}
     norm = 0.0
     for name, value in net.items():
@@ -222,7 +222,7 @@ def test_shared_gradient_is_that_of_the_mean_loss_by_finite_differences(tile):
             slope = (sides[0] - sides[1]) / 2e-6
             norm += slope**2
             assert grad[name][index].item() == pytest.approx(slope, rel=2e-3, abs=3e-5), name
-    assert found[0, 2].item() == pytest.approx(norm**0.5, rel=1e-3)
+    assert found[0, 4].item() == pytest.approx(norm**0.5, rel=1e-3)
 
 
 def _gradients(stack):

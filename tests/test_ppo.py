@@ -204,7 +204,7 @@ def test_bad_values_are_refused(override, message):
 def learner(env, steps=None, **changed):
     config = PpoConfig(**{"name": "ppo", "horizon": 8, "hidden": [32], **changed})
     taken = [] if steps is None else steps
-    return PpoLearner(config, env, (1, 2), 100, taken.append)
+    return PpoLearner(config, env, (1, 2), 100, lambda action, step: taken.append(step))
 
 
 def test_time_outs_are_the_truncated_steps_and_observations_those_after_the_reset():
@@ -298,7 +298,7 @@ def test_rl_games_own_player_reads_a_checkpoint(runs, capsys):
     player = PpoPlayerContinuous(params)
     player.has_batch_dimension = True
     player.restore(str(runs / "ppo" / "nn" / "last.pth"))
-    ours = PpoLearner(config, env, (1, 2), 1, lambda step: None)
+    ours = PpoLearner(config, env, (1, 2), 1, lambda action, step: None)
     ours.load_policy(weights(runs / "ppo"))
     state = env.reset()
     assert torch.equal(player.get_action(state, is_deterministic=True), ours.act(state))

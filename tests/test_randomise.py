@@ -8,9 +8,10 @@ import torch
 import tasks
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
+from tasks.hands.objects import Ellipsoid
 from tasks.hands.over import EGG, PLACEMENTS
 from tasks.hands.randomise import RandomiseConfig, Randomiser
-from tasks.hands.scene import Ellipsoid, build_spec
+from tasks.hands.scene import build_spec
 
 EGG_QPOS, EGG_DOF = slice(48, 55), slice(48, 54)
 NEVER = (0.0, -0.3, 0.9)

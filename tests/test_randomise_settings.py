@@ -1,11 +1,13 @@
 """Settings of domain randomisation: typed, checked, and clear about what is wrong."""
 
 import pytest
+import torch
 
 import tasks
 from madpo_isaac.cli import compose
 from madpo_isaac.errors import UserError
 from tasks.hands.randomise import RandomiseConfig
+from tasks.registry import TASKS
 
 
 def test_the_command_line_sets_it():
@@ -59,3 +61,28 @@ def test_bad_settings_are_one_clear_line(line, message):
 def test_bad_settings_from_python(settings, message):
     with pytest.raises(UserError, match=message):
         tasks.make("ShadowHandOver", num_envs=1, randomise=settings)
+
+
+# All tasks --------------------------------------------------------------------------------------
+
+HAND_TASKS = [name for name in TASKS if name.startswith("ShadowHand")]
+
+
+@pytest.mark.parametrize("task", HAND_TASKS)
+def test_every_hand_task_takes_what_its_objects_allow(task):
+    """All but the size of what has joints; each environment has its own friction, mass, gains."""
+    multipliers = {key: [0.7, 1.3] for key in ("friction", "object_mass", "actuator_gain")}
+    env = tasks.make(task, num_envs=3, num_threads=1, randomise=multipliers)
+    env.reset()
+    for _ in range(5):
+        step = env.step(torch.zeros(3, env.action_dim))
+    assert torch.isfinite(step.state).all()
+    for value in env.randomiser.scales.values():
+        assert (value >= 0.7).all() and (value <= 1.3).all()
+        assert len(value[:, 0].unique()) == 3
+    resized = {"object_size": [0.9, 1.1]}
+    if "Door" in task or "Pen" in task:
+        with pytest.raises(UserError, match=r"object_size.*is not one free body"):
+            tasks.make(task, num_envs=1, randomise=resized)
+    else:
+        tasks.make(task, num_envs=1, randomise=resized).reset()

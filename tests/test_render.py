@@ -1,8 +1,11 @@
+import math
 import subprocess
 import sys
 
 import matplotlib.image
 import pytest
+
+from tasks import TASKS
 
 
 def render(*arguments):
@@ -19,12 +22,32 @@ def test_picture_shows_hands_egg_and_goal(tmp_path):
     red, green, blue = matplotlib.image.imread(out)[..., :3].transpose(2, 0, 1)
     orange = (red > 0.5) & (green > 0.25) & (green < 0.8 * red) & (blue < 0.3)
     goal = (green > 0.4) & (green > 1.4 * red) & (green > 1.2 * blue)
-    white = (red > 0.7) & (green > 0.7) & (blue > 0.7)
+    hand0 = (blue > 0.35) & (blue > 1.2 * green) & (green > 1.2 * red)
+    hand1 = (red > 0.35) & (red > 1.2 * blue) & (blue > 1.2 * green)
     # The camera is fixed and the egg 6 to 8 cm wide: each covers some thousand of 960 x 600 pixels.
-    for name, shown in (("egg", orange), ("goal", goal), ("hands", white)):
+    for name, shown in (("egg", orange), ("goal", goal), ("hand0", hand0), ("hand1", hand1)):
         assert 1000 < shown.sum() < 100_000, f"{name}: {shown.sum()} pixels"
     # Hand 0 holds the egg on the left of the picture, the goal is on the right.
     assert orange.nonzero()[1].mean() < goal.nonzero()[1].mean()
+    assert hand0.nonzero()[1].mean() < hand1.nonzero()[1].mean()
+
+
+def test_sheet_shows_every_hand_task(tmp_path):
+    out = tmp_path / "all.png"
+    done = render("sheet", f"out={out}")
+    if done.returncode and "GL" in done.stderr:
+        pytest.skip(f"no off-screen OpenGL here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    pixels = matplotlib.image.imread(out)[..., :3]
+    height, width = pixels.shape[:2]
+    names = [name for name in TASKS if name.startswith("ShadowHand")]
+    assert len(names) >= 10
+    rows = math.ceil(len(names) / 4)
+    for i in range(4 * rows):
+        top, left = i // 4 * height // rows, i % 4 * width // 4
+        panel = pixels[top + 40 : top + height // rows, left : left + width // 4]
+        drawn = panel.std() > 0.05
+        assert drawn == (i < len(names)), i
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tasks.rotations import (
     quat_conjugate,
     quat_mul,
     quat_rotate,
+    quat_to_rpy,
     wxyz_to_xyzw,
 )
 
@@ -122,3 +123,18 @@ def test_single_precision_stays_single():
         wxyz_to_xyzw(quat),
     )
     assert all(result.dtype == torch.float32 for result in results)
+
+
+def test_roll_pitch_yaw_are_angles_about_fixed_axes():
+    rotation, quat = draw(200, 6)
+    expected = rotation.as_euler("xyz")
+    np.testing.assert_allclose(quat_to_rpy(quat).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(quat_to_rpy(-quat).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_turn_about_one_axis_is_that_angle(axis):
+    for angle in (-1.5, -0.2, 0.0, 0.9, 1.57):
+        rotation = Rotation.from_rotvec(angle * np.eye(3)[axis])
+        quat = torch.tensor(rotation.as_quat(scalar_first=True))
+        np.testing.assert_allclose(quat_to_rpy(quat).numpy(), angle * np.eye(3)[axis], atol=1e-9)

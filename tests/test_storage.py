@@ -22,12 +22,13 @@ def test_allocated_rollout_has_the_environments_shapes():
         "truncated": (3, 4),
         "final_value": (3, 4),
         "last_state": (4, 6),
+        "valid": (3, 4),
     }
     for field in dataclasses.fields(rollout):
         value = getattr(rollout, field.name)
-        flag = field.name in ("terminated", "truncated")
+        flag = field.name in ("terminated", "truncated", "valid")
         assert value.dtype == (torch.bool if flag else torch.float32)
-        assert not value.any()
+        assert value.all() if field.name == "valid" else not value.any()
 
 
 def test_gae_by_hand():

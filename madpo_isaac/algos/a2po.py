@@ -10,6 +10,7 @@ from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, Batch, OnPolicy, normalised
 from madpo_isaac.config import A2poConfig
+from madpo_isaac.distributed import ALONE, Ranks
 
 
 class A2PO(OnPolicy):
@@ -43,7 +44,7 @@ class A2PO(OnPolicy):
         """Semi-greedy: the remaining agent with the largest score, a random one, and so on."""
         if self.config.agent_order != "semi_greedy":
             return super().agent_order()
-        scores = influence(self._batch.advantage, self._batch.log_prob)
+        scores = influence(self._batch.advantage, self._batch.log_prob, self.ranks)
         remaining = scores.argsort(descending=True, stable=True).tolist()
         order: list[int] = []
         while remaining:
@@ -78,8 +79,7 @@ class A2PO(OnPolicy):
     def update_critic(self, batch: Batch) -> dict[str, Tensor]:
         """Fits the critic to the last agent's returns; returns means over all agents' steps."""
         self._fit_share(batch)
-        loss, grad_norm = torch.stack(self._critic_history).mean(0)
-        return {"critic/loss": loss, "critic/grad_norm": grad_norm}
+        return self.critic_metrics(self._critic_history)
 
     def _fit_share(self, batch: Batch) -> None:
         """Fits the critic for the share of ``critic_epochs`` of the agent just updated."""
@@ -93,14 +93,14 @@ class A2PO(OnPolicy):
         value, next_value = self.evaluate_states(
             rollout, self.value_norm.normalise(self._final_value)
         )
-        trace = preceding_ratio.clamp(max=1.0).view_as(rollout.reward)
+        trace = batch.spread(preceding_ratio.clamp(max=1.0), 1.0)
         advantage = self.estimate_advantage(rollout, value, next_value, trace)
-        batch.advantage = normalised(advantage).flatten()
-        batch.returns = (advantage + self.value_norm.denormalise(value)).flatten()
-        batch.value, batch.next_value = value.flatten(), next_value.flatten()
+        batch.advantage = normalised(batch.pick(advantage), self.ranks)
+        batch.returns = batch.pick(advantage + self.value_norm.denormalise(value))
+        batch.value, batch.next_value = batch.pick(value), batch.pick(next_value)
 
 
-def influence(advantage: Tensor, log_prob: Tensor) -> Tensor:
+def influence(advantage: Tensor, log_prob: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """How much of the advantage's variance each agent's own action accounts for.
 
     With z the agent's standardised action, log pi = const - |z|^2 / 2. Where the advantage is
@@ -111,9 +111,11 @@ def influence(advantage: Tensor, log_prob: Tensor) -> Tensor:
     Args:
         advantage: (B,)
         log_prob: of each agent's action under the behaviour policy. (B, P)
+        ranks: the processes whose batches count.
 
     Returns:
         Scores, larger for more. (P,)
     """
     square = advantage.double().square()
-    return -(square - square.mean()) @ log_prob.double() / len(advantage)
+    centred = square - ranks.mean(square.mean())
+    return ranks.mean(-centred @ log_prob.double() / len(advantage))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from madpo_isaac.algos.batch import AgentView, Batch, Rows, count, normalised, pick
+from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import AlgoConfig
+from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, entropy, log_prob
@@ -21,47 +23,15 @@ CPU_TILE = 2**19
 """Rows x widest layer per forward and backward pass on a CPU: gradients of a minibatch are summed
 over such tiles, whose activations stay in the cache. The sum is the same."""
 
-Rows = slice | Tensor
-"""Rows of a batch: a slice, which copies nothing, or indices (b,)."""
-
-
-@dataclass
-class Batch:
-    """A rollout flattened to B = T N rows, ready for the update."""
-
-    rollout: Rollout
-    """Where it comes from."""
-    state: Tensor
-    """(B, S)"""
-    action: Tensor
-    """(B, A)"""
-    log_prob: Tensor
-    """Behaviour policies' log-densities. (B, P)"""
-    advantage: Tensor
-    """Normalised. (B,), or (B, P) where every agent has its own value, as the three below"""
-    returns: Tensor
-    """(B,)"""
-    value: Tensor
-    """Normalised value predictions at collection. (B,)"""
-    next_value: Tensor
-    """Normalised values of the states the steps led to. (B,)"""
-
-
-@dataclass
-class AgentView:
-    """What one agent's update works on."""
-
-    index: int
-    clip: float
-    """Clip range of the ratio."""
-    obs: Tensor
-    """What its first layer sees, see :meth:`madpo_isaac.models.Actors.inputs`. (B, in_dim)"""
-    action: Tensor
-    """(B, act_dim)"""
-    old_log_prob: Tensor
-    """(B,)"""
-    weighted_advantage: Tensor
-    """preceding_ratio * advantage, the M of Eq. 2. (B,)"""
+ACTOR_TERMS = (
+    "the surrogate objective",
+    "the divergence bonus",
+    "the entropy bonus",
+    "the clip fraction",
+    "the gradient",
+)
+CRITIC_TERMS = ("the value loss", "the gradient")
+"""What the columns of the histories of steps are, in messages."""
 
 
 class OnPolicy:
@@ -102,8 +72,21 @@ class OnPolicy:
         self.critic_optimiser = self.critic.optimiser(config.critic_lr, config.max_grad_norm)
         self.learning_rate = config.actor_lr
         self.entropy_coef = config.entropy_coef
+        self.faults = Faults()
+        self.ranks = ALONE
         on_cpu = env.device.type == "cpu"
         self.tile = max(256, CPU_TILE // max(config.hidden)) if on_cpu else 2**31
+
+    def join(self, ranks: Ranks) -> None:
+        """Trains together with other processes from now on, from the first one's parameters.
+
+        Every process draws actions and minibatches of its own and gets the same parameters, order
+        of agents and normalisers: gradients, statistics and decisions are those of all batches.
+        """
+        own = self.generator.get_state()
+        self.load_state_dict(ranks.broadcast(self.state_dict()))
+        self.generator.set_state(own)
+        self.ranks = ranks
 
     # Hooks ------------------------------------------------------------------------------------
 
@@ -203,9 +186,10 @@ class OnPolicy:
         batch = self._prepare(rollout)
         self.begin_update(batch)
         metrics = {**self.update_actors(batch), **self.update_critic(batch)}
-        self.actors.update_moments(batch.state)
-        self.critic.update_moments(batch.state)
-        return metrics
+        self.actors.update_moments(batch.state, self.ranks)
+        self.critic.update_moments(batch.state, self.ranks)
+        means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
+        return dict(zip(metrics, means, strict=True))
 
     def update_actors(self, batch: Batch) -> dict[str, Tensor]:
         """Updates one agent after another, each knowing what the preceding ones changed."""
@@ -233,18 +217,33 @@ class OnPolicy:
 
     def _prepare(self, rollout: Rollout) -> Batch:
         """Computes values, advantages and returns, and flattens time and environments."""
+        rows = self._valid_rows(rollout)
         value, next_value = self.evaluate_states(rollout, rollout.final_value)
         advantage = self.estimate_advantage(rollout, value, next_value)
+        returns = advantage + self.value_norm.denormalise(value)
         return Batch(
             rollout=rollout,
-            state=rollout.state.flatten(0, 1),
-            action=rollout.action.flatten(0, 1),
-            log_prob=rollout.log_prob.flatten(0, 1),
-            advantage=normalised(advantage, (0, 1)).flatten(0, 1),
-            returns=(advantage + self.value_norm.denormalise(value)).flatten(0, 1),
-            value=value.flatten(0, 1),
-            next_value=next_value.flatten(0, 1),
+            state=pick(rollout.state, rows),
+            action=pick(rollout.action, rows),
+            log_prob=pick(rollout.log_prob, rows),
+            advantage=normalised(pick(advantage, rows), self.ranks),
+            returns=pick(returns, rows),
+            value=pick(value, rows),
+            next_value=pick(next_value, rows),
+            rows=rows,
         )
+
+    def _valid_rows(self, rollout: Rollout) -> Tensor | None:
+        """The valid steps (B,), None for all; as many in every process, so that they weigh alike.
+
+        Where worlds went bad in some processes, the others leave out their last steps.
+        """
+        rows = rollout.valid_rows()
+        total = rollout.valid.numel()
+        size = self.ranks.least(total if rows is None else len(rows))
+        if size == total:
+            return None
+        return torch.arange(size, device=self.device) if rows is None else rows[:size]
 
     def evaluate_states(self, rollout: Rollout, final_value: Tensor) -> tuple[Tensor, Tensor]:
         """The critic's present values of a rollout's states, normalised.
@@ -276,6 +275,7 @@ class OnPolicy:
             self.config.gae_lambda,
             self.config.time_limit,
             trace,
+            rollout.valid,
         )
 
     def _view(self, batch: Batch, p: int, preceding_ratio: Tensor) -> AgentView:
@@ -328,15 +328,36 @@ class OnPolicy:
             for minibatch in self._minibatches(len(view.obs)):
                 self.begin_minibatch(view, minibatch)
                 optimiser.zero_grad()
-                size = count(minibatch)
+                size = self.ranks.count * count(minibatch)
                 tiles = [self._actor_tile(view, rows, size) for rows in self._tiles(minibatch)]
-                sums = torch.stack(tiles).sum(0)
-                history.append(torch.cat((sums, optimiser.step()[None])))
-        loss, clip_fraction, grad_norm = torch.stack(history).mean(0)
-        return {"loss": loss, "clip_fraction": clip_fraction, "grad_norm": grad_norm}
+                sums = self.ranks.add_up(optimiser.gradient, torch.stack(tiles).sum(0))
+                history.append(torch.cat((sums, optimiser.step(sums.sum())[None])))
+        return self.step_metrics(view.index, history)
+
+    def step_metrics(self, p: int, history: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Metrics of agent p's gradient steps.
+
+        Args:
+            p: the agent.
+            history: a row per step, its columns being :data:`ACTOR_TERMS`.
+        """
+        network = f"agent{p} ({self.agents[p].name})"
+        means, skipped = self.faults.summary(network, ACTOR_TERMS, history)
+        surrogate, bonus, entropy_bonus, outside, norm = means
+        return {
+            "loss": -(surrogate + bonus + entropy_bonus),
+            "clip_fraction": outside,
+            "grad_norm": norm,
+            "skipped": skipped,
+        }
 
     def _actor_tile(self, view: AgentView, rows: Rows, size: int) -> Tensor:
-        """Adds the gradient of some rows' share of the loss over ``size`` rows. (2,)"""
+        """Adds the gradient of some rows' share of the loss over ``size`` rows.
+
+        Returns:
+            Their shares of the first four of :data:`ACTOR_TERMS`, of which the first three add up
+            to minus the loss. (4,)
+        """
         clip = view.clip
         mean, std = self.actors.distribution(view.index, view.obs[rows])
         ratio = torch.exp(log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows])
@@ -344,11 +365,11 @@ class OnPolicy:
         clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
         objective = torch.min(ratio * advantage, clipped * advantage).sum()
         bonus = self.regulariser(view, rows, mean, std)
-        bonus = bonus + self._entropy_weight(size) * len(mean) * entropy(std)
-        loss = -(objective + bonus) / size
+        spread_bonus = self._entropy_weight(size) * len(mean) * entropy(std)
+        loss = -(objective + bonus + spread_bonus) / size
         loss.backward()
-        outside = ((ratio.detach() - 1.0).abs() > clip).sum() / size
-        return torch.stack((loss.detach(), outside))
+        outside = ((ratio.detach() - 1.0).abs() > clip).sum()
+        return torch.stack((objective, bonus, spread_bonus, outside)).detach() / size
 
     def _entropy_weight(self, size: int) -> float:
         """Coefficient of the mean entropy in a minibatch of ``size`` rows."""
@@ -356,24 +377,28 @@ class OnPolicy:
 
     def update_critic(self, batch: Batch) -> dict[str, Tensor]:
         """Fits the critic to the returns; returns means over its minibatches."""
-        history = self.fit_critic(batch, self.config.critic_epochs)
-        loss, grad_norm = torch.stack(history).mean(0)
-        return {"critic/loss": loss, "critic/grad_norm": grad_norm}
+        return self.critic_metrics(self.fit_critic(batch, self.config.critic_epochs))
+
+    def critic_metrics(self, history: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Metrics of the critic's steps, a row each, the columns being :data:`CRITIC_TERMS`."""
+        (loss, norm), skipped = self.faults.summary("critic", CRITIC_TERMS, history)
+        return {"critic/loss": loss, "critic/grad_norm": norm, "critic/skipped": skipped}
 
     def fit_critic(self, batch: Batch, epochs: int) -> list[Tensor]:
         """Takes some epochs' steps on the critic; returns each one's loss and gradient norm."""
         history: list[Tensor] = []
         for _ in range(epochs):
             for minibatch in self._minibatches(len(batch.state)):
-                self.value_norm.update(batch.returns[minibatch])
+                self.value_norm.update(batch.returns[minibatch], self.ranks)
                 self.critic_optimiser.zero_grad()
-                size = count(minibatch)
+                size = self.ranks.count * count(minibatch)
                 tiles = []
                 for rows in self._tiles(minibatch):
                     target = self.value_norm.normalise(batch.returns[rows])
                     tiles.append(self._critic_tile(batch, rows, target, size))
                 loss = torch.stack(tiles).sum()
-                history.append(torch.stack((loss, self.critic_optimiser.step())))
+                loss = self.ranks.add_up(self.critic_optimiser.gradient, loss)
+                history.append(torch.stack((loss, self.critic_optimiser.step(loss))))
         return history
 
     def _critic_tile(self, batch: Batch, rows: Rows, target: Tensor, size: int) -> Tensor:
@@ -415,14 +440,15 @@ class OnPolicy:
         }
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """Restores the networks only, enough to play."""
+        """Restores the policies only, enough to play."""
         self.actors.stack.flat.copy_(state["actors"])
-        self.critic.stack.flat.copy_(state["critic"])
-        self.value_norm.load_state_dict(state["value_norm"])
-        for name, owner in self._observers().items():
-            # Checkpoints had none before observations could be normalised.
-            saved = state.get("moments", {}).get(name, [])
-            owner.moments = [Moments.load(tensors, self.device) for tensors in saved]
+        self._load_moments(state, "actors")
+
+    def _load_moments(self, state: dict[str, Any], name: str) -> None:
+        # Checkpoints had none before observations could be normalised.
+        saved = state.get("moments", {}).get(name, [])
+        moments = [Moments.load(tensors, self.device) for tensors in saved]
+        self._observers()[name].moments = moments
 
     def _observers(self) -> dict[str, Actors | ValueNetworks]:
         return {"actors": self.actors, "critic": self.critic}
@@ -430,6 +456,9 @@ class OnPolicy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`; ``sigma_on_restore=initial`` resets the policies' std."""
         self.load_policy(state)
+        self.critic.stack.flat.copy_(state["critic"])
+        self.value_norm.load_state_dict(state["value_norm"])
+        self._load_moments(state, "critic")
         if self.config.sigma_on_restore == "initial":
             self.actors.reset_std()
         saved = zip(self.actor_optimisers, state["actor_optimisers"], strict=True)
@@ -438,13 +467,3 @@ class OnPolicy:
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
         self.generator.set_state(state["generator"])
         self.order_generator.set_state(state["order_generator"])
-
-
-def normalised(advantage: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
-    """Advantages with mean 0 and standard deviation 1 over ``dim``, by default all entries."""
-    return (advantage - advantage.mean(dim)) / (advantage.std(dim, correction=0) + 1e-5)
-
-
-def count(rows: Rows) -> int:
-    """Number of rows."""
-    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)

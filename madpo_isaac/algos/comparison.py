@@ -154,7 +154,7 @@ class KernelComparison(Comparison):
         self._grams: dict[Any, StateGram] = {}
         self._seen: dict[int, Tensor] = {}
         self._trajectory: tuple[Tensor, Tensor] | None = None
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, ...] | None = None
 
     def begin(self, batch: Batch) -> None:
         """Draws the iteration's noise and forgets the Grams of the last one."""
@@ -164,7 +164,8 @@ class KernelComparison(Comparison):
         if self._variant == "printed":
             # Copies: the batch is a view of the rollout, which the next iteration overwrites.
             trajectory = batch.state.clone(), batch.action.clone()
-            self._last, self._trajectory = self._trajectory, trajectory
+            last, self._trajectory = self._trajectory, trajectory
+            self._last = last and tuple(cycled(x, len(batch.state)) for x in last)
         width = max(agent.act_dim for agent in self._agents)
         noise = torch.randn(len(batch.state), width, generator=self._generator)
         self._noise = noise.to(batch.state.device)
@@ -273,6 +274,14 @@ class KernelComparison(Comparison):
         self._generator.set_state(state["generator"])
         if "state" in state:
             self._trajectory = state["state"].clone(), state["action"].clone()
+
+
+def cycled(x: Tensor, size: int) -> Tensor:
+    """The first ``size`` rows of ``x``, which starts again where it ends. (size, ...)
+
+    Batches differ in size where worlds went bad.
+    """
+    return x if len(x) == size else x[torch.arange(size, device=x.device) % len(x)]
 
 
 def log_density(mean: Tensor, std: Tensor, action: Tensor) -> Tensor:

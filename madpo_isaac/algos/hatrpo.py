@@ -12,6 +12,7 @@ from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, OnPolicy, count
 from madpo_isaac.config import HatrpoConfig
+from madpo_isaac.distributed import Ranks
 from madpo_isaac.models.actor import log_prob
 
 
@@ -47,7 +48,8 @@ class HATRPO(OnPolicy):
 
         ``loss`` is minus the surrogate of the policy kept, ``expected_improvement`` what the
         gradient promises for the step taken, ``step_kl`` its mean KL(old || new); the last two are
-        0 where no step was accepted.
+        0 where no step was accepted. No step is tried if surrogate or gradient are not finite,
+        which ``skipped`` counts.
         """
         cfg, p = self.config, view.index
         old = self.actors.stack.flat[p].clone()
@@ -61,18 +63,19 @@ class HATRPO(OnPolicy):
         # x^T H x without another product: H x = g - residual.
         curvature = float(direction @ (gradient - residual))
         accepted, expected, trial = False, 0.0, Trial()
-        if curvature > 0.0 and math.isfinite(curvature):
+        norm = float(torch.linalg.vector_norm(gradient))
+        finite = math.isfinite(surrogate + norm)
+        if finite and curvature > 0.0 and math.isfinite(curvature):
             step = math.sqrt(2.0 * cfg.kl_threshold / curvature) * direction
             accepted, expected, trial = self.line_search(view, old, step, float(gradient @ step))
+        row = (surrogate + trial.improvement, 0.0, 0.0, trial.outside, norm)
         values = {
-            "loss": -(surrogate + trial.improvement),
-            "clip_fraction": trial.outside,
-            "grad_norm": float(torch.linalg.vector_norm(gradient)),
             "accepted": float(accepted),
             "expected_improvement": expected,
             "step_kl": trial.kl,
         }
-        return {name: gradient.new_tensor(value) for name, value in values.items()}
+        extra = {name: gradient.new_tensor(value) for name, value in values.items()}
+        return {**self.step_metrics(p, [gradient.new_tensor(row)]), **extra}
 
     def surrogate_gradient(self, view: AgentView, flat: Tensor) -> tuple[float, Tensor]:
         """The surrogate mean(ratio * M) at the parameters ``flat`` (K,), and its gradient.
@@ -89,7 +92,8 @@ class HATRPO(OnPolicy):
             value = (ratio * view.weighted_advantage[part]).sum() / count(rows)
             gradient += torch.autograd.grad(value, leaf, retain_graph=True)[0]
             total += float(value.detach())
-        return total, gradient
+        both = self.ranks.mean(torch.cat((gradient, gradient.new_tensor([total]))))
+        return float(both[-1]), both[:-1]
 
     def fisher_product(self, view: AgentView, flat: Tensor, vector: Tensor) -> Tensor:
         """Product of the policy's Fisher matrix at ``flat`` with a vector.
@@ -118,7 +122,7 @@ class HATRPO(OnPolicy):
             precision = std.detach().reciprocal().square() / count(rows)
             weights = (precision * mean_dot, 2.0 * count(part) * precision * std_dot)
             product += torch.autograd.grad((mean, std), leaf, [w.detach() for w in weights])[0]
-        return product
+        return self.ranks.mean(product)
 
     @torch.no_grad()
     def line_search(
@@ -143,7 +147,7 @@ class HATRPO(OnPolicy):
         fraction = 1.0
         for _ in range(cfg.line_search_steps):
             new = (old + fraction * step).to(old.dtype)
-            trial = compare(view, (mean, std), self.evaluate(p, view.obs, new))
+            trial = compare(view, (mean, std), self.evaluate(p, view.obs, new), self.ranks)
             enough = trial.improvement >= cfg.accept_ratio * fraction * expected
             if trial.kl < cfg.kl_threshold and trial.improvement > 0.0 and enough:
                 self.actors.stack.flat[p].copy_(new)
@@ -152,13 +156,16 @@ class HATRPO(OnPolicy):
         return False, 0.0, Trial()
 
 
-def compare(view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> Trial:
+def compare(
+    view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], ranks: Ranks
+) -> Trial:
     """What replacing one policy by another changes on the batch.
 
     Args:
         view: the agent, its actions and M.
         old: mean (B, d) and standard deviation (d,); ``new`` likewise.
         new: the policy that replaces it.
+        ranks: the processes whose batches count.
     """
     mean, std, new_mean, new_std = (x.double() for x in (*old, *new))
     action, behaviour = view.action.double(), view.old_log_prob.double()
@@ -168,7 +175,7 @@ def compare(view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tens
     kl = (new_std / std).log() - 0.5
     kl = kl + (std.square() + (mean - new_mean).square()) / (2.0 * new_std.square())
     outside = ((after - 1.0).abs() > view.clip).double().mean()
-    return Trial(*torch.stack((improvement, kl.sum(-1).mean(), outside)).tolist())
+    return Trial(*ranks.mean(torch.stack((improvement, kl.sum(-1).mean(), outside))).tolist())
 
 
 def conjugate_gradient(

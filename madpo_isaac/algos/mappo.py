@@ -35,17 +35,16 @@ class MAPPO(OnPolicy):
             for rows in self._minibatches(len(batch.state))
         ]
         metrics: dict[str, Tensor] = {}
-        for view, means in zip(views, torch.stack(history).mean(0), strict=True):
-            loss, clip_fraction, grad_norm = means
-            stats = {"loss": loss, "clip_fraction": clip_fraction, "grad_norm": grad_norm}
-            stats["preceding_ratio"] = one.mean()
+        for view in views:
+            steps = [rows[view.index] for rows in history]
+            stats = {**self.step_metrics(view.index, steps), "preceding_ratio": one.mean()}
             self.finish_agent(view, stats)
             metrics.update({f"agent{view.index}/{name}": x for name, x in stats.items()})
         return metrics
 
     def _step(self, views: list[AgentView], minibatch: Rows) -> Tensor:
-        """One gradient step; returns each agent's loss, clip fraction and gradient norm. (P, 3)"""
-        size, sums = count(minibatch), []
+        """One gradient step; returns the agents' rows of a history of steps. (P, 5)"""
+        size, sums = self.ranks.count * count(minibatch), []
         for optimiser in self.actor_optimisers:
             optimiser.zero_grad()
         for view in views:
@@ -54,5 +53,9 @@ class MAPPO(OnPolicy):
             sums.append(torch.stack(tiles).sum(0))
         # The views' gradients have added up in the rows they share.
         self.actors.stack.grad.div_(len(views) // len(self.actor_optimisers))
-        norms = torch.stack([optimiser.step() for optimiser in self.actor_optimisers])
-        return torch.cat((torch.stack(sums), norms.expand(len(views))[:, None]), dim=1)
+        terms = self.ranks.add_up(self.actors.stack.grad, torch.stack(sums))
+        # One network for all takes part in the loss of all; else each agent's loss is its own.
+        losses = terms.sum(1).view(len(self.actor_optimisers), -1).sum(1)
+        steps = zip(self.actor_optimisers, losses, strict=True)
+        norms = torch.stack([optimiser.step(loss) for optimiser, loss in steps])
+        return torch.cat((terms, norms.expand(len(views))[:, None]), dim=1)

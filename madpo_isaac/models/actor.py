@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network, standardise
 from madpo_isaac.models.moments import Moments
@@ -100,10 +101,10 @@ class Actors:
         """Sets all standard deviations to where they start."""
         self.stack.stacked["log_std"].fill_(self.std_x)
 
-    def update_moments(self, state: Tensor) -> None:
+    def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes the agents' observations of joint states (B, S) into the moments, if any."""
         self.moments = [
-            moments.merged(agent.observe(state))
+            moments.merged(agent.observe(state), ranks)
             for moments, agent in zip(self.moments, self.agents, strict=False)
         ]
 

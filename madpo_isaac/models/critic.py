@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.models.actor import Actors
 from madpo_isaac.models.mlp import FlatAdam, MLPStack
 from madpo_isaac.models.moments import Moments
@@ -29,7 +30,7 @@ class ValueNetworks(ABC):
         """Returns normalised values of joint states (B, S), differentiable. (B, *value_shape)"""
 
     @abstractmethod
-    def update_moments(self, state: Tensor) -> None:
+    def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
 
     def optimiser(self, lr: float, max_grad_norm: float) -> FlatAdam:
@@ -90,9 +91,9 @@ class Critic(ValueNetworks):
             seen = self.moments[0].normalise(seen)
         return self.stack.forward(0, seen)[:, 0]
 
-    def update_moments(self, state: Tensor) -> None:
+    def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
-        self.moments = [moments.merged(self._seen(state)) for moments in self.moments]
+        self.moments = [moments.merged(self._seen(state), ranks) for moments in self.moments]
 
     def _seen(self, state: Tensor) -> Tensor:
         return state if self._view is None else self._view(state)
@@ -143,5 +144,5 @@ class LocalCritic(ValueNetworks):
             values.append(self.stack.apply(self.stack.nets[p], seen)[:, 0])
         return torch.stack(values, dim=1)
 
-    def update_moments(self, state: Tensor) -> None:
+    def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Does nothing: the moments are the actors'."""

@@ -224,6 +224,12 @@ def _carve(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
     return views
 
 
+class _Adam(torch.optim.Adam):
+    """Adam, with the flag by which gradient scalers tell it to skip a step declared."""
+
+    found_inf: Tensor
+
+
 class FlatAdam:
     """Adam with gradient-norm clipping, row by row, on rows of an :class:`MLPStack`.
 
@@ -231,23 +237,32 @@ class FlatAdam:
     """
 
     def __init__(self, stack: MLPStack, row: int | slice, lr: float, max_grad_norm: float) -> None:
-        self._grad = stack.grad[row]
+        self.gradient = stack.grad[row]
+        """Of the rows; what is written here is what :meth:`step` follows."""
         self._max_grad_norm = max_grad_norm
         self._param = nn.Parameter(stack.flat[row].detach())
-        self._param.grad = self._grad
-        self._adam = torch.optim.Adam([self._param], lr=lr, eps=1e-5, fused=True)
+        self._param.grad = self.gradient
+        self._adam = _Adam([self._param], lr=lr, eps=1e-5, fused=True)
 
     def zero_grad(self) -> None:
         """Clears the gradient in place."""
-        self._grad.zero_()
+        self.gradient.zero_()
 
     @torch.no_grad()
-    def step(self) -> Tensor:
-        """Clips the gradient, steps, and returns the norm before clipping, a mean over rows. ()"""
-        norm = torch.linalg.vector_norm(self._grad, dim=-1, keepdim=True)
-        self._grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+    def step(self, loss: Tensor | None = None) -> Tensor:
+        """Clips the gradient and steps, unless the gradient or ``loss`` () is not finite.
+
+        Parameters and moments then stay as they are; nothing is read from the device.
+
+        Returns:
+            The norm before clipping, a mean over rows, or NaN if the step was skipped. ()
+        """
+        norm = torch.linalg.vector_norm(self.gradient, dim=-1, keepdim=True)
+        finite = (norm.sum() if loss is None else norm.sum() + loss).isfinite()
+        self._adam.found_inf = (~finite).to(norm.dtype)
+        self.gradient.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         self._adam.step()
-        return norm.mean()
+        return norm.mean().where(finite, torch.nan)
 
     def set_lr(self, lr: float) -> None:
         """Sets the learning rate."""

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from madpo_isaac.distributed import ALONE, Ranks
+
 EPSILON = 1e-5
 """Added to the variance."""
 LIMIT = 5.0
@@ -33,14 +35,19 @@ class Moments:
         ones = torch.ones(width, dtype=torch.float64, device=device)
         return cls(ones.new_ones(()), torch.zeros_like(ones), ones)
 
-    def merged(self, rows: Tensor) -> Moments:
-        """Returns the moments with ``rows`` (B, D) taken in."""
+    def merged(self, rows: Tensor, ranks: Ranks = ALONE) -> Moments:
+        """Returns the moments with ``rows`` (B, D) taken in, those of all ``ranks`` if given."""
         variance, mean = (x.double() for x in torch.var_mean(rows, dim=0, correction=0))
-        count = self.count + len(rows)
+        size = len(rows)
+        if ranks.count > 1:
+            size *= ranks.count
+            mean, second = ranks.mean(torch.stack((mean, variance + mean.square())))
+            variance = second - mean.square()
+        count = self.count + size
         shift = mean - self.mean
-        square = self.square + variance * len(rows)
-        square += shift.square() * self.count * len(rows) / count
-        return Moments(count, self.mean + shift * (len(rows) / count), square)
+        square = self.square + variance * size
+        square += shift.square() * self.count * size / count
+        return Moments(count, self.mean + shift * (size / count), square)
 
     def normalise(self, rows: Tensor) -> Tensor:
         """Maps (B, D) to mean 0 and variance 1, clipped."""

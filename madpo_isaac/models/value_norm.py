@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from madpo_isaac.distributed import ALONE, Ranks
+
 
 class ValueNorm:
     """Keeps exponential moving moments of the returns (as in MAPPO and HARL).
@@ -22,11 +24,18 @@ class ValueNorm:
         # float64: with beta this close to 1, k small updates would drown in float32 rounding.
         self._moments = torch.zeros(3, dtype=torch.float64, device=device)  # E[x], E[x^2], 1-b^k
 
-    def update(self, returns: Tensor) -> None:
-        """Takes in a batch of returns, of any shape."""
+    def update(self, returns: Tensor, ranks: Ranks = ALONE) -> None:
+        """Takes in a batch of returns, of any shape, unless one of them is not finite.
+
+        Args:
+            returns: the batch.
+            ranks: processes that have batches of the same size, all of which are taken in.
+        """
         x = returns.double()
         batch = torch.stack((x.mean(), x.square().mean(), x.new_ones(())))
-        self._moments.lerp_(batch, 1.0 - self.beta)
+        batch = ranks.mean(batch)
+        moved = self._moments.lerp(batch, 1.0 - self.beta)
+        self._moments.copy_(torch.where(batch.isfinite().all(), moved, self._moments))
 
     def mean_std(self) -> tuple[Tensor, Tensor]:
         """Returns the debiased mean and standard deviation, float32 scalars."""

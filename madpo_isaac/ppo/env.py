@@ -37,11 +37,12 @@ class RlGamesEnv(IVecEnv):
         Returns:
             The observation to act on next, after any reset; the reward (N,); the episodes that
             ended (N,); and ``time_outs`` (N,), those of them that the time limit cut, beside the
-            :class:`~madpo_isaac.env.Step` itself.
+            :class:`~madpo_isaac.env.Step` and the actions themselves.
         """
         step = self.env.step(actions)
         done = step.terminated | step.truncated
-        return {"obs": step.state}, step.reward, done, {"time_outs": step.truncated, "step": step}
+        infos = {"time_outs": step.truncated, "step": step, "actions": actions}
+        return {"obs": step.state}, step.reward, done, infos
 
     def get_env_state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the environments."""

@@ -16,6 +16,7 @@ from rl_games.common.diagnostics import DefaultDiagnostics
 from torch import Tensor
 
 from madpo_isaac import device
+from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import PpoConfig
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.metrics import to_numbers
@@ -38,7 +39,7 @@ class Epoch(NamedTuple):
 class _Watch(AlgoObserver, DefaultDiagnostics):
     """Takes from the running agent what rl_games does not return."""
 
-    def __init__(self, on_step: Callable[[Step], None]) -> None:
+    def __init__(self, on_step: Callable[[Tensor, Step], None]) -> None:
         self.on_step = on_step
         self.clip_fractions: list[Tensor] = []
         self.grad_norms: list[Tensor] = []
@@ -46,7 +47,7 @@ class _Watch(AlgoObserver, DefaultDiagnostics):
     def process_infos(self, infos: dict[str, Any], done_indices: Tensor) -> None:
         """Called after every step of the environments."""
         del done_indices
-        self.on_step(infos["step"])
+        self.on_step(infos["actions"], infos["step"])
 
     def mini_batch(self, agent: Any, batch: dict[str, Any], e_clip: float, minibatch: int) -> None:
         """Called after every gradient step."""
@@ -56,7 +57,7 @@ class _Watch(AlgoObserver, DefaultDiagnostics):
 
 
 class _Agent(A2CAgent):
-    """rl_games' agent; collects on one thread, as our own learners do, and tells the norm."""
+    """rl_games' agent; collects on one thread, tells the norm and skips if it is not finite."""
 
     watch: _Watch
 
@@ -66,8 +67,10 @@ class _Agent(A2CAgent):
 
     def trancate_gradients_and_step(self) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.watch.grad_norms.append(torch.nn.utils.get_total_norm(gradients))
-        super().trancate_gradients_and_step()
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.watch.grad_norms.append(norm)
+        if norm.isfinite():  # read from the device, as rl_games does all along
+            super().trancate_gradients_and_step()
 
 
 class PpoLearner:
@@ -78,7 +81,7 @@ class PpoLearner:
         env: where it learns.
         seeds: of the initial weights and of the actions.
         max_iterations: the end of the linear schedule of the learning rate.
-        on_step: called with every step of training.
+        on_step: called with the joint actions (N, A) and the outcome of every step of training.
         playing: minibatches need not divide the rollout, since there is none.
     """
 
@@ -88,7 +91,7 @@ class PpoLearner:
         env: VecEnv,
         seeds: tuple[int, int],
         max_iterations: int,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[Tensor, Step], None],
         playing: bool = False,
     ) -> None:
         self._devices = [env.device] if env.device.type == "cuda" else []
@@ -111,6 +114,7 @@ class PpoLearner:
             torch.manual_seed(act_seed)
             self._draws = self._random_state()
         self.agent.diagnostics = self.agent.watch = watch
+        self.faults = Faults()
 
     def learn(self, state: Tensor) -> tuple[Tensor, Epoch]:
         """Collects from ``state`` (N, S) and updates; returns the state to continue from."""
@@ -124,27 +128,33 @@ class PpoLearner:
             )
         agent.dataset.update_values_dict(None)
         agent.frame += agent.curr_frames
+        norms = [norm[None] for norm in watch.grad_norms]
+        (grad_norm,), skipped = self.faults.summary("agent0 (joint)", ("the gradient",), norms)
         series = {
             "agent0/loss": actor,
             "agent0/clip_fraction": watch.clip_fractions,
-            "agent0/grad_norm": watch.grad_norms,
             "agent0/kl": kls,
             "agent0/entropy": entropies,
             "critic/loss": critic,
             "bounds_loss": bounds,
         }
-        metrics = to_numbers({name: torch.stack(values).mean() for name, values in series.items()})
+        means = {name: torch.stack(values).mean() for name, values in series.items()}
+        metrics = to_numbers({**means, "agent0/grad_norm": grad_norm, "agent0/skipped": skipped})
         absent = dict.fromkeys(f"agent0/{name}" for name in ABSENT)
-        # Actor and critic share one network, so there is one norm.
-        shared = {"critic/grad_norm": metrics["agent0/grad_norm"]}
+        # Actor and critic share one network, so there is one gradient.
+        shared = {f"critic/{key}": metrics[f"agent0/{key}"] for key in ("grad_norm", "skipped")}
         return agent.obs["obs"], Epoch({**metrics, **absent, **shared}, step_s, collect_s)
 
-    def act(self, state: Tensor) -> Tensor:
-        """Mean actions (N, A) at joint states (N, S)."""
+    def act(self, state: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Mean actions (N, A) at joint states (N, S), or samples drawn from ``generator``."""
         agent = self.agent
-        with self._own_draws():
+        with torch.random.fork_rng(self._devices):  # the learner's draws go on as if not asked
             result = agent.get_action_values(agent.obs_to_tensors({"obs": state}))
-        return agent.preprocess_actions(result["mus"])
+        action = result["mus"]
+        if generator is not None:
+            noise = torch.randn(action.shape, generator=generator, device=action.device)
+            action = torch.addcmul(action, result["sigmas"], noise)
+        return agent.preprocess_actions(action)
 
     @property
     def learning_rate(self) -> float:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.errors import UserError
+from madpo_isaac.evaluate import Act
 from madpo_isaac.ppo.learner import PpoLearner, shapes
 from madpo_isaac.runner import Learnt, Runner
 
@@ -32,7 +33,7 @@ class PpoRunner(Runner):
         cfg = self.config
         seeds = init_seed, act_seed
         self.ppo = PpoLearner(
-            cfg.algo, self.env, seeds, cfg.max_iterations, self.tracker.add, playing=cfg.test
+            cfg.algo, self.env, seeds, cfg.max_iterations, self._watch, playing=cfg.test
         )
 
     def _check_fit(self, path: Path, content: dict[str, Any]) -> None:
@@ -46,7 +47,10 @@ class PpoRunner(Runner):
             )
 
     def _learn(self) -> Learnt:
+        self.guard.begin()
         self.state, epoch = self.ppo.learn(self.state)
+        self.guard.finish(self.iteration + 1)
+        self._check_skipped(epoch.metrics, self.ppo.faults)
         lr, clip = self.ppo.learning_rate, self.config.algo.e_clip
         return Learnt(epoch.metrics, lr, clip, epoch.step_s, epoch.collect_s)
 
@@ -57,6 +61,9 @@ class PpoRunner(Runner):
     def _restore_learner(self, content: dict[str, Any]) -> None:
         self.ppo.load_state_dict(content)
 
-    def _player(self, content: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    def _restore_policy(self, content: dict[str, Any]) -> None:
         self.ppo.load_policy(content)
-        return self.ppo.act
+
+    def policy(self, generator: torch.Generator | None = None) -> Act:
+        """See :meth:`Runner.policy`; the network is the one that learns, not a copy."""
+        return lambda state: self.ppo.act(state, generator)

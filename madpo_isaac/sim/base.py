@@ -16,6 +16,10 @@ ENGINES = ("mujoco",)
 BRIDGES = ("isaacgym", "isaaclab")
 """Simulators that bring environments of their own, of the bimanual tasks; they have no Sim."""
 
+SPEED_LIMIT = 1e4
+"""m/s or rad/s beyond which a simulation counts as blown up. Hands and robots stay below 1e2; the
+engines themselves object from 1e10 on only, when rewards have long been absurd."""
+
 
 class Sim(Protocol):
     """A batch of ``num_envs`` simulations of one model; N = num_envs.
@@ -92,7 +96,10 @@ class Sim(Protocol):
         ...
 
     def diverged(self) -> Tensor:
-        """Returns the simulations that blew up since their last reset. (N,) bool"""
+        """Returns the simulations that blew up since their last reset. (N,) bool
+
+        Something in them is not finite or huge, or moves faster than :data:`SPEED_LIMIT`.
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

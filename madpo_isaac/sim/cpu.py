@@ -8,6 +8,8 @@ import torch
 from mjbatch import Batch
 from torch import Tensor
 
+from madpo_isaac.sim.base import SPEED_LIMIT
+
 _FATAL = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
 """Warnings of non-finite or huge positions, velocities, accelerations and controls, in a row."""
 
@@ -102,8 +104,12 @@ class MjBatchSim:
         self._batch.forward(None if mask is None else mask.numpy())
 
     def diverged(self) -> Tensor:
-        """Returns the simulations MuJoCo found non-finite or huge since their reset. (N,) bool"""
-        return self._fatal.any(dim=1)
+        """Returns the simulations that blew up since their reset. (N,) bool
+
+        MuJoCo found them non-finite or huge, or something moves faster than SPEED_LIMIT.
+        """
+        fast = ~(self.qvel.abs().amax(dim=1) <= SPEED_LIMIT)
+        return self._fatal.any(dim=1) | fast
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the float64 integration states, warnings and the last derived readings."""

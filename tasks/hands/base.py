@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import mujoco
 import torch
@@ -16,10 +16,11 @@ from madpo_isaac.sim import make_sim
 from tasks.hands import hand, readings
 from tasks.hands.agents import make_agents
 from tasks.hands.randomise import RandomiseConfig, Randomiser
-from tasks.hands.scene import HAND_PREFIXES, View
-from tasks.rotations import wxyz_to_xyzw
+from tasks.hands.scene import Drive, Placement, Scenery, build_spec
+from tasks.hands.stage import View
+from tasks.rotations import quat_rotate, wxyz_to_xyzw
 
-NUM_HANDS = len(HAND_PREFIXES)
+NUM_HANDS = 2
 SUBSTEPS = 2
 """Physics steps per control step: 60 Hz control over 120 Hz physics, as Bi-DexHands."""
 OBS_LIMIT = 5.0
@@ -27,7 +28,6 @@ OBS_LIMIT = 5.0
 
 _TIPS = 13 * len(hand.FINGERS)
 _WRENCHES = 6 * len(hand.FINGERS)
-_SENSORS = _TIPS + _WRENCHES
 _VEL_SCALE = 0.2
 _FORCE_SCALE = 10.0
 
@@ -65,13 +65,13 @@ class Outcome(NamedTuple):
 
 
 class HandTaskEnv(VecEnv):
-    """Two hands and an object. A task adds the scene, the object's reset, its tail and rewards.
+    """Two hands and an object. A task adds the scenery, its reset, the tail and the rewards.
 
     Joint state: the block of hand 0, the block of hand 1, the shared tail. A hand's block is, in
     this order (sizes in brackets): joint positions mapped to [-1, 1] (24), joint velocities x 0.2
     (24), actuator forces x 10 (24), five fingertips with position, quaternion xyzw, linear and
-    angular velocity in the world frame (65), five fingertip force-torques x 10 (30), the hand's
-    last actions, clipped (20).
+    angular velocity in the world frame (65), five fingertip force-torques x 10 (30), of a
+    floating hand its base (6), the hand's last actions, clipped (20; 26 if it floats).
     """
 
     tail_dim: int
@@ -79,12 +79,10 @@ class HandTaskEnv(VecEnv):
     """Bodies whose friction, mass and size :class:`RandomiseConfig` is about."""
     view: View
     """Where pictures of the task are taken from."""
-    goal_pos: Tensor
-    """World position of the goal, metres. (N, 3)"""
-    goal_quat: Tensor
-    """Orientation of the goal, wxyz. (N, 4)"""
-    hand_dim = 3 * hand.NUM_JOINTS + _SENSORS + hand.NUM_ACTUATORS
-    hand_action_dim = hand.NUM_ACTUATORS
+    placements: tuple[Placement, Placement]
+    """Where the hands start."""
+    floating: ClassVar[bool] = False
+    """Whether the hands move freely, driven by six actions each before those of the joints."""
 
     def __init__(
         self,
@@ -100,6 +98,10 @@ class HandTaskEnv(VecEnv):
         self.config = config
         self.num_envs = num_envs
         self.max_episode_length = config.episode_length
+        base = len(hand.BASE_ROLES) if self.floating else 0
+        self.hand_action_dim = base + hand.NUM_ACTUATORS
+        self._block_sizes = [*3 * [hand.NUM_JOINTS], _TIPS, _WRENCHES, base, self.hand_action_dim]
+        self.hand_dim = sum(self._block_sizes)
         model = self.scene(visual=False).compile()
         self.sim = make_sim(sim, model, num_envs, device, num_threads)
         self.device = self.sim.device
@@ -107,7 +109,11 @@ class HandTaskEnv(VecEnv):
         self.state_dim = NUM_HANDS * self.hand_dim + self.tail_dim
         self.action_dim = NUM_HANDS * self.hand_action_dim
         self.agents = make_agents(
-            config.agents, self.hand_dim, self.state_dim, floating=False, device=self.device
+            config.agents,
+            self.hand_dim,
+            self.state_dim,
+            floating=self.floating,
+            device=self.device,
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.randomiser = Randomiser(config.randomise, self.sim, self.objects, self.generator)
@@ -119,20 +125,49 @@ class HandTaskEnv(VecEnv):
     # What a task defines ----------------------------------------------------------------------
 
     @abstractmethod
-    def scene(self, *, visual: bool) -> mujoco.MjSpec:
-        """Returns the scene, with visual meshes and goal if ``visual``."""
+    def scenery(self) -> Scenery:
+        """Returns what is in the scene besides the hands."""
 
-    @abstractmethod
     def reset_object(self, mask: Tensor) -> None:
-        """Draws the object's and the goal's state for the rows of ``mask`` (N,) bool."""
+        """Draws object and goal for the rows of ``mask`` (N,) bool, which are in the key pose."""
 
     @abstractmethod
     def observe_tail(self, out: Tensor) -> None:
         """Writes what both hands see of object and goal into ``out`` (N, tail_dim)."""
 
+    def observe_base(self, out: Tensor) -> None:
+        """Writes what each hand sees of its base into ``out`` (N, 2, 6 if it floats, else 0)."""
+
     @abstractmethod
     def evaluate(self) -> Outcome:
         """Scores the current state."""
+
+    # Scene ------------------------------------------------------------------------------------
+
+    def drive(self) -> Drive | None:
+        """Returns what moves the hands, None if they are fixed."""
+        return None
+
+    def scene(self, *, visual: bool) -> mujoco.MjSpec:
+        """Returns the scene, with visual meshes and goal if ``visual``."""
+        scenery = self.scenery()
+        return build_spec(self.placements, scenery, drive=self.drive(), visual=visual)
+
+    # Pictures ---------------------------------------------------------------------------------
+
+    def pose(self, data: mujoco.MjData, index: int) -> None:
+        """Puts ``data`` of the visual scene into the state of environment ``index``."""
+        data.qpos[:] = self.sim.qpos[index].cpu().numpy()
+
+    def action_joints(self) -> list[int]:
+        """Returns the joint that each column of the joint action drives, -1 for none."""
+        model, joints = self.sim.model, []
+        for h in range(NUM_HANDS):
+            names = [model.actuator(i).name for i in range(model.nu)]
+            own = [i for i, name in enumerate(names) if name.startswith(f"hand{h}_")]
+            driven = model.actuator_trnid[own[: hand.NUM_ACTUATORS], 0].tolist()
+            joints += [-1] * (self.hand_action_dim - len(driven)) + driven
+        return joints
 
     # Episodes ---------------------------------------------------------------------------------
 
@@ -148,8 +183,8 @@ class HandTaskEnv(VecEnv):
         self._write_controls(self.randomiser.noisy_action(self.last_action))
         self.sim.step(SUBSTEPS)
         self.episode_step += 1
-        diverged = self.sim.diverged()
-        outcome = self.evaluate()
+        outcome, final_state = self.evaluate(), self.observe()
+        diverged = self.sim.diverged() | self.not_finite(final_state, outcome.reward)
         reward = outcome.reward.masked_fill(diverged, 0.0)
         terminated = outcome.terminated | diverged
         truncated = (self.episode_step >= self.max_episode_length) & ~terminated
@@ -157,9 +192,9 @@ class HandTaskEnv(VecEnv):
         log = {
             "success": self.succeeded.float(),
             "diverged": diverged.float(),
-            **outcome.terms,
+            **{name: term.masked_fill(diverged, 0.0) for name, term in outcome.terms.items()},
         }
-        final_state = torch.nan_to_num_(self.observe())
+        final_state.nan_to_num_()
         state = self._auto_reset(terminated | truncated, final_state)
         return Step(state, reward, terminated, truncated, final_state, log)
 
@@ -177,10 +212,11 @@ class HandTaskEnv(VecEnv):
         # Independent noise for each hand, kept inside the limits: an over-limit start would be a
         # violent constraint in MuJoCo.
         low, high = self._joint_low, self._joint_high
-        pos = low + (high - low) * self.uniform(len(low))
-        pos = torch.clamp(self.config.reset_dof_pos_noise * pos, low, high)
-        self.write_rows(self.sim.qpos[:, self._joint_qpos], mask, pos)
-        self.write_rows(self.sim.ctrl[:, : self.action_dim], mask, pos[:, self._driven])
+        noise = self.uniform(NUM_HANDS * hand.NUM_JOINTS).unflatten(1, (NUM_HANDS, -1))
+        pos = self.config.reset_dof_pos_noise * (low + (high - low) * noise)
+        pos = torch.clamp(pos, low, high)
+        self.write_rows(self.joint_pos, mask, pos)
+        self.write_rows(self._targets, mask, pos[..., self._driven])
         self.reset_object(mask)
         self.sim.forward(mask)
         self.episode_step.masked_fill_(mask, 0)
@@ -194,51 +230,94 @@ class HandTaskEnv(VecEnv):
 
     @staticmethod
     def write_rows(target: Tensor, mask: Tensor, value: Tensor) -> None:
-        """Writes the rows of ``value`` (N, k) chosen by ``mask`` (N,) bool into ``target``."""
-        torch.where(mask[:, None], value, target, out=target)
+        """Writes the rows of ``value`` (N, ...) chosen by ``mask`` (N,) bool into ``target``."""
+        torch.where(mask.view(-1, *(target.dim() - 1) * (1,)), value, target, out=target)
 
     # Actions and observations -----------------------------------------------------------------
 
     def _write_controls(self, action: Tensor) -> None:
         """Maps [-1, 1] to each actuated joint's range: absolute position targets."""
-        target = torch.addcmul(self._ctrl_mid, self._ctrl_half, action)
-        self.sim.ctrl[:, : self.action_dim] = target
+        joints = self.split_hands(action)[..., -hand.NUM_ACTUATORS :]
+        self._targets.copy_(torch.addcmul(self._ctrl_mid, self._ctrl_half, joints))
 
     def observe(self) -> Tensor:
         """Returns the joint state (N, S), clipped to [-5, 5]."""
-        sim, hands = self.sim, NUM_HANDS
+        hands = NUM_HANDS
         state = torch.empty(self.num_envs, self.state_dim, device=self.device)
         block = state[:, : hands * self.hand_dim].unflatten(1, (hands, self.hand_dim))
-        pos, vel, force, tips, wrench, action = block.split(self._block_sizes, dim=2)
-        joints = sim.qpos[:, self._joint_qpos]
-        pos.copy_(torch.addcmul(self._pos_shift, joints, self._pos_scale).view_as(pos))
-        vel.copy_((sim.qvel[:, self._joint_dof] * _VEL_SCALE).view_as(vel))
-        force.copy_((sim.qfrc_actuator[:, self._joint_dof] * _FORCE_SCALE).view_as(force))
-        sensors = sim.sensordata.view(-1, hands, _SENSORS)
+        pos, vel, force, tips, wrench, base, action = block.split(self._block_sizes, dim=2)
+        torch.addcmul(self._pos_shift, self.joint_pos, self._pos_scale, out=pos)
+        torch.mul(self._joint_vel, _VEL_SCALE, out=vel)
+        torch.mul(self._joint_force, _FORCE_SCALE, out=force)
+        sensors = self.hand_sensors
         tips.copy_(sensors[..., :_TIPS])
         quats = sensors[..., :_TIPS].unflatten(-1, (-1, 13))[..., 3:7]
         tips.unflatten(-1, (-1, 13))[..., 3:7] = wxyz_to_xyzw(quats)
-        torch.mul(sensors[..., _TIPS:], _FORCE_SCALE, out=wrench)
-        action.copy_(self.last_action.view_as(action))
+        torch.mul(sensors[..., _TIPS : _TIPS + _WRENCHES], _FORCE_SCALE, out=wrench)
+        self.observe_base(base)
+        action.copy_(self.hand_actions)
         self.observe_tail(state[:, hands * self.hand_dim :])
         return self.randomiser.noisy_state(state).clamp_(-OBS_LIMIT, OBS_LIMIT)
 
+    @property
+    def hand_actions(self) -> Tensor:
+        """Last actions by hand, clipped. (N, 2, 20 or 26)"""
+        return self.split_hands(self.last_action)
+
+    @staticmethod
+    def split_hands(joint: Tensor) -> Tensor:
+        """Splits what both hands have, (N, 2 k) to (N, 2, k)."""
+        return joint.unflatten(1, (NUM_HANDS, -1))
+
+    def fingertips(self) -> Tensor:
+        """Points 2 cm up the distal links, which Bi-DexHands rewards, metres. (N, 2, 5, 3)"""
+        tips = self.hand_sensors[..., :_TIPS].unflatten(-1, (-1, 13))
+        pos, quat = tips[..., :3], tips[..., 3:7]
+        return pos + quat_rotate(quat, self._fingertip.expand_as(pos))
+
+    @staticmethod
+    def observe_free(pose: Tensor, vel: Tensor, out: Tensor) -> None:
+        """Writes what is seen of free bodies into ``out`` (..., 13), in the world frame.
+
+        Position, quaternion xyzw, linear velocity, angular velocity x 0.2.
+
+        Args:
+            pose: positions of free joints. (..., 7)
+            vel: their velocities. (..., 6)
+            out: where to write.
+        """
+        out[..., 0:3] = pose[..., :3]
+        out[..., 3:7] = wxyz_to_xyzw(pose[..., 3:])
+        out[..., 7:10] = vel[..., :3]
+        # MuJoCo keeps a free joint's angular velocity in the body frame.
+        out[..., 10:13] = _VEL_SCALE * quat_rotate(pose[..., 3:], vel[..., 3:])
+
     def _read_model(self, model: mujoco.MjModel) -> None:
-        joints = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE]
-        first = model.jnt_qposadr[joints[0]], model.jnt_dofadr[joints[0]]
-        self._joint_qpos = slice(first[0], first[0] + len(joints))
-        self._joint_dof = slice(first[1], first[1] + len(joints))
+        """Finds the hands' blocks in the simulation's tensors, see :func:`build_spec`."""
+        first = model.joint("hand0_robot0:WRJ1")
+        sim, joints = self.sim, range(first.id, first.id + hand.NUM_JOINTS)
+        qpos, dof = first.qposadr[0], first.dofadr[0]
+        controls = hand.NUM_ACTUATORS + (9 if self.floating else 0)
+        readings = _TIPS + _WRENCHES + (6 if self.floating else 0)
+        qpos_block = _by_hand(sim.qpos, qpos + hand.NUM_JOINTS)
+        self.base_pose, self.joint_pos = qpos_block[..., :qpos], qpos_block[..., qpos:]
+        self._joint_vel = _by_hand(sim.qvel, dof + hand.NUM_JOINTS)[..., dof:]
+        self._joint_force = _by_hand(sim.qfrc_actuator, dof + hand.NUM_JOINTS)[..., dof:]
+        control = _by_hand(sim.ctrl, controls)
+        self._targets = control[..., : hand.NUM_ACTUATORS]
+        self._base_control = control[..., hand.NUM_ACTUATORS :][..., : len(hand.BASE_ROLES)]
+        self.hand_sensors = _by_hand(sim.sensordata, readings)
+        self.object_sensors = sim.sensordata[:, NUM_HANDS * readings :]
         limits = torch.tensor(model.jnt_range[joints], dtype=torch.float32, device=self.device)
         self._joint_low, self._joint_high = limits.T.contiguous()
         width = self._joint_high - self._joint_low
         self._pos_scale = 2.0 / width
         self._pos_shift = -(self._joint_high + self._joint_low) / width
-        driven = model.actuator_trnid[: self.action_dim, 0] - joints[0]
+        driven = model.actuator_trnid[: hand.NUM_ACTUATORS, 0] - first.id
         self._driven = torch.tensor(driven, dtype=torch.long, device=self.device)
         low, high = self._joint_low[self._driven], self._joint_high[self._driven]
         self._ctrl_mid, self._ctrl_half = (low + high) / 2, (high - low) / 2
-        n = hand.NUM_JOINTS
-        self._block_sizes = [n, n, n, _TIPS, _WRENCHES, self.hand_action_dim]
+        self._fingertip = torch.tensor(hand.FINGERTIP, device=self.device)
 
     # Meaning ----------------------------------------------------------------------------------
 
@@ -246,9 +325,14 @@ class HandTaskEnv(VecEnv):
         """Returns what each column of the joint state means."""
         found = []
         for h in range(NUM_HANDS):
-            actions = tuple(command.name for command in self._hand_commands(h))
+            actions = tuple(command.name for command in self.hand_commands(h))
             found += readings.of_hand(
-                self.sim.model, h, velocity=_VEL_SCALE, force=_FORCE_SCALE, actions=actions
+                self.sim.model,
+                h,
+                velocity=_VEL_SCALE,
+                force=_FORCE_SCALE,
+                base=self.base_readings(h),
+                actions=actions,
             )
         return readings.clipped(found + self.tail_readings(), OBS_LIMIT)
 
@@ -256,11 +340,17 @@ class HandTaskEnv(VecEnv):
         """Returns what the columns of the tail mean; by default nothing but a number."""
         return [Reading(f"tail[{i}]") for i in range(self.tail_dim)]
 
-    def commands(self) -> tuple[Command, ...]:
-        """Returns the joint targets that the joint action commands."""
-        return tuple(command for h in range(NUM_HANDS) for command in self._hand_commands(h))
+    def base_readings(self, index: int) -> list[Reading]:
+        """Returns what hand ``index`` sees of its base."""
+        del index
+        return []
 
-    def _hand_commands(self, index: int) -> list[Command]:
+    def commands(self) -> tuple[Command, ...]:
+        """Returns what the joint action commands: bases and joint targets."""
+        return tuple(command for h in range(NUM_HANDS) for command in self.hand_commands(h))
+
+    def hand_commands(self, index: int) -> list[Command]:
+        """Returns what the actions of hand ``index`` command."""
         return readings.of_drives(self.sim.model, index)
 
     # Resume -----------------------------------------------------------------------------------
@@ -285,6 +375,11 @@ class HandTaskEnv(VecEnv):
     def _episode_tensors(self) -> tuple[str, ...]:
         """Names of the per-environment tensors that an episode carries."""
         return ("episode_step", "succeeded", "last_action")
+
+
+def _by_hand(field: Tensor, columns: int) -> Tensor:
+    """Returns the hands' blocks at the start of ``field`` as a view. (N, 2, columns)"""
+    return field[:, : NUM_HANDS * columns].unflatten(1, (NUM_HANDS, columns))
 
 
 def _check(config: HandTaskConfig) -> None:

@@ -39,6 +39,17 @@ PART_ROLES: tuple[tuple[str, ...], ...] = (
 BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
 """What the first actions of a floating hand do, in world axes; they belong to the palm."""
 
+MASS = 5.011
+"""kg, of the whole hand."""
+CENTRE_OF_MASS = (-0.001636, -0.291660, -0.008112)
+"""Of the flat hand, from its mount, in the axes of the actor's pose, metres."""
+INERTIA = (0.026047, 0.011201, 0.026497)
+"""About the centre of mass along the same axes, kg m^2; the products are below 4e-4."""
+PALM_CENTRE = (0.0, -0.02, 0.08)
+"""The point of the palm that Bi-DexHands observes, in the frame of the palm's body, metres."""
+FINGERTIP = (0.0, 0.0, 0.02)
+"""The point of a finger that Bi-DexHands rewards, in the frame of its distal link, metres."""
+
 COUPLING_TENDONS = tuple(f"robot0:T_{finger}J1c" for finger in ("FF", "MF", "RF", "LF"))
 """Tendons that make the distal joint J0 of a finger follow J1."""
 

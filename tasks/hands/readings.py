@@ -9,13 +9,21 @@ import mujoco
 
 from madpo_isaac.env import Command, Reading
 from tasks.hands import hand
+from tasks.hands.scene import Drive
 
 AXES = ("x", "y", "z")
 QUATERNION = ("qx", "qy", "qz", "qw")
+TURNS = ("roll", "pitch", "yaw")
 
 
 def of_hand(
-    model: mujoco.MjModel, index: int, *, velocity: float, force: float, actions: tuple[str, ...]
+    model: mujoco.MjModel,
+    index: int,
+    *,
+    velocity: float,
+    force: float,
+    base: list[Reading],
+    actions: tuple[str, ...],
 ) -> list[Reading]:
     """Returns the columns of one hand's block of the joint state, but for their limits.
 
@@ -24,6 +32,7 @@ def of_hand(
         index: which hand.
         velocity: scale of joint velocities.
         force: scale of forces and torques.
+        base: what is seen of the base, before the actions.
         actions: names of the hand's actions, the last of which end the block.
     """
     name = f"hand{index}"
@@ -41,13 +50,17 @@ def of_hand(
         tip, frame = f"{name}/{finger}distal", f"{name}/{finger}distal"
         block += [Reading(f"{tip}/force_{a}", "N", frame, force) for a in AXES]
         block += [Reading(f"{tip}/torque_{a}", "N m", frame, force) for a in AXES]
-    return block + [Reading(f"{action}/last_action") for action in actions]
+    return block + base + [Reading(f"{action}/last_action") for action in actions]
 
 
 def of_pose(name: str) -> list[Reading]:
     """Returns the columns of a pose in the world: position, quaternion. (7)"""
-    position = [Reading(f"{name}/{axis}", "m", "world") for axis in AXES]
-    return position + [Reading(f"{name}/{part}", "", "world") for part in QUATERNION]
+    return of_points(name) + of_quaternion(name)
+
+
+def of_quaternion(name: str) -> list[Reading]:
+    """Returns the columns of an orientation in the world. (4)"""
+    return [Reading(f"{name}/{part}", "", "world") for part in QUATERNION]
 
 
 def of_free_body(name: str, angular: float = 1.0) -> list[Reading]:
@@ -60,6 +73,22 @@ def of_free_body(name: str, angular: float = 1.0) -> list[Reading]:
     linear = [Reading(f"{name}/velocity_{axis}", "m/s", "world") for axis in AXES]
     turning = [Reading(f"{name}/rate_{axis}", "rad/s", "world", angular) for axis in AXES]
     return of_pose(name) + linear + turning
+
+
+def of_base(index: int) -> list[Reading]:
+    """Returns the columns of a floating hand's base: position, turn since the reset. (6)"""
+    name = f"hand{index}/base"
+    return of_points(name) + [Reading(f"{name}/{turn}", "rad", "world") for turn in TURNS]
+
+
+def of_points(*names: str) -> list[Reading]:
+    """Returns the columns of points in the world. (3 for each)"""
+    return [Reading(f"{name}/{axis}", "m", "world") for name in names for axis in AXES]
+
+
+def constant(name: str, count: int) -> list[Reading]:
+    """Returns columns that are zero and only keep a size. (count)"""
+    return [Reading(f"{name}[{i}]") for i in range(count)]
 
 
 def clipped(readings: list[Reading], limit: float) -> tuple[Reading, ...]:
@@ -77,6 +106,15 @@ def of_drives(model: mujoco.MjModel, index: int) -> list[Command]:
         name = f"hand{index}/{_short(joint)}"
         commands.append(Command(name, "rad", (high - low) / 2, (high + low) / 2, -1.0, 1.0))
     return commands
+
+
+def of_drive(index: int, drive: Drive) -> list[Command]:
+    """Returns what the first six actions of a floating hand command, in world axes."""
+    units = 3 * [("N", drive.force)] + 3 * [("N m", drive.torque)]
+    return [
+        Command(f"hand{index}/{role}", unit, scale, 0.0, -1.0, 1.0)
+        for role, (unit, scale) in zip(hand.BASE_ROLES, units, strict=True)
+    ]
 
 
 def _joints(model: mujoco.MjModel, index: int) -> list[Any]:

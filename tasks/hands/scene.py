@@ -1,82 +1,133 @@
-"""Builds the MuJoCo scene: two hands, an object, explicit collision pairs, sensors.
+"""Builds the MuJoCo scene: two hands, fixed or floating, their sensors, and what is around them.
 
-One model serves every engine. Contacts are listed pair by pair (contype and conaffinity are 0
-everywhere), which spares the broad phase; actuators carry the joint damping, so that the force
-limit clamps the whole drive as PhysX does; gravity acts on the object alone, since Bi-DexHands
-switches it off for the hands.
+One model serves every engine. Actuators carry the joint damping, so that the force limit clamps
+the whole drive as PhysX does. Contacts: :mod:`tasks.hands.contacts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import mujoco
 import numpy as np
 
-from tasks.hands import hand
+from tasks.hands import contacts, hand
+from tasks.hands.contacts import HAND_PREFIXES
+from tasks.hands.objects import Quaternion, Vector
+from tasks.hands.stage import add_stage
 
-HAND_PREFIXES = ("hand0_", "hand1_")
-OBJECT = "object"
-GRAVITY = 9.81
-"""m/s^2, on the object only."""
-
-_PAIR_FRICTION = (1.0, 1.0, 0.005, 0.001, 0.001)
-_PAIR_MARGIN = 0.0005
+DRAG = 100.0
+"""1/s: a floating hand's velocities decay at this rate, as Bi-DexHands sets it."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where a hand's mount starts: position (m) and orientation (w, x, y, z) of its actor frame."""
 
-    pos: tuple[float, float, float]
-    quat: tuple[float, float, float, float]
+    pos: Vector
+    quat: Quaternion
+
+    @classmethod
+    def euler(cls, pos: Vector, roll: float, pitch: float, yaw: float) -> Placement:
+        """Turns about the world's x, then y, then z axis by angles in radians."""
+        quat = np.empty(4)
+        mujoco.mju_euler2Quat(quat, np.array((roll, pitch, yaw)), "XYZ")
+        return cls(pos, (float(quat[0]), float(quat[1]), float(quat[2]), float(quat[3])))
 
 
 @dataclass(frozen=True)
-class View:
-    """A camera for pictures: point looked at (m), distance (m), angles (degrees)."""
+class Drive:
+    """What moves a floating hand at full action: force (N) and torque (N m), in world axes."""
 
-    lookat: tuple[float, float, float]
-    distance: float
-    azimuth: float
-    elevation: float
+    force: float
+    torque: float
 
 
-@dataclass(frozen=True)
-class Ellipsoid:
-    """A free object: semi-axes (m), mass (kg) and start position (m)."""
+class Scenery(Protocol):
+    """What is in a scene besides the hands."""
 
-    semi_axes: tuple[float, float, float]
-    mass: float
-    pos: tuple[float, float, float]
-    rgba: tuple[float, float, float, float] = (0.86, 0.58, 0.16, 1.0)
+    hand_friction: ClassVar[float | None]
+    """Friction between two floating hands; None if :meth:`add_to` lets them touch."""
 
-
-EGG_MASS = 500.0 * 4.0 / 3.0 * np.pi * 0.03 * 0.03 * 0.04
-"""kg: density 500 kg/m^3, as Bi-DexHands sets it."""
+    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+        """Adds bodies and their contacts, with ``visual`` also what only pictures show."""
+        ...
 
 
 def build_spec(
-    placements: Sequence[Placement], body: Ellipsoid, *, visual: bool = False
+    placements: Sequence[Placement],
+    scenery: Scenery,
+    *,
+    drive: Drive | None = None,
+    visual: bool = False,
 ) -> mujoco.MjSpec:
-    """Returns the scene; with ``visual`` also meshes, floor, light and the goal's ghost.
+    """Returns the scene; with ``drive`` the hands float, else they are fixed to the world.
 
-    The visual additions take part in no contact and add no degree of freedom, so the state of a
-    simulation fits both versions.
+    ``visual`` adds meshes, floor, light and ghosts. They take part in no contact and add no
+    degree of freedom, so the state of a simulation fits both versions.
+
+    Positions, velocities, controls and sensors start with one block for each hand. Without
+    ``drive`` these are 24 joints, 20 joint targets and 95 readings. A floating hand has its base
+    before the joints (7 positions, 6 velocities), force, torque and three unused controls of the
+    drag after the targets, palm centre and palm origin after the readings.
     """
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     _set_options(spec)
     for prefix, placement in zip(HAND_PREFIXES, placements, strict=True):
-        frame = spec.worldbody.add_frame(pos=placement.pos, quat=placement.quat)
+        frame = _frame(spec, prefix, placement, floating=drive is not None)
         spec.attach(_hand_spec(visual=visual), frame=frame, prefix=prefix)
         _add_sensors(spec, prefix)
-    _add_object(spec, body)
-    _add_pairs(spec)
+        contacts.pair_with_itself(spec, prefix)
+        if drive is not None:
+            _add_drive(spec, prefix, drive)
+            _add_palm_sensors(spec, prefix)
+    scenery.add_to(spec, visual=visual)
+    if drive is not None and scenery.hand_friction is not None:
+        contacts.pair_hands(spec, friction=scenery.hand_friction)
     if visual:
-        _add_stage(spec, body)
+        add_stage(spec)
     return spec
+
+
+def _frame(spec: mujoco.MjSpec, prefix: str, placement: Placement, *, floating: bool) -> Any:
+    """Returns where to attach a hand: a place in the world, or a body that moves freely.
+
+    The free joint is at the hand's centre of mass: there linear and angular drag are independent.
+    """
+    if not floating:
+        return spec.worldbody.add_frame(pos=placement.pos, quat=placement.quat)
+    centre = np.array(hand.CENTRE_OF_MASS)
+    offset = np.empty(3)
+    mujoco.mju_rotVecQuat(offset, centre, np.array(placement.quat))
+    name = f"{prefix}base"
+    base = spec.worldbody.add_body(name=name, pos=placement.pos + offset, quat=placement.quat)
+    base.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_FREE)
+    return base.add_frame(pos=-centre)
+
+
+def _add_drive(spec: mujoco.MjSpec, prefix: str, drive: Drive) -> None:
+    """Three forces against linear drag, three torques, and the angular drag.
+
+    The drag sits in actuators since MuJoCo Warp gives a free joint one damping for all its axes.
+    """
+    kind = mujoco.mjtTrn
+    rows = (
+        ("force", kind.mjTRN_JOINT, 0, drive.force, 3 * (hand.MASS,)),
+        ("torque", kind.mjTRN_JOINTINPARENT, 3, drive.torque, 3 * (0.0,)),  # world axes
+        ("drag", kind.mjTRN_JOINT, 3, 0.0, hand.INERTIA),  # the hand's axes
+    )
+    for name, transmission, first, gain, inertia in rows:
+        for axis in range(3):
+            actuator = spec.add_actuator(name=f"{prefix}{name}_{'xyz'[axis]}")
+            actuator.target = f"{prefix}base"
+            actuator.trntype = transmission
+            actuator.gear = np.eye(6)[first + axis]
+            actuator.gainprm[0] = gain
+            actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+            actuator.biasprm[2] = -DRAG * inertia[axis]
 
 
 def _set_options(spec: mujoco.MjSpec) -> None:
@@ -176,87 +227,16 @@ def _add_sensors(spec: mujoco.MjSpec, prefix: str) -> None:
             )
 
 
-def _add_object(spec: mujoco.MjSpec, body: Ellipsoid) -> None:
-    element = spec.worldbody.add_body(name=OBJECT, pos=body.pos)
-    element.add_joint(name=f"{OBJECT}_free", type=mujoco.mjtJoint.mjJNT_FREE)
-    element.add_geom(
-        name=OBJECT,
-        type=mujoco.mjtGeom.mjGEOM_ELLIPSOID,
-        size=body.semi_axes,
-        mass=body.mass,
-        rgba=body.rgba,
-        contype=0,
-        conaffinity=0,
-    )
-    # A constant force instead of option.gravity keeps the hands weightless at no cost, and unlike
-    # qfrc_applied it survives every kind of reset.
-    weight = spec.add_actuator(name=f"{OBJECT}_gravity", target=f"{OBJECT}_free")
-    weight.trntype = mujoco.mjtTrn.mjTRN_JOINT
-    weight.gear = (0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
-    weight.gainprm[0] = 0.0
-    weight.biastype = mujoco.mjtBias.mjBIAS_AFFINE
-    weight.biasprm[0] = -GRAVITY * body.mass
-
-
-def _add_pairs(spec: mujoco.MjSpec) -> None:
-    for prefix in HAND_PREFIXES:
-        for a, b in hand.SELF_COLLISIONS:
-            _add_pair(spec, prefix + a, prefix + b, condim=1)
-        for geom in hand.COLLISION_GEOMS:
-            _add_pair(spec, OBJECT, prefix + geom, condim=4)
-
-
-def _add_pair(spec: mujoco.MjSpec, a: str, b: str, *, condim: int) -> None:
-    spec.add_pair(
-        geomname1=a,
-        geomname2=b,
-        condim=condim,
-        margin=_PAIR_MARGIN,
-        friction=np.array(_PAIR_FRICTION),
-    )
-
-
-def _add_stage(spec: mujoco.MjSpec, body: Ellipsoid) -> None:
-    """Floor, light and a translucent goal that follows a mocap body; nothing here collides."""
-    spec.visual.headlight.ambient = (0.3, 0.3, 0.3)
-    spec.visual.headlight.diffuse = (0.3, 0.3, 0.3)
-    spec.add_texture(
-        name="sky",
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=(0.86, 0.91, 0.96),
-        rgb2=(0.6, 0.72, 0.85),
-        width=256,
-        height=256,
-    )
-    spec.add_texture(
-        name="floor",
-        type=mujoco.mjtTexture.mjTEXTURE_2D,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-        rgb1=(0.62, 0.65, 0.69),
-        rgb2=(0.54, 0.58, 0.63),
-        width=256,
-        height=256,
-    )
-    floor = spec.add_material(name="floor", texrepeat=(8, 8))
-    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
-    spec.worldbody.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=(2.0, 2.0, 0.1),
-        material="floor",
-        contype=0,
-        conaffinity=0,
-    )
-    spec.worldbody.add_light(
-        pos=(0.4, -0.5, 2.5), dir=(-0.1, 0.0, -1.0), castshadow=True, diffuse=(0.5, 0.5, 0.5)
-    )
-    goal = spec.worldbody.add_body(name="goal", mocap=True, pos=body.pos)
-    goal.add_geom(
-        name="goal",
-        type=mujoco.mjtGeom.mjGEOM_ELLIPSOID,
-        size=body.semi_axes,
-        rgba=(0.2, 0.75, 0.3, 0.4),
-        contype=0,
-        conaffinity=0,
-        mass=0,
-    )
+def _add_palm_sensors(spec: mujoco.MjSpec, prefix: str) -> None:
+    """Positions of the palm's centre and of its body's origin (3 numbers each)."""
+    palm = spec.body(f"{prefix}robot0:palm")
+    centre = f"{palm.name}_centre"
+    palm.add_site(name=centre, pos=hand.PALM_CENTRE)
+    kind = mujoco.mjtObj
+    for objtype, name in ((kind.mjOBJ_SITE, centre), (kind.mjOBJ_XBODY, palm.name)):
+        spec.add_sensor(
+            name=f"{name}_pos",
+            type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
+            objtype=objtype,
+            objname=name,
+        )

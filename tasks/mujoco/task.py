@@ -51,6 +51,9 @@ class Env(VecEnv):
     action as given.
     """
 
+    view = "track"
+    """A camera of the model that follows the robot."""
+
     def __init__(
         self,
         config: Config,
@@ -66,7 +69,7 @@ class Env(VecEnv):
         self.config, self.num_envs = config, num_envs
         self.partition = SCENARIOS[scenario]
         self.robot = ROBOTS[self.partition.robot]
-        model = mujoco.MjModel.from_xml_path(str(self.robot.model_file(config.version)))
+        model = self.scene(visual=False).compile()
         self.sim = make_sim(sim, model, num_envs, device, num_threads)
         self.device = self.sim.device
         self.max_episode_length = config.episode_length
@@ -104,6 +107,21 @@ class Env(VecEnv):
         limit[first : first + model.nv] = self.robot.velocity_limit
         return limit
 
+    # Pictures ---------------------------------------------------------------------------------
+
+    def scene(self, *, visual: bool) -> mujoco.MjSpec:
+        """Returns Gymnasium's model, which is the same for physics and pictures."""
+        del visual
+        return mujoco.MjSpec.from_file(str(self.robot.model_file(self.config.version)))
+
+    def pose(self, data: mujoco.MjData, index: int) -> None:
+        """Puts ``data`` of the scene into the state of environment ``index``."""
+        data.qpos[:] = self.sim.qpos[index].cpu().numpy()
+
+    def action_joints(self) -> list[int]:
+        """Returns the joint that each column of the joint action drives."""
+        return self.sim.model.actuator_trnid[:, 0].tolist()
+
     # Episodes ---------------------------------------------------------------------------------
 
     def reset(self) -> Tensor:
@@ -127,7 +145,8 @@ class Env(VecEnv):
 
     def _finish(self, reward: Tensor, log: dict[str, Tensor]) -> Step:
         """Ends episodes and starts new ones; ``success`` is to reach the limit without a fall."""
-        diverged = terminated = self.sim.diverged()
+        final_state = state = self.observe()
+        diverged = terminated = self.sim.diverged() | self.not_finite(state, reward)
         if self.robot.healthy is not None:
             fallen = ~self.robot.healthy(self._qpos, self._qvel)
             terminated = diverged | fallen
@@ -137,12 +156,12 @@ class Env(VecEnv):
         # HARL counts it as a truncation.
         truncated = (self.episode_step >= self.max_episode_length) > terminated
         done = terminated | truncated
-        final_state = state = self.observe()
         success = self._no_success
         # On a GPU asking whether anything ended would stall the stream, so rows are always redone.
         if self.device.type != "cpu" or done.any():
             success = truncated.float()
-            reward.masked_fill_(diverged, 0.0).nan_to_num_(0.0, 0.0, 0.0)
+            for reading in (reward, *log.values()):
+                reading.masked_fill_(diverged, 0.0)
             final_state.nan_to_num_(0.0, 0.0, 0.0)
             self._reset_rows(done)
             state = torch.where(done[:, None], self.observe(), final_state)

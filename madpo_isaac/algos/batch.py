@@ -1,0 +1,86 @@
+"""What an update works on: a rollout's valid steps as one batch, and one agent's share of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.distributed import Ranks
+from madpo_isaac.storage import Rollout
+
+Rows = slice | Tensor
+"""Rows of a batch: a slice, which copies nothing, or indices (b,)."""
+
+
+@dataclass
+class Batch:
+    """The valid steps of a rollout, flattened to B rows (T N unless worlds went bad)."""
+
+    rollout: Rollout
+    """Where it comes from."""
+    state: Tensor
+    """(B, S)"""
+    action: Tensor
+    """(B, A)"""
+    log_prob: Tensor
+    """Behaviour policies' log-densities. (B, P)"""
+    advantage: Tensor
+    """Normalised. (B,), or (B, P) where every agent has its own value, as the three below"""
+    returns: Tensor
+    """(B,)"""
+    value: Tensor
+    """Normalised value predictions at collection. (B,)"""
+    next_value: Tensor
+    """Normalised values of the states the steps led to. (B,)"""
+    rows: Tensor | None = None
+    """Which of the T N steps the rows are (B,); None for all."""
+
+    def pick(self, x: Tensor) -> Tensor:
+        """The batch's rows of something with a value for every step. (T, N, ...) -> (B, ...)"""
+        return pick(x, self.rows)
+
+    def spread(self, x: Tensor, fill: float) -> Tensor:
+        """Puts rows (B,) back in their places, ``fill`` elsewhere. (T, N)"""
+        shape = self.rollout.reward.shape
+        if self.rows is None:
+            return x.view(shape)
+        return x.new_full((shape.numel(),), fill).index_copy(0, self.rows, x).view(shape)
+
+
+@dataclass
+class AgentView:
+    """What one agent's update works on."""
+
+    index: int
+    clip: float
+    """Clip range of the ratio."""
+    obs: Tensor
+    """What its first layer sees, see :meth:`madpo_isaac.models.Actors.inputs`. (B, in_dim)"""
+    action: Tensor
+    """(B, act_dim)"""
+    old_log_prob: Tensor
+    """(B,)"""
+    weighted_advantage: Tensor
+    """preceding_ratio * advantage, the M of Eq. 2. (B,)"""
+
+
+def pick(x: Tensor, rows: Tensor | None) -> Tensor:
+    """Flattens time and environments and takes ``rows`` of them. (T, N, ...) -> (B, ...)"""
+    flat = x.flatten(0, 1)
+    return flat if rows is None else flat[rows]
+
+
+def normalised(advantage: Tensor, ranks: Ranks) -> Tensor:
+    """Advantages (B, ...) with mean 0 and standard deviation 1 over the rows of all processes."""
+    if ranks.count == 1:
+        return (advantage - advantage.mean(0)) / (advantage.std(0, correction=0) + 1e-5)
+    centred = advantage - ranks.mean(advantage.mean(0, dtype=torch.float64))
+    std = ranks.mean(centred.square().mean(0)).sqrt()
+    return (centred / (std + 1e-5)).to(advantage.dtype)
+
+
+def count(rows: Rows) -> int:
+    """Number of rows."""
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)

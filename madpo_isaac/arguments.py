@@ -1,0 +1,102 @@
+"""Arguments of ``madpo eval`` and ``madpo play``: a policy, options, and settings as train.py's."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+from madpo_isaac import pretrained
+from madpo_isaac.config import Config
+from madpo_isaac.errors import UserError, unknown
+from tasks import TASKS
+from tasks.registry import canonical
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are :class:`UserError`.
+
+    Args:
+        command: sub-command of madpo.
+        text: what it does.
+    """
+
+    def __init__(self, command: str, text: str) -> None:
+        super().__init__(prog=f"madpo {command}", description=text, allow_abbrev=False)
+
+    def add_target(self) -> None:
+        """Adds the policy and the settings."""
+        self.add_argument(
+            "policy",
+            help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
+        )
+        self.add_argument(
+            "settings",
+            nargs="*",
+            metavar="key=value",
+            help="as of train.py, such as num_envs=64 seed=3",
+        )
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parses; options and the rest may come in any order.
+
+        Raises:
+            UserError: for anything wrong.
+        """
+        known = [name for action in self._actions for name in action.option_strings]
+        for argument in argv:
+            name = argument.partition("=")[0]
+            if name.startswith("-") and name not in known and not _is_number(name):
+                raise unknown("option", name, [name for name in known if name.startswith("--")])
+        return self.parse_intermixed_args(argv)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print."""
+        raise UserError(f"{self.prog}: {message.removesuffix(', key=value')}.")
+
+    @staticmethod
+    def whole(text: str) -> int:
+        """A whole number of at least 1."""
+        if not text.isdecimal() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of at least 1")
+        return int(text)
+
+    @staticmethod
+    def number(text: str) -> float:
+        """A finite number."""
+        if not _is_number(text):
+            raise argparse.ArgumentTypeError(f"'{text}' must be a number")
+        return float(text)
+
+    def config(self, options: argparse.Namespace, *settings: str) -> Config:
+        """The configuration that plays ``options.policy``, with further ``settings``."""
+        return playing(options.policy, *settings, *options.settings)
+
+
+def playing(policy: str, *settings: str) -> Config:
+    """The configuration that plays ``policy``, see :meth:`Parser.add_target`."""
+    from madpo_isaac.cli import compose
+
+    quoted = _checkpoint(policy).replace("\\", "\\\\").replace("'", "\\'")
+    return compose([f"checkpoint='{quoted}'", "test=True", *settings])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _checkpoint(name: str) -> str:
+    """The checkpoint that ``name`` is, or the project's own policy for a task of that name."""
+    if name in ("latest", "best") or os.path.exists(name):
+        return name
+    if canonical(name) in TASKS:
+        return str(pretrained.find(canonical(name)))
+    if re.fullmatch(r"[\w-]+", name):
+        raise unknown("policy", name, ["latest", "best", *pretrained.names()])
+    return name

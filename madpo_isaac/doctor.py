@@ -1,0 +1,172 @@
+"""``madpo doctor``: what this machine has for training, and what is missing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from madpo_isaac import console
+from madpo_isaac.errors import UserError
+
+NEEDED: dict[str, str | None] = {
+    "torch": "torch",
+    "mujoco": "mujoco",
+    "mjbatch": "mjbatch",
+    "numpy": "numpy",
+    "gymnasium-robotics": None,
+    "hydra-core": "hydra",
+    "omegaconf": "omegaconf",
+    "tensorboard": "tensorboard",
+    "rich": "rich",
+}
+"""Distributions that training cannot do without, and the module to try; None where files do."""
+OPTIONAL = {
+    "rl-games": ("rl_games", "algo=ppo"),
+    "mujoco-warp": ("mujoco_warp", "physics on a GPU (extra gpu)"),
+    "hydra-submitit-launcher": ("hydra_plugins.hydra_submitit_launcher", "clusters (cluster)"),
+    "onnx": ("onnx", "export (extra export)"),
+    "matplotlib": ("matplotlib", "pictures and plots"),
+}
+"""Others: the module, and what it is for."""
+LEAST_FREE = 2**30
+"""Bytes free on the disk below which a run is not worth starting."""
+
+
+class Finding(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    state: str
+    """ok, missing (training works without) or error."""
+    detail: str
+
+
+def examine(runs_dir: Path) -> list[Finding]:
+    """Looks at everything training uses; the run folders are to be below ``runs_dir``."""
+    version = sys.version_info[:2]
+    python = "ok" if (3, 10) <= version <= (3, 13) else "error"
+    needed = [_package(name, module) for name, module in NEEDED.items()]
+    optional = [_optional(name, *what) for name, what in OPTIONAL.items()]
+    return [
+        Finding("python", python, f"{platform.python_version()}, {platform.platform()}"),
+        *needed,
+        *optional,
+        _checked("devices", _devices),
+        _checked("threads", _threads),
+        _opengl(),
+        _disk(runs_dir),
+        _checked("physics", _physics) if _all_fine(needed) else _skipped("physics"),
+    ]
+
+
+def _all_fine(findings: list[Finding]) -> bool:
+    return all(finding.state != "error" for finding in findings)
+
+
+def _skipped(name: str) -> Finding:
+    return Finding(name, "error", "not tried: packages are missing")
+
+
+def _checked(name: str, describe: Callable[[], str]) -> Finding:
+    """What ``describe`` says, or that it failed and why."""
+    try:
+        return Finding(name, "ok", describe())
+    except Exception as problem:  # noqa: BLE001  whatever is wrong is what was asked for
+        return Finding(name, "error", f"{type(problem).__name__}: {problem}")
+
+
+def _package(name: str, module: str | None) -> Finding:
+    def describe() -> str:
+        if module is not None:
+            importlib.import_module(module)
+        return metadata.version(name)
+
+    return _checked(name, describe)
+
+
+def _optional(name: str, module: str, purpose: str) -> Finding:
+    found = _package(name, module)
+    if found.state == "ok":
+        return found
+    return Finding(name, "missing", f"for {purpose}; {found.detail}")
+
+
+def _devices() -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ", ".join([f"cpu ({torch.backends.cpu.get_cpu_capability()})", *names])
+
+
+def _threads() -> str:
+    import torch
+
+    usable = len(os.sched_getaffinity(0))
+    return f"{usable} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()} by itself"
+
+
+def _opengl() -> Finding:
+    """Pictures need it, training does not."""
+    from madpo_isaac.render import choose_backend
+
+    before = os.environ.get("MUJOCO_GL")
+    try:
+        choose_backend()
+        found = os.environ.get("MUJOCO_GL", "the platform's own")
+    except UserError as problem:
+        return Finding("opengl", "missing", f"for pictures; {problem}")
+    finally:
+        if before is None:
+            os.environ.pop("MUJOCO_GL", None)
+    return Finding("opengl", "ok", found)
+
+
+def _disk(runs_dir: Path) -> Finding:
+    """Space and permission where runs go, or where their folder would be made."""
+    place = runs_dir.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    detail = f"{free / 2**30:.1f} GiB free for '{runs_dir}'"
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return Finding("disk", "error", f"'{place}' cannot be written")
+    return Finding("disk", "ok" if free >= LEAST_FREE else "error", detail)
+
+
+def _physics() -> str:
+    """A few steps of the smallest task: the engine runs and gives finite numbers."""
+    import tasks
+
+    env = tasks.make("HalfCheetah-2x3", num_envs=2, num_threads=1)
+    state = env.reset()
+    for _ in range(3):
+        state = env.step(state.new_zeros(2, env.action_dim)).state
+    if not state.isfinite().all():
+        raise ValueError("states are not finite")
+    return "steps HalfCheetah"
+
+
+def main(argv: list[str]) -> int:
+    """Prints the table; 0 if training would run, else 1. ``runs_dir=`` says where runs go."""
+    runs_dir = "runs"
+    for argument in argv:
+        key, found, runs_dir = argument.partition("=")
+        if key != "runs_dir" or not found or not runs_dir:
+            raise UserError(f"'{argument}': doctor takes runs_dir=<folder> only.")
+    findings = examine(Path(runs_dir))
+    width = max(len(finding.name) for finding in findings)
+    for name, state, detail in findings:
+        console.info(f"{name:<{width}}  {state:<7}  {' '.join(detail.split())}")
+    failed = [finding.name for finding in findings if finding.state == "error"]
+    if failed:
+        console.error(f"training would not run: {', '.join(failed)}")
+        return 1
+    console.info("training would run")
+    return 0

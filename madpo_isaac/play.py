@@ -1,0 +1,93 @@
+"""``madpo play`` and ``test=True``: what a policy does, in numbers and as a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from madpo_isaac import console, pretrained
+from madpo_isaac.arguments import Parser
+from madpo_isaac.env import Step
+from madpo_isaac.metrics import EpisodeTracker
+from madpo_isaac.player import play_episodes, play_steps
+from madpo_isaac.video import Clip, check_path
+
+if TYPE_CHECKING:
+    from madpo_isaac.evaluate import Act
+    from madpo_isaac.runner import Runner
+
+
+def play(runner: Runner, video: Path | None = None, *, each: bool = True) -> int:
+    """Plays a checkpoint with mean actions and prints returns, as rl_games' player does.
+
+    Args:
+        runner: of a configuration with ``test``; builds what it needs.
+        video: where ``capture_video`` puts the video; by default in the run folder.
+        each: print every episode's, not only the means.
+    """
+    cfg = runner.config
+    source = runner.load_policy()
+    path = Path(source["checkpoint"])
+    if path.suffix == pretrained.SUFFIX:
+        _introduce(pretrained.describe(path))
+    act = runner.policy()
+    episodes = play_episodes(runner.env, act, cfg.test_episodes)
+    returns, lengths, success = episodes.returns, episodes.lengths, episodes.success
+    if each:
+        for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
+            console.info(f"reward: {score:.3f} steps: {length:.0f}")
+    console.info(
+        f"av reward: {returns.mean():.3f} av steps: {lengths.mean():.1f} "
+        f"success: {success.mean():.3f} episodes: {len(returns)}"
+    )
+    if cfg.capture_video:
+        film(runner, act, video or runner.output_folder("videos") / f"{path.stem}.mp4")
+    return 0
+
+
+def _introduce(facts: dict[str, Any]) -> None:
+    console.info(
+        f"{facts['task']} by {facts['algo']}, {facts['env_steps']} environment steps: "
+        f"'{facts['command']}' at revision {facts['revision']}"
+    )
+    scores = facts["mean_actions"]
+    console.info(
+        f"it reached return {facts['return']:.4g}, success {facts['success']:.4g} in "
+        f"{scores['episodes']} episodes"
+    )
+
+
+def film(runner: Runner, act: Act, path: Path) -> None:
+    """Films ``capture_video_len`` steps from a reset on into ``path``."""
+    env, cfg = runner.env, runner.config
+    clip = Clip(env, path, cfg.capture_video_envs, cfg.capture_video_len)
+    tracker = EpisodeTracker(env.num_envs, env.device)
+
+    def watch(step: Step) -> None:
+        tracker.add(step)
+        clip.add(step, tracker.returns)
+
+    try:
+        play_steps(env, act, cfg.capture_video_len, watch)
+    finally:
+        clip.close()
+    console.info(f"wrote {path}")
+
+
+def main(argv: list[str]) -> int:
+    """Plays a policy with mean actions, prints its scores and films it."""
+    parser = Parser("play", "Plays a policy with mean actions.")
+    parser.add_target()
+    parser.add_argument("--episodes", type=parser.whole, default=1, help="of each environment (1)")
+    parser.add_argument("--video", type=Path, help="file to film it into, .mp4 or .gif")
+    parser.add_argument("--steps", type=parser.whole, default=300, help="steps to film (300)")
+    parser.add_argument("--envs", type=parser.whole, default=1, help="environments to film (1)")
+    options = parser.parse(argv)
+    settings = [f"test_episodes={options.episodes}"]
+    if options.video is not None:
+        check_path(options.video)
+        settings += ["capture_video=True", f"capture_video_len={options.steps}"]
+        settings += [f"capture_video_envs={options.envs}"]
+    from madpo_isaac.runner import make_runner
+
+    return play(make_runner(parser.config(options, *settings)), options.video, each=False)

@@ -1,0 +1,109 @@
+"""Policies that this project trained and ships: their parameters, and what they reach.
+
+A policy is a safetensors file and a JSON file beside it, with the configuration, the command and
+the source revision it was trained with, and its scores.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from madpo_isaac.errors import UserError
+from madpo_isaac.files import write_atomic, write_json
+
+FOLDER = Path(__file__).parent
+SUFFIX = ".safetensors"
+_FACTS = ("task", "algo", "iteration", "env_steps")
+
+
+def names() -> list[str]:
+    """The tasks there is a policy for."""
+    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+
+
+def find(task: str) -> Path:
+    """Returns the file of the policy for ``task``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if task not in names():
+        raise UserError(
+            f"No policy for '{task}' comes with the project; there is one for "
+            f"{', '.join(names())}. Give a run or a checkpoint of your own."
+        )
+    return FOLDER / f"{task}{SUFFIX}"
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Returns what the JSON file beside ``path`` says.
+
+    Raises:
+        UserError: it is not there or damaged.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        content = json.loads(beside.read_text())
+        missing = [key for key in (*_FACTS, "config") if key not in content]
+    except (OSError, ValueError, TypeError) as problem:
+        raise UserError(
+            f"'{beside}', which '{path}' needs, cannot be read: {problem}."
+        ) from problem
+    if missing:
+        raise UserError(f"'{beside}' lacks {', '.join(missing)}.")
+    return content
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Returns what a checkpoint holds of a policy, its numbers as float32.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    facts = describe(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as problem:
+        raise UserError(f"'{path}' is damaged or not a policy: {problem}.") from problem
+    if "actors" not in tensors:
+        raise UserError(f"'{path}' lacks actors.")
+    actors = tensors.pop("actors").float()
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        _, agent, part = name.split(".")
+        moments.setdefault(int(agent), {})[part] = value
+    found = [moments[agent] for agent in sorted(moments)]
+    return {
+        **{name: facts[name] for name in _FACTS},
+        "config": OmegaConf.to_yaml(OmegaConf.create(facts["config"])),
+        "algo_state": {"actors": actors, "moments": {"actors": found}},
+    }
+
+
+def save(path: Path, content: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Writes the policy of a checkpoint's ``content`` in half precision, and ``facts`` beside it.
+
+    Raises:
+        UserError: the policy is not one of ours, or a file cannot be written.
+    """
+    state = content.get("algo_state")
+    if not isinstance(state, dict) or "actors" not in state:
+        raise UserError(f"A policy of algo={content['algo']} cannot be kept in this way.")
+    tensors = {"actors": state["actors"].to(torch.float16)}
+    for agent, moments in enumerate(state.get("moments", {}).get("actors", [])):
+        tensors |= {f"moments.{agent}.{part}": value for part, value in moments.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, serialise(tensors))
+    except OSError as problem:
+        raise UserError(f"Cannot write '{path}': {problem}.") from problem
+    write_json(path.with_suffix(".json"), facts, indent=2)

@@ -1,0 +1,88 @@
+"""Makes a policy to ship of a run: ``python -m madpo_isaac.pretrained runs/<experiment>``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from madpo_isaac import checkpoint, console, device, pretrained
+from madpo_isaac.arguments import Parser
+from madpo_isaac.config import Config
+from madpo_isaac.errors import UserError
+from madpo_isaac.evaluate import score
+from madpo_isaac.resume import WHERE
+from madpo_isaac.run_folder import RunFolder
+from madpo_isaac.runner import make_runner
+
+_HERE = (*WHERE, "num_threads", "test_episodes")
+
+
+def main(argv: list[str]) -> int:
+    """Writes the two files; the scores are those of what is in the file, in half precision."""
+    parser = Parser("pretrained", "Makes a policy that comes with the project of a run's.")
+    parser.prog = "python -m madpo_isaac.pretrained"
+    parser.add_target()
+    parser.add_argument("--episodes", type=parser.whole, default=8, help="of each environment (8)")
+    parser.add_argument("--revision", help="source it was trained with, if env.json lacks it")
+    parser.add_argument("--out", type=Path, default=pretrained.FOLDER, help="folder to write to")
+    try:
+        options = parser.parse(argv)
+        config = parser.config(options)
+        source = Path(config.checkpoint)
+        folder = RunFolder.of_checkpoint(source)
+        if folder is None:
+            raise UserError(f"'{source}' is not in a run folder, which tells how it was made.")
+        content = checkpoint.load(source, torch.device("cpu"))
+        path = options.out / f"{content['task']}{pretrained.SUFFIX}"
+        facts = {
+            **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
+            **origin(folder.path),
+            "config": record(config),
+        }
+        facts["revision"] = options.revision or facts["revision"]
+        pretrained.save(path, content, facts)
+        facts = {**scores(parser, path, options.episodes), **facts}
+        pretrained.save(path, content, facts)
+    except UserError as problem:
+        console.error(str(problem))
+        return 2
+    console.info(f"wrote {path}: return {facts['return']:.4g}, success {facts['success']:.4g}")
+    return 0
+
+
+def origin(run: Path) -> dict[str, Any]:
+    """The command and the source revision of a run."""
+    overrides = (run / "overrides.txt").read_text().split("\n")
+    settings = [text for text in overrides if text and text.partition("=")[0] not in _HERE]
+    revision = json.loads((run / "env.json").read_text())["git_revision"]
+    return {"command": " ".join(("python train.py", *settings)), "revision": revision}
+
+
+def record(config: Config) -> dict[str, Any]:
+    """The configuration without what belongs to this machine."""
+    values = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items() if key not in _HERE}
+
+
+def scores(parser: Parser, path: Path, episodes: int) -> dict[str, Any]:
+    """What the policy in ``path`` reaches, with mean and with sampled actions."""
+    options = parser.parse([str(path)])
+    runner = make_runner(parser.config(options))
+    runner.load_policy()
+    with device.single_threaded():
+        mean, sampled = (
+            score(runner, episodes, deterministic=deterministic)[1]
+            for deterministic in (True, False)
+        )
+    best = {"return": mean["return"]["mean"], "success": mean["success"]["rate"]}
+    return {**best, "mean_actions": mean, "sampled_actions": sampled}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

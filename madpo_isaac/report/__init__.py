@@ -1,0 +1,1 @@
+"""``madpo report``: figures, statistics and one page about a set of runs."""

@@ -1,0 +1,165 @@
+"""``madpo report``: command line, and what the page shows in which order."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from madpo_isaac import console
+from madpo_isaac.errors import UserError
+from madpo_isaac.files import write_atomic
+from madpo_isaac.report import figures, statistics, tables
+from madpo_isaac.report.page import Page
+from madpo_isaac.report.runs import load
+from madpo_isaac.report.study import Study, baseline, numbers
+
+REPS = 2000
+"""Resamples of every bootstrap."""
+_FEW = 5
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are a :class:`UserError`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print."""
+        raise UserError(f"{self.prog}: {message}.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the report that ``argv`` asks for and prints the results; 0."""
+    parser = Parser("madpo report", description="Figures, statistics and a page about runs.")
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="run folder, folder of runs, .jsonl or .csv file")
+    add("--by", default="algo", metavar="KEYS", help="settings that make a group (default: algo)")
+    add("--out", default="report", type=Path, metavar="FOLDER", help="(default: report)")
+    add("--at", default="", metavar="STEPS", help="steps at which to list returns, as 4e5,1e6")
+    add("--window", default="", metavar="STEPS", help="steps that a curve's point looks back on")
+    add("--baseline", default="", metavar="GROUP", help="what groups are compared with")
+    add("--title", default="Report", help="of the page")
+    options = parser.parse_args(argv)
+    marks = numbers(options.at, "--at") if options.at else []
+    window = numbers(options.window, "--window")[0] if options.window else 0.0
+    study = Study(load(options.runs), options.by.split(","), window)
+    write(study, options.out, title=options.title, marks=marks, base=options.baseline)
+    return 0
+
+
+def write(
+    study: Study,
+    out: Path,
+    *,
+    title: str,
+    marks: Sequence[float] = (),
+    base: str = "",
+    reps: int = REPS,
+) -> None:
+    """Writes ``report.html``, ``curves.csv`` and ``figures/`` to ``out``, and prints the results.
+
+    Args:
+        study: the runs.
+        out: a folder, made if need be.
+        title: of the page.
+        marks: environment steps at which to list returns.
+        base: the group others are compared with, see :func:`baseline`.
+        reps: resamples of every bootstrap.
+
+    Raises:
+        UserError: there is no group ``base``, or ``out`` cannot be written.
+    """
+    base = baseline(study, base)
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        results = tables.results(study, marks, reps)
+        page = _page(study, out / "figures", title, results, base, reps)
+        tables.write_csv(study, out / "curves.csv")
+        write_atomic(out / "report.html", page.html().encode())
+    except OSError as problem:
+        raise UserError(f"Cannot write '{out}': {problem}.") from problem
+    for line in results.lines():
+        console.info(line)
+    for note in study.notes():
+        console.info(f"note: {note}")
+    console.info(f"wrote {out / 'report.html'} and {out / 'figures'}")
+
+
+def _page(
+    study: Study, folder: Path, title: str, results: tables.Table, base: str, reps: int
+) -> Page:
+    page = Page(title)
+    page.notes([*_explained(study, reps), *study.notes()])
+    page.heading("Learning curves")
+    page.picture(figures.curves(study, folder, reps))
+    rates = [run.metrics.get("success_rate", np.zeros(0)) for run in study.runs]
+    if len(np.unique(np.nan_to_num(np.concatenate(rates), nan=-1.0).clip(min=0.0))) > 1:
+        page.picture(figures.curves(study, folder, reps, "success_rate"))
+    page.heading("Results")
+    page.table(results)
+    _aggregated(page, study, folder, base, reps)
+    page.heading("Wall time")
+    page.table(tables.wall_time(study, base))
+    pictures = [figures.sensitivity(study, folder, reps, key) for key in figures.SENSITIVE]
+    if any(pictures):
+        page.heading("Sensitivity")
+        for picture in pictures:
+            page.picture(picture)
+    _details(page, study, folder)
+    return page
+
+
+def _explained(study: Study, reps: int) -> list[str]:
+    lines = [
+        f"{len(study.runs)} runs in groups by {', '.join(study.by)}. A point of a curve is "
+        "the mean training return over the episodes finished in the last twentieth of the task's "
+        "steps, or as --window says; a point without such episodes repeats the one before.",
+        f"Bands and intervals: 95 %, percentile bootstrap over seeds ({reps} resamples, rliable), "
+        "and where it says so Student's t. A single seed has none.",
+    ]
+    if min(len(runs) for runs in study.cells.values()) < _FEW:
+        lines.append(
+            f"Bootstrap intervals of fewer than {_FEW} seeds are too narrow; see those of t."
+        )
+    return lines
+
+
+def _aggregated(page: Page, study: Study, folder: Path, base: str, reps: int) -> None:
+    scores = statistics.shared_scores(study)
+    if scores is None:
+        return
+    page.heading("Aggregates")
+    runs = ", ".join(f"{group} {len(c)}" for group, c in scores.curves.items())
+    zero = (
+        "0 is the mean return of all runs at their first point, 1 that of the best group at the end"
+    )
+    page.notes(
+        [
+            f"Groups that every task has, on {', '.join(scores.tasks)}. Runs a task: {runs}.",
+            f"Normalised per task: {zero}." if scores.normalised else "Returns as they are.",
+        ]
+    )
+    page.picture(figures.efficiency(study, scores, folder, reps))
+    page.picture(figures.aggregate(study, scores, folder, reps))
+    if base in scores.curves:
+        page.picture(figures.improvement(study, scores, folder, reps, base))
+
+
+def _details(page: Page, study: Study, folder: Path) -> None:
+    pictures = [p for cell in study.cells if (p := figures.agents(study, folder, *cell))]
+    if pictures:
+        page.heading("Agents")
+        page.folded(f"{len(pictures)} figures", pictures)
+    videos = [(run.name, path) for run in study.runs if (path := run.video())]
+    if videos:
+        page.heading("Videos")
+        for name, path in videos:
+            page.video(f"{name}: {path.name}", path)
+    differing = tables.settings(study)
+    if differing.rows:
+        page.heading(differing.title)
+        page.table(differing)
+    page.heading("Runs")
+    page.table(tables.every_run(study))

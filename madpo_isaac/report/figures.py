@@ -1,0 +1,291 @@
+"""The report's figures, each as PNG and as PDF with text that stays text."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from madpo_isaac.report import statistics
+from madpo_isaac.report.runs import Run
+from madpo_isaac.report.study import Study, label, natural, varied
+
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,
+}
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
+"""Okabe and Ito's, which colour-blind readers can tell apart."""
+SENSITIVE = ("algo.divergence.lam", "algo.divergence.sigma", "algo.divergence.coef")
+AGENT_METRICS = (
+    *("entropy", "kl", "clip_fraction", "grad_norm"),
+    *("preceding_ratio", "divergence_intra", "divergence_inter"),
+)
+_COLUMNS = 5
+_DASHES = ("-", "--", ":", "-.")
+_MILLION = 1e6
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that has been drawn."""
+
+    name: str
+    """Of its files."""
+    title: str
+    png: bytes
+
+    def alt(self) -> str:
+        """What to say where it cannot be shown."""
+        return self.title
+
+
+@matplotlib.rc_context(STYLE)
+def curves(study: Study, folder: Path, reps: int, key: str = "episode_return") -> Picture:
+    """Learning curves: mean over seeds and its 95 % bootstrap band, one panel a task."""
+    figure, panels = _panels(len(study.tasks))
+    for task, axes in zip(study.tasks, panels, strict=True):
+        for group in study.of_task(task):
+            grid = study.grid(task, group)
+            values = study.curves(task, group, key, grid)
+            known = np.isfinite(values).all(axis=0)
+            if known.any():
+                estimate = statistics.mean_curve(values[:, known], reps)
+                _band(axes, grid[known] / _MILLION, estimate, study, group)
+        axes.set_title(task)
+        axes.set_xlabel("environment steps (millions)")
+    name = key.replace("_", " ").removesuffix(" rate")
+    panels[0].set_ylabel(name)
+    _legend(figure, study)
+    file = {"episode_return": "curves", "success_rate": "success"}.get(key, key)
+    return _drawn(
+        figure, folder, file, f"{name.capitalize()}: mean and 95 % bootstrap band over seeds"
+    )
+
+
+@matplotlib.rc_context(STYLE)
+def efficiency(study: Study, scores: statistics.Scores, folder: Path, reps: int) -> Picture:
+    """Sample efficiency: interquartile mean over runs and tasks against steps."""
+    figure, (axes,) = _panels(1, (4.2, 2.8))
+    for group, estimate in statistics.iqm_curve(scores.curves, reps).items():
+        x = scores.share
+        if not scores.normalised:
+            x = x * study.end(scores.tasks[0]) / _MILLION
+        _band(axes, x, estimate, study, group)
+    axes.set_xlabel("share of a task's steps" if scores.normalised else "steps (millions)")
+    axes.set_ylabel("IQM of normalised return" if scores.normalised else "IQM of return")
+    _legend(figure, study)
+    return _drawn(figure, folder, "iqm", f"Sample efficiency over {_count(scores.tasks)}")
+
+
+@matplotlib.rc_context(STYLE)
+def aggregate(study: Study, scores: statistics.Scores, folder: Path, reps: int) -> Picture:
+    """Aggregate metrics at the end with their 95 % intervals."""
+    estimates = statistics.aggregates(scores.finals, reps)
+    names = list(statistics.AGGREGATES)[: 4 if scores.normalised else 3]
+    figure, panels = _panels(len(names), (1.9, 0.5 + 0.22 * len(study.groups)), share_y=True)
+    for k, (name, axes) in enumerate(zip(names, panels, strict=True)):
+        each = {group: _at(estimate, k) for group, estimate in estimates.items()}
+        _intervals(axes, each, study)
+        axes.set_title(name)
+    return _drawn(figure, folder, "aggregates", f"At the end, over {_count(scores.tasks)}")
+
+
+@matplotlib.rc_context(STYLE)
+def improvement(
+    study: Study, scores: statistics.Scores, folder: Path, reps: int, name: str
+) -> Picture:
+    """Probability that a run of a group beats one of the baseline."""
+    estimates = statistics.improvement(scores.finals, name, reps)
+    size = (3.6, 0.6 + 0.22 * len(estimates))
+    figure, (axes,) = _panels(1, size)
+    _intervals(axes, {group: _at(e, 0) for group, e in estimates.items()}, study)
+    axes.axvline(0.5, color="grey", linestyle=":")
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(f"P(better than {name})")
+    return _drawn(figure, folder, "improvement", f"Probability of improvement on {name}")
+
+
+@matplotlib.rc_context(STYLE)
+def sensitivity(study: Study, folder: Path, reps: int, key: str) -> Picture | None:
+    """Return at the end against a numeric setting, one panel a task; None where it is constant.
+
+    A line joins runs that are alike in everything else. Dashed: groups without the setting.
+    """
+    lines = {task: _lines(study, task, key) for task in study.tasks}
+    tasks = [task for task in study.tasks if lines[task]]
+    if not tasks:
+        return None
+    figure, panels = _panels(len(tasks), (2.4, 2.2))
+    for task, axes in zip(tasks, panels, strict=True):
+        for k, (name, points) in enumerate(lines[task].items()):
+            each = [statistics.mean_curve(v[:, None], reps) for _, v in points]
+            _error_bars(axes, [x for x, _ in points], each, name, COLOURS[k % len(COLOURS)])
+        for k, (group, runs) in enumerate(study.of_task(task).items()):
+            finals = study.finals(task, group)
+            if all(key not in run.settings for run in runs) and np.isfinite(finals).all():
+                axes.axhline(finals.mean(), color=f"{0.2 + 0.15 * (k % 4)}", ls="--", label=group)
+        axes.set_title(task)
+        axes.set_xlabel(key.removeprefix("algo."))
+        axes.legend(fontsize=6)
+    panels[0].set_ylabel("return at the end")
+    short = key.split(".")[-1]
+    return _drawn(figure, folder, f"sensitivity_{short}", f"Sensitivity to {short}")
+
+
+def _lines(study: Study, task: str, key: str) -> dict[str, list[tuple[float, np.ndarray]]]:
+    """Name of a set of otherwise equal runs to its points: a setting's value, finals (runs,)."""
+    runs = [r for cell in study.of_task(task).values() for r in cell]
+    runs = [r for r in runs if isinstance(r.settings.get(key), (int, float))]
+    others = [name for name in varied(runs) if name != key]
+    stop, window = study.end(task), study.window(task)
+    lines: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        alike = [name for name in others if not _follows(run, name, key)]
+        name = label(run, ["algo", *alike])
+        points = lines.setdefault(name, {})
+        final = run.mean("episode_return", stop, window)
+        points.setdefault(float(run.settings[key]), []).append(final)
+    return {
+        name: [(x, np.array(points[x])) for x in sorted(points)]
+        for name, points in sorted(lines.items(), key=lambda item: natural(item[0]))
+        if len(points) > 1
+    }
+
+
+def _follows(run: Run, name: str, key: str) -> bool:
+    """Whether one setting comes from another: coef of preset printed is 1 / sigma."""
+    coef, sigma = "algo.divergence.coef", "algo.divergence.sigma"
+    if (name, key) != (coef, sigma):
+        return False
+    return abs(run.settings[coef] * run.settings[sigma] - 1.0) < 1e-6
+
+
+@matplotlib.rc_context(STYLE)
+def agents(study: Study, folder: Path, task: str, group: str) -> Picture | None:
+    """Metrics of each agent's update, mean over seeds; None where no run has them."""
+    runs = study.cells[task, group]
+    found = {key.split("/")[0] for run in runs for key in run.metrics if key.startswith("agent")}
+    names = sorted(found, key=natural)
+    columns = {key for run in runs for key, x in run.metrics.items() if np.isfinite(x).any()}
+    keys = [m for m in AGENT_METRICS if any(f"{name}/{m}" in columns for name in names)]
+    if not keys:
+        return None
+    iterations = min(len(run.metrics["env_steps"]) for run in runs)
+    points = min(iterations, 100)
+    grid = study.end(task, group) * np.arange(1, points + 1) / points
+    figure, panels = _panels(len(keys), (1.9, 1.7), columns=4)
+    for metric, axes in zip(keys, panels, strict=True):
+        for name in names:
+            each = [run.means(f"{name}/{metric}", grid, grid[0]) for run in runs]
+            axes.plot(grid / _MILLION, np.mean(each, axis=0), lw=0.9, label=name)
+        axes.set_title(metric.replace("_", " "))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    title = f"{task}, {group}: each agent against environment steps (millions)"
+    return _drawn(figure, folder, f"agents_{slug(task)}_{slug(group)}", title)
+
+
+def slug(name: str) -> str:
+    """A name that files can have."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)
+
+
+# Drawing ----------------------------------------------------------------------------------------
+
+
+def _panels(
+    count: int,
+    size: tuple[float, float] = (2.2, 1.9),
+    columns: int = _COLUMNS,
+    share_y: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels of ``size`` inches, row by row."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    width = max(size[0] * columns + 0.4, 3.2)
+    figure = Figure((width, size[1] * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
+    panels = list(grid.flat)
+    for empty in panels[count:]:
+        empty.remove()
+    return figure, panels[:count]
+
+
+def _band(
+    axes: Axes, x: np.ndarray, estimate: statistics.Estimate, study: Study, group: str
+) -> None:
+    colour = _colour(study, group)
+    dashes = _DASHES[study.groups.index(group) // len(COLOURS) % len(_DASHES)]
+    marker = "o" if len(x) == 1 else ""
+    axes.plot(x, estimate.value, color=colour, ls=dashes, marker=marker, ms=3, label=group)
+    axes.fill_between(x, estimate.low, estimate.high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _intervals(axes: Axes, each: dict[str, tuple[float, float, float]], study: Study) -> None:
+    for row, (group, (value, low, high)) in enumerate(each.items()):
+        colour = _colour(study, group)
+        axes.barh(row, high - low, left=low, height=0.6, color=colour, alpha=0.4)
+        axes.plot([value, value], [row - 0.3, row + 0.3], color=colour, lw=2)
+    axes.use_sticky_edges = False
+    axes.margins(x=0.05)
+    axes.set_yticks(range(len(each)), list(each))
+    axes.set_ylim(len(each) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+
+
+def _error_bars(
+    axes: Axes, x: Sequence[float], each: Sequence[statistics.Estimate], name: str, colour: str
+) -> None:
+    values, low, high = (
+        np.array([getattr(e, end)[0] for e in each]) for end in ("value", "low", "high")
+    )
+    spread = np.nan_to_num(np.array([values - low, high - values]).clip(min=0.0))
+    axes.errorbar(x, values, yerr=spread, marker="o", ms=3, capsize=2, color=colour, label=name)
+
+
+def _at(estimate: statistics.Estimate, k: int) -> tuple[float, float, float]:
+    return float(estimate.value[k]), float(estimate.low[k]), float(estimate.high[k])
+
+
+def _colour(study: Study, group: str) -> str:
+    return COLOURS[study.groups.index(group) % len(COLOURS)]
+
+
+def _legend(figure: Figure, study: Study) -> None:
+    handles = {}
+    for axes in figure.axes:
+        found, names = axes.get_legend_handles_labels()
+        handles |= dict(zip(names, found, strict=True))
+    names = [group for group in study.groups if group in handles]
+    columns = 4 if figure.get_figwidth() > 6 else 2
+    figure.set_figheight(figure.get_figheight() + 0.17 * (len(names) / columns))
+    figure.legend([handles[n] for n in names], names, loc="outside lower center", ncols=columns)
+
+
+def _count(tasks: Sequence[str]) -> str:
+    return tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
+
+
+def _drawn(figure: Figure, folder: Path, name: str, title: str) -> Picture:
+    """Writes the files and keeps the PNG for the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    # Without dates, so that equal runs give equal files.
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    (folder / f"{name}.png").write_bytes(buffer.getvalue())
+    return Picture(name, title, buffer.getvalue())

@@ -1,0 +1,86 @@
+"""The report as one HTML file that needs nothing beside it: pictures and videos are inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from madpo_isaac.report.figures import Picture
+from madpo_isaac.report.tables import Table
+
+_STYLE = """
+body { font: 15px/1.45 sans-serif; color: #222; }
+body { max-width: 1150px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ccc; }
+img, video { max-width: 100%; height: auto; } figure { margin: 1em 0; }
+figcaption, .note { color: #555; font-size: 0.9em; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85em; }
+th, td { padding: 0.25em 0.7em; text-align: left; border-bottom: 1px solid #e4e4e4; }
+td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+@media print { details { display: block; } }
+"""
+
+
+class Page:
+    """Collects parts in the order in which they are to be seen."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._parts: list[str] = []
+
+    def heading(self, text: str) -> None:
+        """Begins a section."""
+        self._parts.append(f"<h2>{escape(text)}</h2>")
+
+    def notes(self, lines: Iterable[str]) -> None:
+        """Adds a list of remarks."""
+        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        if items:
+            self._parts.append(f'<ul class="note">{items}</ul>')
+
+    def picture(self, picture: Picture | None) -> None:
+        """Adds a figure, if there is one."""
+        if picture is not None:
+            title = escape(picture.title)
+            source = _data("image/png", picture.png)
+            caption = f"<figcaption>{title} (figures/{escape(picture.name)}.pdf)</figcaption>"
+            self._parts.append(f'<figure><img alt="{title}" src="{source}">{caption}</figure>')
+
+    def table(self, table: Table) -> None:
+        """Adds a table, if it has rows."""
+        if table.rows:
+            head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
+            cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows)
+            rows = "".join(f"<tr>{row}</tr>" for row in cells)
+            self._parts.append(f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>')
+
+    def folded(self, title: str, pictures: Iterable[Picture]) -> None:
+        """Adds figures that are shown on a click."""
+        self._parts.append(f"<details><summary>{escape(title)}</summary>")
+        for picture in pictures:
+            self.picture(picture)
+        self._parts.append("</details>")
+
+    def video(self, caption: str, path: Path) -> None:
+        """Adds an MP4 file."""
+        source = _data("video/mp4", path.read_bytes())
+        self._parts.append(
+            f'<figure><video controls muted loop src="{source}"></video>'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+
+    def html(self) -> str:
+        """The whole file."""
+        title = escape(self.title)
+        body = "\n".join(self._parts)
+        return (
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            f"<title>{title}</title><style>{_STYLE}</style></head>\n"
+            f"<body><h1>{title}</h1>\n{body}\n</body></html>\n"
+        )
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,237 @@
+"""Reads runs: folders that train.py made, a metrics.jsonl by itself, or curves in a csv file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from madpo_isaac.errors import UserError
+
+SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
+"""What the command line calls some settings."""
+_NEEDED = ("env_steps", "episode_return")
+_SEED = re.compile(r"(?P<label>.+?)_s(?P<seed>\d+)(_\d{8}-\d{6}(-\d+)?)?")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    name: str
+    settings: Mapping[str, Any]
+    """Its configuration with dotted keys; of a file without one, task, algorithm and seed as far
+    as the file's name says. ``run`` is the name without seed and date."""
+    metrics: Mapping[str, np.ndarray]
+    """Columns of metrics.jsonl, (iterations,) each; NaN where there is no number."""
+    folder: Path | None = None
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.settings["task.name"])
+
+    @property
+    def steps(self) -> float:
+        """Environment steps so far."""
+        return float(self.metrics["env_steps"][-1])
+
+    @property
+    def state(self) -> str:
+        """``state`` of status.json; empty where there is none."""
+        return (
+            "" if self.folder is None else str(_json(self.folder / "status.json").get("state", ""))
+        )
+
+    @property
+    def revision(self) -> str:
+        """The source revision of env.json; empty where there is none."""
+        machine = {} if self.folder is None else _json(self.folder / "env.json")
+        return str(machine.get("git_revision") or "")
+
+    def video(self) -> Path | None:
+        """The newest video of the run."""
+        found = [] if self.folder is None else self.folder.glob("videos/**/*.mp4")
+        return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)
+
+    def means(self, key: str, stops: np.ndarray, window: float) -> np.ndarray:
+        """Means of ``key`` over the episodes finished in (stop - window, stop], for each stop.
+
+        NaN where none did. A metric that is not of episodes, such as ``agent0/kl``, is averaged
+        over iterations.
+        """
+        values = self.metrics.get(key)
+        if values is None:
+            return np.full(len(stops), np.nan)
+        of_episodes = key in ("episode_return", "episode_length", "success_rate")
+        weights = np.isfinite(values) * (self.metrics["episodes"] if of_episodes else 1.0)
+        sums = np.cumsum(
+            [np.append(0.0, weights), np.append(0.0, weights * np.nan_to_num(values))], 1
+        )
+        ends = [
+            np.searchsorted(self.metrics["env_steps"], x, "right") for x in (stops - window, stops)
+        ]
+        count, total = sums[:, ends[1]] - sums[:, ends[0]]
+        return np.divide(total, count, out=np.full(len(stops), np.nan), where=count > 0)
+
+    def mean(self, key: str, stop: float, window: float) -> float:
+        """:meth:`means` for one stop."""
+        return float(self.means(key, np.array([stop]), window)[0])
+
+    def until(self, steps: float, key: str = "wall_s") -> float:
+        """Value of a counter when ``steps`` were reached; NaN if they or the counter were not."""
+        reached = np.flatnonzero(self.metrics["env_steps"] >= steps)
+        column = self.metrics.get(key)
+        return float(column[reached[0]]) if column is not None and len(reached) else float("nan")
+
+
+def load(arguments: Sequence[str]) -> list[Run]:
+    """Reads the runs that a command line names, each once.
+
+    Args:
+        arguments: run folders, folders of run folders, ``*.jsonl`` or ``*.csv`` files (columns run,
+            env_steps, episode_return and optionally success_rate). ``<task>=<path>`` names the
+            task of files that do not; else it is the csv's name or the folder of the jsonl.
+
+    Raises:
+        UserError: there is no such path, or nothing in it to read.
+    """
+    runs: dict[tuple[Path, str], Run] = {}
+    for argument in arguments:
+        task, found, name = argument.partition("=")
+        path = Path(argument)
+        if found and not path.exists():
+            path = Path(name)
+        else:
+            task = ""
+        for run in _read(path, task):
+            runs[path.resolve() if run.folder is None else run.folder.resolve(), run.name] = run
+    return list(runs.values())
+
+
+def _read(path: Path, task: str) -> Iterable[Run]:
+    if not path.exists():
+        raise UserError(f"There is no run '{path}'.")
+    if path.is_dir():
+        return _of_folder(path)
+    if path.suffix == ".csv":
+        return _of_csv(path, task or path.stem)
+    if path.suffix == ".jsonl":
+        folder = path.resolve().parent
+        if path.name == "metrics.jsonl" and (folder / "config.yaml").is_file():
+            return [_of_run_folder(folder)]
+        return [Run(path.stem, _guess(path.stem, task or folder.name), _metrics(path))]
+    raise UserError(f"'{path}' is neither a run folder nor a .jsonl or .csv file.")
+
+
+def _of_folder(path: Path) -> list[Run]:
+    if (path / "metrics.jsonl").is_file():
+        return [_of_run_folder(path)]
+    inside = sorted(found.parent for found in path.glob("*/metrics.jsonl"))
+    if not inside:
+        raise UserError(f"'{path}' has no metrics.jsonl, nor has a folder in it.")
+    # A run that was just begun has none yet; named by itself, it is refused.
+    return [_of_run_folder(p) for p in inside if _numbers(p / "metrics.jsonl")]
+
+
+def _of_run_folder(path: Path) -> Run:
+    name = path.resolve().name
+    settings = _guess(name, path.resolve().parent.name)
+    config = path / "config.yaml"
+    if config.is_file():
+        try:
+            loaded = yaml.safe_load(config.read_text())
+        except (OSError, yaml.YAMLError, UnicodeDecodeError):
+            loaded = None
+        if not isinstance(loaded, dict):
+            raise UserError(f"'{config}' holds no configuration.")
+        settings |= _flat(loaded)
+    return Run(name, settings, _metrics(path / "metrics.jsonl"), path)
+
+
+def _guess(name: str, task: str) -> dict[str, Any]:
+    """What the name ``<label>_s<seed>[_<date>]`` says."""
+    found = _SEED.fullmatch(name)
+    label = found["label"] if found else name
+    seed = {"seed": int(found["seed"])} if found else {}
+    return {"task.name": task, "algo.name": label, "run": label, **seed}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
+        result |= {f"{prefix}{key}": value} if inner is None else inner
+    return result
+
+
+def _metrics(path: Path) -> dict[str, np.ndarray]:
+    lines = _numbers(path)
+    if not lines:
+        raise UserError(f"'{path}' holds no metrics.")
+    keys = dict.fromkeys(key for line in lines for key in line)
+    columns = {k: np.array([line.get(k, np.nan) for line in lines], float) for k in keys}
+    missing = [key for key in _NEEDED if key not in columns]
+    if missing:
+        raise UserError(f"'{path}' holds no {missing[0]}.")
+    columns.setdefault("episodes", np.isfinite(columns["episode_return"]).astype(float))
+    return columns
+
+
+def _numbers(path: Path) -> list[dict[str, float]]:
+    """The numbers of every line that is whole; a crash may have left half of one."""
+    lines: list[dict[str, float]] = []
+    for text in path.read_text(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            numbers = {k: np.nan if v is None else float(v) for k, v in line.items()}
+        except (ValueError, TypeError, AttributeError):
+            continue
+        if np.isfinite(numbers.get("env_steps", np.nan)):
+            lines.append(numbers)
+    return lines
+
+
+def _of_csv(path: Path, task: str) -> list[Run]:
+    columns: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with path.open(newline="", errors="replace") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        for key in ("run", *_NEEDED):
+            if key not in (rows.fieldnames or ()):
+                raise UserError(f"'{path}' has no column {key}.")
+        for row in rows:
+            try:
+                numbers = {key: float(row[key]) for key in _NEEDED}
+                numbers["success_rate"] = float(row.get("success_rate") or "nan")
+            except (TypeError, ValueError):
+                raise UserError(f"Line {rows.line_num} of '{path}' cannot be read.") from None
+            for key, value in numbers.items():
+                columns[row["run"]][key].append(value)
+    if not columns:
+        raise UserError(f"'{path}' holds no runs.")
+    return [
+        Run(
+            name,
+            _guess(name, task),
+            {key: np.array(values) for key, values in table.items()}
+            | {"episodes": np.ones(len(table["env_steps"]))},
+        )
+        for name, table in columns.items()
+    ]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}

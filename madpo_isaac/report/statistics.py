@@ -1,0 +1,158 @@
+"""Intervals and aggregates over seeds and tasks, by rliable (Agarwal et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rliable import library, metrics
+from scipy import stats
+
+from madpo_isaac.report.study import Study
+
+AGGREGATES: dict[str, Callable[[np.ndarray], Any]] = {
+    "IQM": metrics.aggregate_iqm,
+    "median": metrics.aggregate_median,
+    "mean": metrics.aggregate_mean,
+    "optimality gap": metrics.aggregate_optimality_gap,
+}
+"""Of scores (runs, tasks)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Values with the ends of their 95 % intervals, all of one shape; NaN without intervals."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def bootstrap(
+    scores: Mapping[str, Any], function: Callable[..., np.ndarray], reps: int
+) -> dict[str, Estimate]:
+    """Stratified percentile bootstrap of ``function`` over runs; the same numbers every time.
+
+    Args:
+        scores: a name to an array (runs, tasks, ...), or to two of them for functions of two.
+        function: from the scores to a vector.
+        reps: resamples.
+    """
+    with _seeded():
+        points, intervals = library.get_interval_estimates(scores, function, reps=reps)
+    result = {}
+    for name, point in points.items():
+        low, high = intervals[name]
+        given = scores[name] if isinstance(scores[name], list) else [scores[name]]
+        if min(len(array) for array in given) < 2:  # a single run says nothing of its scatter
+            low = high = np.full_like(point, np.nan, dtype=float)
+        result[name] = Estimate(point, low, high)
+    return result
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seeds numpy's global generator, with which rliable resamples, and restores it."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def mean_curve(curves: np.ndarray, reps: int) -> Estimate:
+    """Mean over runs (runs, P) and its band, (P,) each."""
+    return bootstrap({"": curves[:, None]}, lambda x: x.mean(axis=(0, 1)), reps)[""]
+
+
+def iqm_curve(scores: Mapping[str, np.ndarray], reps: int) -> dict[str, Estimate]:
+    """Interquartile means over runs and tasks of scores (runs, tasks, P), (P,) each."""
+
+    def iqm(x: np.ndarray) -> np.ndarray:
+        return stats.trim_mean(x.reshape(-1, x.shape[-1]), 0.25, axis=0)
+
+    return bootstrap(scores, iqm, reps)
+
+
+def aggregates(scores: Mapping[str, np.ndarray], reps: int) -> dict[str, Estimate]:
+    """:data:`AGGREGATES` of scores (runs, tasks), in their order."""
+    return bootstrap(scores, lambda x: np.array([f(x) for f in AGGREGATES.values()]), reps)
+
+
+def improvement(scores: Mapping[str, np.ndarray], baseline: str, reps: int) -> dict[str, Estimate]:
+    """Probability that a run of a group beats one of ``baseline``, averaged over tasks, (1,)."""
+
+    def better(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        # metrics.probability_of_improvement without its Mann-Whitney test, which takes most time.
+        x, y = x[:, None], y[None]
+        return np.array([np.mean((x > y) + 0.5 * (x == y))])
+
+    pairs = {group: [x, scores[baseline]] for group, x in scores.items() if group != baseline}
+    return bootstrap(pairs, better, reps)
+
+
+def t_half_width(values: np.ndarray) -> float:
+    """Half of the 95 % Student-t interval of the mean; NaN of fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Curves of the groups that every task has."""
+
+    curves: dict[str, np.ndarray]
+    """Group to (runs, tasks, P)."""
+    tasks: list[str]
+    share: np.ndarray
+    """Share of a task's steps at each point, (P,)."""
+    normalised: bool
+    """0 is the mean of all runs at their first point, 1 the best group's mean at the end."""
+
+    @property
+    def finals(self) -> dict[str, np.ndarray]:
+        """Group to the scores at the end, (runs, tasks)."""
+        return {group: curves[:, :, -1] for group, curves in self.curves.items()}
+
+
+def shared_scores(study: Study) -> Scores | None:
+    """Scores for aggregation over tasks; None where less than two groups are in every task.
+
+    A group counts as many runs a task as it has on each, the first ones. Scores are returns where
+    there is one task, else normalised per task.
+    """
+    tasks = study.tasks
+    groups = [g for g in study.groups if all((t, g) in study.cells for t in tasks)]
+    if len(groups) < 2:
+        return None
+    points = min(len(study.grid(task)) for task in tasks)
+    share = np.arange(1, points + 1) / points
+    seeds = {g: min(len(study.cells[t, g]) for t in tasks) for g in groups}
+    raw = {
+        (task, group): study.curves(task, group, "episode_return", share * study.end(task))
+        for task in tasks
+        for group in groups
+    }
+    known = np.all([np.isfinite(c).all(axis=0) for c in raw.values()], axis=0)  # (P,)
+    if not known.any():
+        return None
+    zero, one = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 1.0)
+    if len(tasks) > 1:
+        for task in tasks:
+            every = [raw[task, group][:, known] for group in groups]
+            zero[task] = float(np.concatenate(every)[:, 0].mean())
+            one[task] = float(max(curves[:, -1].mean() for curves in every))
+    span = {t: one[t] - zero[t] if one[t] > zero[t] else max(abs(zero[t]), 1e-6) for t in tasks}
+    curves = {
+        group: np.stack(
+            [(raw[t, group][: seeds[group], known] - zero[t]) / span[t] for t in tasks], axis=1
+        )
+        for group in groups
+    }
+    return Scores(curves, tasks, share[known], len(tasks) > 1)

@@ -1,0 +1,196 @@
+"""Runs sorted into groups, and their curves on common grids of environment steps."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.report.runs import SHORT, Run
+
+POINTS = 40
+"""Of a curve, at most."""
+WINDOW = 0.05
+"""Share of a task's steps that each point of a curve looks back on."""
+_OF_A_RUN = frozenset(
+    (
+        *("seed", "run", "experiment", "runs_dir", "checkpoint", "resume", "num_threads"),
+        *("headless", "save_frequency", "max_iterations", "test", "test_episodes"),
+        *("capture_video", "capture_video_freq", "capture_video_len"),
+    )
+)
+"""Settings that do not tell one experiment from another."""
+
+
+class Study:
+    """Runs by task and group.
+
+    Args:
+        runs: any number, at least one.
+        by: settings that make a group, such as ``["algo", "algo.divergence.lam"]``; ``run`` is
+            the name of a run without its seed. A run that has none of them is named by its
+            algorithm.
+        window: environment steps that a point of a curve looks back on; 0 for a twentieth of the
+            task's.
+
+    Raises:
+        UserError: no run has a setting of that name.
+    """
+
+    def __init__(
+        self, runs: Sequence[Run], by: Sequence[str] = ("algo",), window: float = 0.0
+    ) -> None:
+        known = {key for run in runs for key in run.settings}
+        for key in by:
+            if SHORT.get(key, key) not in known:
+                raise unknown("key", key, known | SHORT.keys())
+        self.runs = list(runs)
+        self.by = list(by)
+        self._window = window
+        cells: dict[tuple[str, str], list[Run]] = defaultdict(list)
+        for run in runs:
+            cells[run.task, label(run, by)].append(run)
+        self.tasks = sorted({task for task, _ in cells}, key=natural)
+        self.groups = sorted({group for _, group in cells}, key=natural)
+        self.cells = {
+            (task, group): sorted(cells[task, group], key=lambda run: natural(run.name))
+            for task in self.tasks
+            for group in self.groups
+            if (task, group) in cells
+        }
+
+    def of_task(self, task: str) -> dict[str, list[Run]]:
+        """The runs of a task by group."""
+        return {group: runs for (name, group), runs in self.cells.items() if name == task}
+
+    def end(self, task: str, group: str | None = None) -> float:
+        """Environment steps that all runs of a task, or of a group in it, have reached."""
+        cells = self.of_task(task)
+        return min(run.steps for g, runs in cells.items() if group in (None, g) for run in runs)
+
+    def window(self, task: str) -> float:
+        """Environment steps that a point of a curve looks back on."""
+        return self._window or WINDOW * self.end(task)
+
+    def grid(self, task: str, group: str | None = None) -> np.ndarray:
+        """Environment steps of a curve's points, (P,), as many as every run has to show."""
+        runs = [r for g, rs in self.of_task(task).items() if group in (None, g) for r in rs]
+        points = min(int((run.metrics["episodes"] > 0).sum()) for run in runs)
+        points = min(max(points, 1), POINTS)
+        return self.end(task, group) * np.arange(1, points + 1) / points
+
+    def curves(self, task: str, group: str, key: str, grid: np.ndarray) -> np.ndarray:
+        """Curves of a group's runs, (runs, P).
+
+        A point without finished episodes repeats the one before; NaN before the first one.
+        """
+        window = self.window(task)
+        runs = self.cells[task, group]
+        curves = np.array([run.means(key, grid, window) for run in runs])
+        for k in range(1, curves.shape[1]):
+            curves[:, k] = np.where(np.isnan(curves[:, k]), curves[:, k - 1], curves[:, k])
+        return curves
+
+    def finals(self, task: str, group: str, key: str = "episode_return") -> np.ndarray:
+        """Where a group's curves are at the task's common end, (runs,)."""
+        return self.curves(task, group, key, self.grid(task))[:, -1]
+
+    def notes(self) -> list[str]:
+        """What a reader has to know about the runs: unequal lengths and mixed settings."""
+        notes = []
+        for (task, group), runs in self.cells.items():
+            mixed = [key for key in varied(runs) if SHORT.get(key, key) not in self.by]
+            if mixed:
+                names = ", ".join(mixed[:4]) + (", ..." if len(mixed) > 4 else "")
+                notes.append(f"{task}, {group}: runs with different {names}. Split them with --by.")
+            seeds = [run.settings["seed"] for run in runs if "seed" in run.settings]
+            if not mixed and len(set(seeds)) < len(seeds):
+                notes.append(f"{task}, {group}: a seed comes more than once.")
+        for task in self.tasks:
+            every = [run for runs in self.of_task(task).values() for run in runs]
+            shortest = min(every, key=lambda run: run.steps)
+            longest = max(run.steps for run in every)
+            if shortest.steps < 0.9 * longest:
+                notes.append(
+                    f"{task}: compared at {shortest.steps:,.0f} steps, where {shortest.name} ends; "
+                    f"the longest run has {longest:,.0f}."
+                )
+        return notes
+
+
+def label(run: Run, by: Sequence[str]) -> str:
+    """The group of a run: ``madpo``, or with other keys ``madpo lam=0.2``."""
+    parts = []
+    for key in by:
+        full = SHORT.get(key, key)
+        if full in run.settings:
+            value = show(run.settings[full])
+            parts.append(value if key in (*SHORT, "run") else f"{full.split('.')[-1]}={value}")
+    return " ".join(parts) or show(run.settings["algo.name"])
+
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """Settings in which runs differ, but for seeds, names and lengths."""
+    keys = sorted({key for run in runs for key in run.settings} - _OF_A_RUN)
+    return [key for key in keys if len({show(run.settings.get(key)) for run in runs}) > 1]
+
+
+def differences(study: Study) -> dict[str, dict[str, str]]:
+    """Settings in which runs of one task differ: key to group to its values."""
+    keys: set[str] = set()
+    for task in study.tasks:
+        keys.update(varied([run for runs in study.of_task(task).values() for run in runs]))
+    result: dict[str, dict[str, str]] = {}
+    for key in sorted(keys):
+        result[key] = {}
+        for group in study.groups:
+            runs = [
+                run for (_, name), found in study.cells.items() if name == group for run in found
+            ]
+            values = {show(run.settings.get(key)) for run in runs}
+            result[key][group] = " | ".join(sorted(values, key=natural))
+    return result
+
+
+def baseline(study: Study, name: str = "") -> str:
+    """The group that others are compared with: ``name``, else HAPPO, else the first.
+
+    Raises:
+        UserError: there is no group ``name``.
+    """
+    if name and name not in study.groups:
+        raise unknown("group", name, study.groups)
+    happo = [group for group in study.groups if group.split()[0] == "happo"]
+    return name or next(iter((*happo, *study.groups)))
+
+
+def show(value: Any) -> str:
+    """A setting as the command line has it; ``-`` where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """Key to sort names with their numbers by value."""
+    parts = re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|[^\d]+?(?=-?\d|$)", text)
+    return [(0, float(p), "") if re.match(r"-?\d", p) else (1, 0.0, p) for p in parts]
+
+
+def numbers(text: str, name: str) -> list[float]:
+    """Reads ``4e5,1e6``.
+
+    Raises:
+        UserError: one of them is no positive number.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [0.0]
+    if not all(0.0 < value < float("inf") for value in values):
+        raise UserError(f"{name} {text}: positive numbers are needed, separated by commas.")
+    return values

@@ -1,0 +1,154 @@
+"""ShadowHandDoor*: two hands open or close a double door by its handles."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Reading
+from tasks.hands import readings
+from tasks.hands.double_door import OPEN_ANGLE, DoubleDoor
+from tasks.hands.reach import ReachConfig, ReachTask
+from tasks.hands.scene import Placement
+from tasks.hands.stage import View
+from tasks.rotations import wxyz_to_xyzw
+
+
+@dataclass
+class DoorConfig(ReachConfig):
+    """Settings of every door task; the numbers are Bi-DexHands'."""
+
+    episode_length: int = 250
+    spring: float = 0.0
+    """Stiffness of the hinges towards their initial angle, N m/rad. Bi-DexHands sets 5 in a drive
+    mode that is documented as inactive."""
+    success_gap: float = 0.5
+    """Distance of the handles along the wall, metres, that divides open from closed."""
+    reward_offset: float = 2.0
+    """Reward per step before distances are taken off."""
+
+
+@dataclass
+class CloseConfig(DoorConfig):
+    """Settings of ShadowHandDoorCloseInward."""
+
+    clip_near_bonus: bool = False
+    """Reward near hands with max(0, 1 - 2 gap), which is no barrier around the handles of an open
+    door; Bi-DexHands' 1 - 2 gap is negative there."""
+
+
+@dataclass
+class CloseOutwardConfig(CloseConfig):
+    """Settings of ShadowHandDoorCloseOutward."""
+
+    max_finger_distance: float = 3.0
+    reward_offset: float = 6.0
+
+
+class DoorTask(ReachTask):
+    """Open a door: hand 0 goes for the handle at +y, hand 1 for the other.
+
+    The tail of the joint state: pose of the door's frame xyzw (7), six zeros (its velocities),
+    the handle at -y (3), the handle at +y (3); world frame, metres. The door's angle is not
+    observed.
+    """
+
+    tail_dim = 19
+    objects = ("door",)
+    transition_scale = 0.5
+    orientation_scale = 0.5
+    view = View(lookat=(0.25, 0.0, 0.64), distance=1.9, azimuth=145.0, elevation=-28.0)
+    rest = 0.0
+    """The angle the leaves start with, radians."""
+
+    def __init__(
+        self,
+        config: DoorConfig,
+        num_envs: int,
+        *,
+        inward: bool,
+        place: tuple[float, float] = (0.55, 0.2),
+        **kwargs: Any,
+    ) -> None:
+        (x, y), roll, yaw = place, 3.14159, 1.57
+        self.placements = (  # hands point to -x, palms face each other, one thumb is down
+            Placement.euler((x, y, 0.6), roll, 1.57, yaw),
+            Placement.euler((x, -y, 0.6), roll, -1.57, yaw),
+        )
+        self._door = DoubleDoor(inward, config.spring, self.rest)
+        super().__init__(config, num_envs, **kwargs)
+        self._offset, self._limit = config.reward_offset, config.success_gap
+        pose = (*self._door.pos, *self._door.quat)
+        self._door_pose = torch.tensor(pose, device=self.device)
+        first = self.sim.model.joint(self._door.hinges[0]).qposadr[0]
+        self._hinges = slice(first, first + 2)
+        self._rest = torch.full((num_envs, 2), self._door.rest, device=self.device)
+
+    def scenery(self) -> DoubleDoor:
+        """Returns the door."""
+        return self._door
+
+    def handles(self) -> Tensor:
+        """Handle points of the right leaf (at +y) and the left one, metres. (N, 2, 3)"""
+        return self.object_sensors.unflatten(1, (2, 3))
+
+    def reset_object(self, mask: Tensor) -> None:
+        """Puts the leaves at rest; their velocity is zero."""
+        self.write_rows(self.sim.qpos[:, self._hinges], mask, self._rest)
+
+    def observe_tail(self, out: Tensor) -> None:
+        """Writes the door's pose and its handles into ``out`` (N, 19)."""
+        out[:, :3] = self._door_pose[:3]
+        out[:, 3:7] = wxyz_to_xyzw(self._door_pose[3:])
+        out[:, 7:13] = 0.0
+        out[:, 13:19] = self.handles().flip(1).flatten(1)
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        frame = readings.of_pose("door_frame") + readings.constant("zero", 6)
+        return frame + readings.of_points("left_handle", "right_handle")
+
+    def _bonus(self, gap: Tensor) -> Tensor:
+        return 2.0 * gap
+
+    def score(
+        self, handles: Tensor, fingers: Tensor, near: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Reward: offset - both finger distances + near * bonus for the gap of the handles."""
+        gap = (handles[:, 0, 1] - handles[:, 1, 1]).abs()
+        reward = self._offset - fingers.sum(1) + near * self._bonus(gap)
+        return reward, gap < self._limit if self.rest else gap > self._limit, {"door_gap": gap}
+
+
+class CloseTask(DoorTask):
+    """Close it: the leaves stand open."""
+
+    rest = OPEN_ANGLE
+
+    def __init__(self, config: CloseConfig, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(config, num_envs, **kwargs)
+        self._lowest_bonus = 0.0 if config.clip_near_bonus else -math.inf
+
+    def _bonus(self, gap: Tensor) -> Tensor:
+        return (1.0 - 2.0 * gap).clamp(min=self._lowest_bonus)
+
+
+_VARIANTS: dict[str, tuple[type[DoorConfig], partial[DoorTask]]] = {
+    "ShadowHandDoorOpenInward": (DoorConfig, partial(DoorTask, inward=True)),
+    "ShadowHandDoorOpenOutward": (DoorConfig, partial(DoorTask, inward=False)),
+    "ShadowHandDoorCloseInward": (CloseConfig, partial(CloseTask, inward=True, place=(0.9, 0.5))),
+    "ShadowHandDoorCloseOutward": (CloseOutwardConfig, partial(CloseTask, inward=False)),
+}
+"""Inward leaves open towards the hands. ``place`` is x and y of the first hand, metres."""
+
+
+def variant(name: str) -> Any:
+    """Returns what :mod:`tasks.registry` needs of the task ``name``: its Config and Env."""
+    config, env = _VARIANTS[name]
+    return SimpleNamespace(Config=config, Env=env)

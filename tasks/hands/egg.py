@@ -1,0 +1,127 @@
+"""What the throwing tasks share: an egg, its goal and the reward."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Reading
+from tasks.hands import readings
+from tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
+from tasks.hands.objects import OBJECT, Ellipsoid, Ellipsoids, Vector
+from tasks.rotations import (
+    quat_about_x_then_y,
+    quat_conjugate,
+    quat_mul,
+    wxyz_to_xyzw,
+)
+
+
+@dataclass
+class EggConfig(HandTaskConfig):
+    """Settings of every throwing task; the numbers are Bi-DexHands'."""
+
+    reset_object_pos_noise: float = 0.01
+    """Half-width of the egg's start position noise, metres."""
+    dist_reward_scale: float = 50.0
+    """Weight of the distance in the reward, per metre."""
+    success_distance: float = 0.03
+    """Metres between egg and goal (their mean if there are two) below which the episode counts as
+    a success."""
+    fall_height: float = 0.2
+    """Height of the egg, metres, at or below which the episode terminates."""
+
+
+class EggTask(HandTaskEnv):
+    """Throw E eggs over, one each to a goal; usually E is 1.
+
+    The tail of the joint state, for each egg: position and quaternion xyzw (7), linear velocity
+    (3), angular velocity x 0.2 (3), goal pose (7), rotation from goal to egg (4); world frame.
+    """
+
+    config: EggConfig
+    eggs: tuple[Ellipsoid, ...]
+    goals: tuple[Vector, ...]
+    """World positions to throw to, metres."""
+    goal_quats: Tensor
+    """Orientations of the goals, wxyz. (N, E, 4)"""
+
+    def __init__(self, config: EggConfig, num_envs: int, **kwargs: Any) -> None:
+        count = len(self.eggs)
+        self.tail_dim = 24 * count
+        super().__init__(config, num_envs, **kwargs)
+        first = self.sim.model.joint(f"{self.eggs[0].name}_free")
+        qpos, dof = first.qposadr[0], first.dofadr[0]
+        self.egg_poses = self.sim.qpos[:, qpos : qpos + 7 * count].unflatten(1, (count, 7))
+        self.egg_vels = self.sim.qvel[:, dof : dof + 6 * count].unflatten(1, (count, 6))
+        self._start = torch.tensor([egg.pos for egg in self.eggs], device=self.device)
+        goals = torch.tensor(self.goals, device=self.device)
+        self.goal_positions = goals.repeat(num_envs, 1, 1)
+        self.goal_quats = torch.zeros(num_envs, count, 4, device=self.device)
+
+    def scenery(self) -> Ellipsoids:
+        """Returns the eggs."""
+        return Ellipsoids(self.eggs)
+
+    def pose(self, data: mujoco.MjData, index: int) -> None:
+        """Puts ``data`` of the visual scene into the state of environment ``index``."""
+        super().pose(data, index)
+        data.mocap_pos[:] = self.goal_positions[index].cpu().numpy()
+        data.mocap_quat[:] = self.goal_quats[index].cpu().numpy()
+
+    def reset_object(self, mask: Tensor) -> None:
+        """Puts eggs above hands; eggs and goals are turned about x, then y, at random."""
+        draw = self.uniform(7 * len(self.eggs)).unflatten(1, (-1, 7))
+        pos = self._start + self.config.reset_object_pos_noise * draw[..., :3]
+        angles = math.pi * draw[..., 3:]
+        quat = quat_about_x_then_y(angles[..., 0], angles[..., 1])
+        self.write_rows(self.egg_poses, mask, torch.cat((pos, quat), dim=-1))
+        self.write_rows(self.goal_quats, mask, quat_about_x_then_y(angles[..., 2], angles[..., 3]))
+
+    def _rotation_to_goal(self) -> Tensor:
+        """Eggs' orientations relative to their goals', q_egg * conj(q_goal). (N, E, 4) wxyz"""
+        return quat_mul(self.egg_poses[..., 3:], quat_conjugate(self.goal_quats))
+
+    def observe_tail(self, out: Tensor) -> None:
+        """Writes egg, goal and the rotation between them into ``out`` (N, 24 E)."""
+        tail = out.unflatten(1, (-1, 24))
+        self.observe_free(self.egg_poses, self.egg_vels, tail[..., :13])
+        tail[..., 13:16] = self.goal_positions
+        tail[..., 16:20] = wxyz_to_xyzw(self.goal_quats)
+        tail[..., 20:24] = wxyz_to_xyzw(self._rotation_to_goal())
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        found = []
+        for egg in self.eggs:
+            goal = egg.name.replace(OBJECT, "goal")
+            found += readings.of_free_body(egg.name, angular=0.2) + readings.of_pose(goal)
+            found += readings.of_quaternion(f"{goal}_to_{egg.name}")
+        return found
+
+    def evaluate(self) -> Outcome:
+        """Reward exp(-0.2 (scale d + theta)) summed over eggs, d in metres, theta in radians."""
+        cfg, pos = self.config, self.egg_poses[..., :3]
+        distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1)
+        sine = torch.linalg.vector_norm(self._rotation_to_goal()[..., 1:], dim=-1)
+        angle = 2.0 * torch.asin(sine.clamp(max=1.0))
+        reward = torch.exp(-0.2 * (cfg.dist_reward_scale * distance + angle))
+        mean_distance = distance.mean(1)
+        return Outcome(
+            reward=reward.sum(1),
+            terminated=(pos[..., 2] <= cfg.fall_height).any(1) | self.hand_left(),
+            success=mean_distance < cfg.success_distance,
+            terms={"goal_distance": mean_distance, "goal_angle": angle.mean(1)},
+        )
+
+    def hand_left(self) -> Tensor:
+        """Says where a hand is too far from its place: never. (N,) bool"""
+        return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+
+    def _episode_tensors(self) -> tuple[str, ...]:
+        return (*super()._episode_tensors(), "goal_quats")

@@ -1,0 +1,86 @@
+"""What the tasks share whose hands float: a base driven by a force and a torque."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Command, Reading
+from madpo_isaac.errors import UserError
+from tasks.hands import hand, readings
+from tasks.hands.base import NUM_HANDS, HandTaskConfig, HandTaskEnv
+from tasks.hands.scene import Drive
+from tasks.rotations import quat_conjugate, quat_mul, quat_rotate, quat_to_rpy
+
+_CONTROL_DT = 1.0 / 60.0
+
+
+@dataclass
+class FloatingConfig(HandTaskConfig):
+    """Settings every task with floating hands has."""
+
+    base_gain: float = 1.0 / 12.0
+    """Share of the nominal force and torque that moves a hand's base. 1 is what Bi-DexHands' code
+    says, 1/6 what PhysX makes of it in a substep, 1/12 if the force acts in one substep of two."""
+
+
+class FloatingTaskEnv(HandTaskEnv):
+    """Two hands in the air. A hand's actions: force (3) and torque (3) in world axes, joints (20).
+
+    What a hand sees of its base (6 numbers): a position (m) and its turn since the reset as roll,
+    pitch and yaw about world axes, each within (-pi, pi].
+    """
+
+    floating = True
+    transition_scale: float
+    """Bi-DexHands' scale of the force: its unit is 1e5 / 60 N."""
+    orientation_scale: float
+    """Bi-DexHands' scale of the torque: its unit is 1e3 / 60 N m."""
+
+    def __init__(self, config: FloatingConfig, num_envs: int, **kwargs: Any) -> None:
+        if not 0.0 <= config.base_gain < float("inf"):
+            raise UserError(f"task.base_gain={config.base_gain} must be a number of at least 0.")
+        self._gain = config.base_gain
+        super().__init__(config, num_envs, **kwargs)
+        turned = torch.tensor([p.quat for p in self.placements], device=self.device)
+        self._unturn = quat_conjugate(turned).expand(num_envs, NUM_HANDS, 4)
+        mount = torch.tensor(hand.CENTRE_OF_MASS, device=self.device).neg()
+        self._mount = mount.expand(num_envs, NUM_HANDS, 3)
+
+    def drive(self) -> Drive:
+        """Returns force and torque at full action."""
+        unit = self._gain * _CONTROL_DT
+        return Drive(unit * 1e5 * self.transition_scale, unit * 1e3 * self.orientation_scale)
+
+    def base_position(self) -> Tensor:
+        """What is observed of a hand's place, metres: the centre of its palm. (N, 2, 3)"""
+        return self.hand_sensors[..., -6:-3]
+
+    def mount_position(self) -> Tensor:
+        """Where the hands' mounts are, metres. (N, 2, 3)"""
+        return self.base_pose[..., :3] + quat_rotate(self.base_pose[..., 3:], self._mount)
+
+    def palm_origin(self) -> Tensor:
+        """Where the palms' bodies are, metres. (N, 2, 3)"""
+        return self.hand_sensors[..., -3:]
+
+    def observe_base(self, out: Tensor) -> None:
+        """Writes position and turn of each hand's base into ``out`` (N, 2, 6)."""
+        out[..., :3] = self.base_position()
+        out[..., 3:] = quat_to_rpy(quat_mul(self.base_pose[..., 3:], self._unturn))
+
+    def base_readings(self, index: int) -> list[Reading]:
+        """Returns what hand ``index`` sees of its base."""
+        return readings.of_base(index)
+
+    def hand_commands(self, index: int) -> list[Command]:
+        """Returns what the actions of hand ``index`` command: force, torque, joint targets."""
+        return readings.of_drive(index, self.drive()) + super().hand_commands(index)
+
+    def _write_controls(self, action: Tensor) -> None:
+        """Maps actions to the base's force and torque, and to the joints' targets."""
+        super()._write_controls(action)
+        self._base_control.copy_(self.split_hands(action)[..., : len(hand.BASE_ROLES)])

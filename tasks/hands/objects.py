@@ -1,0 +1,115 @@
+"""What hands handle, from primitives. Every class adds its bodies and contacts to a scene."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import mujoco
+import numpy as np
+
+from tasks.hands import contacts
+
+Vector = tuple[float, float, float]
+Quaternion = tuple[float, float, float, float]
+"""(w, x, y, z)"""
+Colour = tuple[float, float, float, float]
+"""(red, green, blue, opacity)"""
+
+OBJECT, TABLE = "object", "table"
+GRAVITY = 9.81
+"""m/s^2, on objects only: Bi-DexHands switches it off for the hands."""
+
+
+def add_geom(
+    parent: Any,
+    name: str,
+    kind: mujoco.mjtGeom,
+    size: tuple[float, ...],
+    rgba: Colour,
+    **settings: Any,
+) -> None:
+    """Adds a geom that touches nothing until :mod:`tasks.hands.contacts` says what."""
+    parent.add_geom(
+        name=name, type=kind, size=size, rgba=rgba, contype=0, conaffinity=0, **settings
+    )
+
+
+def add_free_body(
+    spec: mujoco.MjSpec, name: str, pos: Vector, quat: Quaternion = (1.0, 0.0, 0.0, 0.0)
+) -> Any:
+    """Adds a body that moves freely and returns it; its joint is ``<name>_free``."""
+    body = spec.worldbody.add_body(name=name, pos=pos, quat=quat)
+    body.add_joint(name=f"{name}_free", type=mujoco.mjtJoint.mjJNT_FREE)
+    return body
+
+
+def add_weight(spec: mujoco.MjSpec, name: str, mass: float) -> None:
+    """Pulls the free body ``name`` down.
+
+    A constant force instead of option.gravity keeps the hands weightless at no cost, and unlike
+    qfrc_applied it survives every kind of reset.
+    """
+    weight = spec.add_actuator(name=f"{name}_gravity", target=f"{name}_free")
+    weight.trntype = mujoco.mjtTrn.mjTRN_JOINT
+    weight.gear = (0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+    weight.gainprm[0] = 0.0
+    weight.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+    weight.biasprm[0] = -GRAVITY * mass
+
+
+def add_table(spec: mujoco.MjSpec, *, friction: float = 1.0) -> None:
+    """Adds a static table, 0.5 m x 1 m and 0.6 m high, that hands touch with ``friction``."""
+    size, pos = (0.25, 0.5, 0.3), (0.0, 0.0, 0.3)
+    add_geom(spec.worldbody, TABLE, mujoco.mjtGeom.mjGEOM_BOX, size, (0.62, 0.47, 0.35, 1), pos=pos)
+    contacts.pair_with_hands(spec, TABLE, friction=friction)
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """A free object and, in pictures, its goal: semi-axes (m), mass (kg), start position (m)."""
+
+    semi_axes: Vector
+    mass: float
+    pos: Vector
+    rgba: Colour = (0.86, 0.58, 0.16, 1.0)
+    goal_rgba: Colour = (0.2, 0.75, 0.3, 0.4)
+    name: str = OBJECT
+    hand_friction: ClassVar[float | None] = 1.0
+
+    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+        """Adds the body, its weight and contacts; with ``visual`` a translucent mocap goal."""
+        kind = mujoco.mjtGeom.mjGEOM_ELLIPSOID
+        body = add_free_body(spec, self.name, self.pos)
+        add_geom(body, self.name, kind, self.semi_axes, self.rgba, mass=self.mass)
+        add_weight(spec, self.name, self.mass)
+        contacts.pair_with_hands(spec, self.name)
+        if visual:
+            name = self.name.replace(OBJECT, "goal")
+            goal = spec.worldbody.add_body(name=name, mocap=True, pos=self.pos)
+            add_geom(goal, name, kind, self.semi_axes, self.goal_rgba, mass=0.0)
+
+
+@dataclass(frozen=True)
+class Ellipsoids:
+    """Several of them, which touch each other."""
+
+    bodies: tuple[Ellipsoid, ...]
+    hand_friction: ClassVar[float | None] = 1.0
+
+    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+        """Adds the bodies, see :class:`Ellipsoid`."""
+        for body in self.bodies:
+            body.add_to(spec, visual=visual)
+        for a, b in itertools.combinations(self.bodies, 2):
+            contacts.add_pair(spec, a.name, b.name, condim=4)
+
+
+EGG_MASS = 500.0 * 4.0 / 3.0 * np.pi * 0.03 * 0.03 * 0.04
+"""kg: density 500 kg/m^3, as Bi-DexHands sets it."""
+
+
+def egg_at(pos: Vector, **settings: Any) -> Ellipsoid:
+    """Returns the egg of the throwing tasks."""
+    return Ellipsoid(semi_axes=(0.03, 0.03, 0.04), mass=EGG_MASS, pos=pos, **settings)

@@ -1,0 +1,149 @@
+"""ShadowHandPen: two hands pull the cap off a pen that lies on a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import mujoco
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Reading
+from tasks.hands import contacts, readings
+from tasks.hands.contacts import HAND_PREFIXES
+from tasks.hands.objects import GRAVITY, OBJECT, TABLE, add_free_body, add_geom, add_table
+from tasks.hands.reach import ReachConfig, ReachTask
+from tasks.hands.scene import Placement
+from tasks.hands.stage import View
+
+CAP = "cap"
+
+
+@dataclass(frozen=True)
+class Pen:
+    """A pen on a table: body and cap are capsules, the cap slides off along the pen's -y.
+
+    Sensors: the handle points of the cap and of the body, world frame, 3 each.
+    """
+
+    pos: tuple[float, float, float] = (0.0, 0.0, 0.612)
+    """Metres; at the original's 0.6 it starts half inside the table."""
+    slide: float = 0.492
+    """How far the cap goes, metres; farther than it is long, a slip of the original."""
+    hand_friction: ClassVar[float | None] = 1.0
+
+    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+        """Adds table, pen and contacts; gravity acts on all but the hands."""
+        # Body and cap are two bodies: one force on the pen would lose the weight's torque.
+        spec.option.gravity = (0.0, 0.0, -GRAVITY)
+        for body in spec.bodies:
+            if body.name.startswith(HAND_PREFIXES):
+                body.gravcomp = 1.0
+        add_table(spec)
+        pen = add_free_body(spec, OBJECT, self.pos, (0.5, 0.5, 0.5, -0.5))
+        # A thin spinning body is unstable with explicit gyroscopic forces; this damping, the same
+        # in all six directions, cures it.
+        pen.joints[0].damping = (1e-3, 0.0, 0.0)
+        barrel = pen.add_body(name="barrel", quat=(0.5, 0.5, -0.5, -0.5))  # its y axis is the pen's
+        self._add_part(spec, barrel, OBJECT, (-0.159, 0.2), 0.0105, 0.05, (0.2, 0.32, 0.8, 1.0))
+        cap = barrel.add_body(name=CAP)
+        cap.add_joint(
+            name=f"{CAP}_slide",
+            type=mujoco.mjtJoint.mjJNT_SLIDE,
+            axis=(0, -1, 0),
+            limited=True,
+            range=(0.0, self.slide),
+            damping=(0.5, 0.0, 0.0),
+        )
+        self._add_part(spec, cap, CAP, (-0.172, -0.0405), 0.0115, 0.027, (0.85, 0.2, 0.15, 1.0))
+        for body, y in ((cap, -0.1), (barrel, 0.07)):
+            point = f"{body.name}_handle"
+            body.add_site(name=point, pos=(0.0, y, 0.0))
+            spec.add_sensor(
+                name=point,
+                type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
+                objtype=mujoco.mjtObj.mjOBJ_SITE,
+                objname=point,
+            )
+
+    @staticmethod
+    def _add_part(
+        spec: mujoco.MjSpec,
+        body: Any,
+        name: str,
+        ends: tuple[float, float],
+        radius: float,
+        mass: float,
+        rgba: tuple[float, float, float, float],
+    ) -> None:
+        """Adds a capsule between two y coordinates; it touches hands and table."""
+        low, high = ends[0] + radius, ends[1] - radius
+        kind, line = mujoco.mjtGeom.mjGEOM_CAPSULE, (0.0, low, 0.0, 0.0, high, 0.0)
+        add_geom(body, name, kind, (radius, 0.0, 0.0), rgba, fromto=line, mass=mass)
+        contacts.pair_with_hands(spec, name)
+        contacts.add_pair(spec, name, TABLE, condim=4)
+
+
+@dataclass
+class Config(ReachConfig):
+    """Settings of ShadowHandPen; the numbers are Bi-DexHands'."""
+
+    episode_length: int = 125
+    near_distance: float = 0.75
+    success_distance: float = 0.3
+    """Metres between the handle points of cap and body above which the cap is off."""
+    mean_finger_distance: bool = False
+    """Reward exp(-10 S / 5) for a finger distance S, which can be felt from afar; Bi-DexHands'
+    exp(-10 S) is 4e-6 at the start."""
+
+
+class Env(ReachTask):
+    """Hand 0 goes for the cap, hand 1 for the body.
+
+    The tail of the joint state: the pen's pose xyzw (7), linear velocity (3), angular velocity x
+    0.2 (3), handle point of the cap (3) and of the body (3); world frame.
+    """
+
+    tail_dim = 19
+    transition_scale = 0.5
+    orientation_scale = 0.1
+    placements = (
+        Placement.euler((0.55, 0.2, 0.8), 3.14159, 0.0, 1.57),
+        Placement.euler((0.55, -0.2, 0.8), 3.14159, 0.0, 1.57),
+    )
+    view = View(lookat=(0.2, 0.0, 0.68), distance=1.15, azimuth=30.0, elevation=-40.0)
+
+    def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(config, num_envs, **kwargs)
+        self._success_distance = config.success_distance
+        self._steepness = 2.0 if config.mean_finger_distance else 10.0
+        joint = self.sim.model.joint(f"{OBJECT}_free")
+        self._pose = self.sim.qpos[:, joint.qposadr[0] :][:, :7]
+        self._vel = self.sim.qvel[:, joint.dofadr[0] :][:, :6]
+
+    def scenery(self) -> Pen:
+        """Returns the pen on its table."""
+        return Pen()
+
+    def handles(self) -> Tensor:
+        """Handle points of cap and body, metres. (N, 2, 3)"""
+        return self.object_sensors.unflatten(1, (2, 3))
+
+    def observe_tail(self, out: Tensor) -> None:
+        """Writes the pen and its handle points into ``out`` (N, 19)."""
+        self.observe_free(self._pose, self._vel, out[:, :13])
+        out[:, 13:] = self.object_sensors
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        points = readings.of_points("cap_handle", "barrel_handle")
+        return readings.of_free_body(OBJECT, angular=0.2) + points
+
+    def score(
+        self, handles: Tensor, fingers: Tensor, near: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Reward: exp(-10 S) of both finger distances S + near * (5 distance - 0.8)."""
+        distance = torch.linalg.vector_norm(handles[:, 0] - handles[:, 1], dim=1)
+        reward = torch.exp(-self._steepness * fingers).sum(1) + near * (5.0 * distance - 0.8)
+        return reward, distance > self._success_distance, {"pulled_distance": distance}

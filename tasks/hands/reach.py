@@ -1,0 +1,75 @@
+"""What the tasks share in which each hand goes for a handle: doors, pen and blocks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tasks.hands.base import Outcome
+from tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+
+
+@dataclass
+class ReachConfig(FloatingConfig):
+    """Settings of every task with handles.
+
+    A finger distance is the sum, over the five fingers of a hand, of the metres between fingertip
+    and handle.
+    """
+
+    reset_dof_pos_noise: float = 0.0
+    near_distance: float = 0.5
+    """Finger distance below which a hand is near its handle; the task's bonus needs both near."""
+    max_finger_distance: float = 1.5
+    """Finger distance at which the episode terminates."""
+
+
+class ReachTask(FloatingTaskEnv):
+    """Each hand has a handle; every reset is the same, but for ``reset_dof_pos_noise``."""
+
+    config: ReachConfig
+
+    @abstractmethod
+    def handles(self) -> Tensor:
+        """Handle points of hand 0 and hand 1, world frame, metres. (N, 2, 3)"""
+
+    @abstractmethod
+    def score(
+        self, handles: Tensor, fingers: Tensor, near: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Returns reward (N,), success (N,) bool and readings to log, each (N,).
+
+        Args:
+            handles: see :meth:`handles`. (N, 2, 3)
+            fingers: finger distances. (N, 2)
+            near: both are below ``near_distance``. (N,) bool
+        """
+
+    def evaluate(self) -> Outcome:
+        """Scores the state; terminates where a hand is too far from its handle."""
+        handles = self.handles()
+        fingers = self.finger_distances(handles)
+        near = (fingers < self.config.near_distance).all(1)
+        reward, success, terms = self.score(handles, fingers, near)
+        terms |= {
+            "right_finger_distance": fingers[:, 0],
+            "left_finger_distance": fingers[:, 1],
+            "near_handles": near.float(),
+        }
+        terminated = (fingers >= self.config.max_finger_distance).any(1)
+        return Outcome(reward, terminated, success, terms)
+
+    def finger_distances(self, points: Tensor) -> Tensor:
+        """Finger distances of each hand to its point, metres.
+
+        Args:
+            points: world position for each hand. (N, 2, 3)
+
+        Returns:
+            (N, 2)
+        """
+        reach = self.fingertips() - points[:, :, None]
+        return torch.linalg.vector_norm(reach, dim=-1).sum(-1)

@@ -1,0 +1,126 @@
+"""ShadowHandBlockStack: two hands stack two blocks in the middle of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import mujoco
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Reading
+from tasks.hands import contacts, readings
+from tasks.hands.objects import TABLE, add_free_body, add_geom, add_table, add_weight
+from tasks.hands.reach import ReachConfig, ReachTask
+from tasks.hands.scene import Placement
+from tasks.hands.stage import View
+
+BLOCKS = ("right_block", "left_block")
+_COLOURS = ((0.85, 0.25, 0.2, 1.0), (0.2, 0.35, 0.85, 1.0))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Two cubes on a table. Frictions are PhysX's averages of hand 0.5, cube 0.25, table 0.2."""
+
+    places: tuple[tuple[float, float, float], ...]
+    """Where the cubes start, metres."""
+    half_size: float = 0.025
+    mass: float = 0.0709
+    """kg: density 567 kg/m^3."""
+    hand_friction: ClassVar[float | None] = 0.5
+
+    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+        """Adds table, cubes, their weight and contacts."""
+        add_table(spec, friction=0.35)
+        for name, pos, rgba in zip(BLOCKS, self.places, _COLOURS, strict=True):
+            # The orientation that Bi-DexHands' numbers start from, by which it is observed.
+            block = add_free_body(spec, name, pos, (0.5, 0.5, 0.5, -0.5))
+            kind = mujoco.mjtGeom.mjGEOM_BOX
+            add_geom(block, name, kind, 3 * (self.half_size,), rgba, mass=self.mass)
+            add_weight(spec, name, self.mass)
+            contacts.pair_with_hands(spec, name, friction=0.375)
+            contacts.add_pair(spec, name, TABLE, condim=4, friction=0.225)
+        contacts.add_pair(spec, *BLOCKS, condim=4, friction=0.25)
+
+
+@dataclass
+class Config(ReachConfig):
+    """Settings of ShadowHandBlockStack; the numbers are Bi-DexHands'."""
+
+    episode_length: int = 250
+    max_finger_distance: float = 0.75
+    reset_block_pos_noise: float = 0.0
+    """Half-width of the noise of the blocks' start along x and y, metres."""
+    target_distance: float = 0.07
+    """Metres from each block to its place below which stacking is rewarded."""
+
+
+class Env(ReachTask):
+    """Hand 0 takes the right block (at +y) to the middle, hand 1 puts the left one on top.
+
+    The tail of the joint state: of each block pose xyzw (7), linear velocity (3) and angular
+    velocity x 0.2 (3), world frame; four zeros, which keep the size of Bi-DexHands.
+    """
+
+    tail_dim = 30
+    objects = BLOCKS
+    transition_scale = 0.2
+    orientation_scale = 0.02
+    placements = (
+        Placement.euler((0.0, 0.6, 0.7), 3.14159, 0.0, 3.14),
+        Placement.euler((0.0, -0.6, 0.7), 3.14159, 0.0, 0.0),
+    )
+    view = View(lookat=(0.0, 0.0, 0.64), distance=1.2, azimuth=150.0, elevation=-38.0)
+    starts = ((0.0, 0.1, 0.625), (0.0, -0.1, 0.625))
+    targets = ((0.0, 0.0, 0.625), (0.0, 0.0, 0.675))
+
+    def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(config, num_envs, **kwargs)
+        self._noise, self._target_distance = config.reset_block_pos_noise, config.target_distance
+        first = self.sim.model.joint(f"{BLOCKS[0]}_free")
+        self._poses = self.sim.qpos[:, first.qposadr[0] :][:, :14].unflatten(1, (2, 7))
+        self._vels = self.sim.qvel[:, first.dofadr[0] :][:, :12].unflatten(1, (2, 6))
+        self._starts = torch.tensor(self.starts, device=self.device)
+        self._targets_pos = torch.tensor(self.targets, device=self.device)
+
+    def scenery(self) -> Blocks:
+        """Returns the blocks on their table."""
+        return Blocks(self.starts)
+
+    def reset_object(self, mask: Tensor) -> None:
+        """Moves the blocks by noise in the plane of the table."""
+        noise = self._noise * self.uniform(4).unflatten(1, (2, 2))
+        self.write_rows(self._poses[..., :2], mask, self._starts[:, :2] + noise)
+
+    def handles(self) -> Tensor:
+        """Centres of the blocks, metres. (N, 2, 3)"""
+        return self._poses[..., :3]
+
+    def observe_tail(self, out: Tensor) -> None:
+        """Writes the blocks into ``out`` (N, 30)."""
+        self.observe_free(self._poses, self._vels, out[:, :26].unflatten(1, (2, 13)))
+        out[:, 26:] = 0.0
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        blocks = [column for b in BLOCKS for column in readings.of_free_body(b, angular=0.2)]
+        return blocks + readings.constant("zero", 4)
+
+    def score(
+        self, handles: Tensor, fingers: Tensor, near: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Reward: 1.5 - finger distances + near * 2 (0.24 - d) + close * 50 (0.05 - h).
+
+        d sums the blocks' distances to their places, close says that each is below
+        ``target_distance``, h is how far the left block is from its height.
+        """
+        offset = handles - self._targets_pos
+        distance = torch.linalg.vector_norm(offset, dim=-1)
+        close = (distance < self._target_distance).all(1)
+        stack = close * 50.0 * (0.05 - offset[:, 1, 2].abs())
+        carry = near * 2.0 * (0.24 - distance.sum(1))
+        reward = 1.5 - fingers.sum(1) + carry + stack
+        terms = {"right_distance": distance[:, 0], "left_distance": distance[:, 1]}
+        return reward, stack > 1.0, terms

@@ -1,0 +1,22 @@
+"""ShadowHandTwoCatchUnderarm: two floating hands swap two eggs by throwing both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.hands.catch import CatchConfig, Underarm
+from tasks.hands.objects import egg_at
+
+_SECOND = {"name": "object1", "rgba": (0.8, 0.3, 0.5, 1.0), "goal_rgba": (0.98, 0.6, 0.72, 0.4)}
+
+
+@dataclass
+class Config(CatchConfig):
+    """Settings of ShadowHandTwoCatchUnderarm."""
+
+
+class Env(Underarm):
+    """The hands of ShadowHandCatchUnderarm with an egg above each; rewards are summed."""
+
+    eggs = (egg_at((0.0, -0.39, 0.54)), egg_at((0.0, -0.78, 0.54), **_SECOND))
+    goals = ((0.0, -0.79, 0.54), (0.0, -0.38, 0.54))

@@ -1,0 +1,33 @@
+"""Run folders as train.py leaves them, with made-up numbers."""
+
+import json
+
+import yaml
+
+
+def write_run(folder, task="Task", algo="happo", seed=1, lines=20, gain=1.0, **settings):
+    """A run whose return is gain * env_steps / 1000, with two agents, at 100 steps an iteration."""
+    folder.mkdir(parents=True)
+    config = {
+        "task": {"name": task},
+        "algo": {"name": algo, **settings},
+        "seed": seed,
+        "experiment": folder.name,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "status.json").write_text(json.dumps({"state": "finished"}))
+    (folder / "env.json").write_text(json.dumps({"git_revision": "abc1234"}))
+    with (folder / "metrics.jsonl").open("w") as file:
+        for k in range(1, lines + 1):
+            line = {
+                "iteration": k,
+                "env_steps": 100 * k,
+                "wall_s": 0.5 * k,
+                "episode_return": gain * k / 10,
+                "success_rate": k / lines,
+                "episodes": 4,
+                **{f"agent{i}/kl": 0.01 * k * (i + 1) for i in range(2)},
+                "agent0/divergence_intra": None,
+            }
+            file.write(json.dumps(line) + "\n")
+    return folder

@@ -1,0 +1,190 @@
+"""Data parallel training: two processes against one with twice the batch, and whole runs."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_runner import PATIENCE, _keep_torch_settings, assert_same, timeless  # noqa: F401
+from toy import ToyEnv, collect
+from two_ranks import CASES, FIELDS, fresh, result
+
+from madpo_isaac.cli import compose, main
+from madpo_isaac.distributed import ALONE, join
+from madpo_isaac.errors import UserError
+from madpo_isaac.validation import validate
+
+TESTS = Path(__file__).resolve().parent
+TRAIN = TESTS.parent / "train.py"
+SMALL = (
+    "multi_gpu=True",
+    "task=HalfCheetah-2x3",
+    "algo=happo",
+    "num_envs=3",
+    "algo.horizon=8",
+    "algo.hidden=[16]",
+    "num_threads=1",
+    "task.episode_length=12",
+    "save_frequency=2",
+)
+
+
+def torchrun(script, *arguments, cwd):
+    """Runs a script in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.run(
+        [*command, str(script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+# Updates ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def updates(tmp_path_factory):
+    """For each case the results of one process with 12 environments, and of two with 6."""
+    folder, alone = tmp_path_factory.mktemp("updates"), {}
+    for case in CASES:
+        env = ToyEnv(12)
+        algo, state, rollouts, history = fresh(case, env), env.reset(), [], []
+        for iteration in range(2):
+            rollout, state = collect(algo, env, state)
+            if iteration:  # a world of either process went bad
+                rollout.valid[3, 2] = rollout.valid[7, 9] = False
+            rollouts.append({f.name: getattr(rollout, f.name) for f in FIELDS})
+            history.append(algo.update(rollout))
+        torch.save(rollouts, folder / f"{case}.pth")
+        alone[case] = result(algo, history)
+    done = torchrun(TESTS / "two_ranks.py", folder, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    def of(case):
+        both = [torch.load(folder / f"{case}.{i}.pth", weights_only=True) for i in (0, 1)]
+        return alone[case], *both
+
+    return of
+
+
+def flatten(tree, path=""):
+    if isinstance(tree, torch.Tensor):
+        yield path, tree
+    elif isinstance(tree, (dict, list)):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from flatten(value, f"{path}/{key}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_processes_come_to_the_same_bits(updates, case):
+    _, first, second = updates(case)
+    assert_same(first, second)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "happo_minibatches"])
+def test_two_processes_equal_one_with_twice_the_batch(updates, case):
+    """Parameters, optimisers, normalisers, order of agents and metrics."""
+    alone, first, _ = updates(case)
+    names = [name for name, _ in flatten(alone)]
+    assert {"/state/actors", "/state/critic", "/metrics/1/agent2/kl"} <= set(names)
+    for (name, one), (_, two) in zip(flatten(alone), flatten(first), strict=True):
+        weights = name.startswith(("/state/actors", "/state/critic"))
+        tolerance = {"rtol": 0.0, "atol": 1e-5} if weights else {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(one.double(), two.double(), **tolerance)
+
+
+def test_minibatches_are_drawn_from_both_shares(updates):
+    """Each process draws its own, so the sum differs from one process's, but only a little."""
+    alone, first, _ = updates("happo_minibatches")
+    gap = (alone["state"]["actors"] - first["state"]["actors"]).abs().max().item()
+    assert 1e-5 < gap < 0.05
+    steps = [optimiser["step"].item() for optimiser in first["state"]["actor_optimisers"]]
+    assert steps == [2 * 3 * 3] * 3
+
+
+# Runs -------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_two_processes_and_its_resume(tmp_path):
+    def train(*overrides):
+        done = torchrun(TRAIN, *SMALL, *overrides, cwd=tmp_path)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+        return done.stdout
+
+    out = train("experiment=x", "max_iterations=2")
+    assert [re.search(r"iteration: (\S+)", x)[1] for x in out.splitlines()[3:]] == ["1/2", "2/2"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x"]
+    train("checkpoint=latest", "max_iterations=4")
+    train("experiment=straight", "max_iterations=4")
+    lines = timeless(tmp_path / "runs/x")
+    assert [line["env_steps"] for line in lines] == [48, 96, 144, 192]
+    # 12 steps an episode: all six end in iterations 2 and 3.
+    assert [line["episodes"] for line in lines] == [0, 6, 6, 0]
+    assert lines == timeless(tmp_path / "runs/straight")
+    one, two = (
+        torch.load(tmp_path / f"runs/{name}/nn/last.pth", weights_only=True)
+        for name in ("x", "straight")
+    )
+    for clock in ("wall_s", "config"):
+        del one[clock], two[clock]
+    assert_same(one, two)
+    (shard,) = one["shards"]
+    assert not torch.equal(shard["state"], one["state"])
+
+
+def test_resuming_with_another_number_of_processes_is_refused(tmp_path, capsys):
+    alone = [setting for setting in SMALL if not setting.startswith("multi_gpu")]
+    assert main([*alone, f"runs_dir={tmp_path}", "experiment=x", "max_iterations=1"]) == 0
+    path = tmp_path / "x/nn/last.pth"
+    content = torch.load(path, weights_only=True)
+    content["shards"] = [{}]
+    torch.save(content, path)
+    capsys.readouterr()
+    assert main([*alone, f"runs_dir={tmp_path}", f"checkpoint={path}", "max_iterations=2"]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]*by 2 processes; continue with as many, not 1\.\n", error)
+
+
+def test_without_torchrun_it_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: multi_gpu=True goes with torchrun: torchrun [^\n]*\n", error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_without_the_setting_are_refused(monkeypatch):
+    started = {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert join(multi_gpu=False) is ALONE
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"2 processes: add multi_gpu=True"):
+        join(multi_gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("algo=ppo", "does not go with algo=ppo"),
+        ("algo.divergence.preset=yu", "not yu: kernel"),
+    ],
+)
+def test_what_it_does_not_go_with(override, part):
+    with pytest.raises(UserError, match=part):
+        compose(["multi_gpu=True", *override.split()])
+
+
+def test_it_is_for_training():
+    config = dataclasses.replace(compose([]), multi_gpu=True, test=True, checkpoint="x")
+    with pytest.raises(UserError, match="not for test=True"):
+        validate(config)

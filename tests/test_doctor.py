@@ -1,0 +1,94 @@
+"""madpo doctor: the table, and an exit code that says whether training would run."""
+
+import os
+import re
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from madpo_isaac import doctor
+from madpo_isaac.__main__ import main
+
+
+def table(text):
+    """Name to state and detail."""
+    rows = re.findall(r"^\s*([a-z][\w-]*)\s+(ok|missing|error)\s+(.*\S)", text, re.MULTILINE)
+    return {name: (state, detail) for name, state, detail in rows}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_machine_that_runs_the_tests_would_train(capsys, tmp_path):
+    import torch
+
+    before = os.environ.get("MUJOCO_GL")
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "training would run"
+    found = table(out)
+    assert found["torch"] == ("ok", torch.__version__)
+    assert found["physics"] == ("ok", "steps HalfCheetah")
+    assert found["devices"][1].startswith("cpu (")
+    assert found["threads"][1].startswith(f"{len(os.sched_getaffinity(0))} usable of")
+    names = {*doctor.NEEDED, *doctor.OPTIONAL, "python", "opengl", "disk"}
+    assert names <= found.keys()
+    assert not list(tmp_path.iterdir())
+    assert os.environ.get("MUJOCO_GL") == before
+
+
+def test_a_needed_package_that_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(doctor.NEEDED, "mjbatch", "no_such_module")
+    assert main(["doctor"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "error: training would not run: mjbatch, physics\n"
+    assert table(captured.out)["mjbatch"][0] == "error"
+    assert "no_such_module" in captured.out
+
+
+def test_an_optional_package_that_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(doctor.OPTIONAL, "rl-games", ("no_such_module", "algo=ppo"))
+    assert main(["doctor"]) == 0
+    state, detail = table(capsys.readouterr().out)["rl-games"]
+    assert state == "missing" and detail.startswith("for algo=ppo; ModuleNotFoundError")
+
+
+def test_an_engine_that_does_not_work(monkeypatch, capsys):
+    import tasks
+
+    def broken(*_, **__):
+        raise RuntimeError("no physics\ntoday")
+
+    monkeypatch.setattr(tasks, "make", broken)
+    assert main(["doctor"]) == 1
+    found = table(capsys.readouterr().out)
+    assert found["physics"] == ("error", "RuntimeError: no physics today")
+
+
+def test_a_full_disk(monkeypatch, capsys):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40, 2**20))
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().err == "error: training would not run: disk\n"
+
+
+def test_a_place_that_is_no_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["doctor", "runs_dir=file/below"]) == 1
+    assert table(capsys.readouterr().out)["disk"][1].endswith("cannot be written")
+
+
+def test_no_off_screen_rendering(monkeypatch, capsys):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    assert main(["doctor"]) == 0
+    assert table(capsys.readouterr().out)["opengl"][0] == "missing"
+
+
+@pytest.mark.parametrize("argument", ["x", "runs=3", "runs_dir=", "runs_dir"])
+def test_arguments_it_does_not_know(argument, capsys):
+    assert main(["doctor", argument]) == 2
+    assert re.fullmatch(rf"error: '{argument}': [^\n]+\n", capsys.readouterr().err)

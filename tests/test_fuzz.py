@@ -1,0 +1,122 @@
+"""A thousand broken command lines and files: one line and exit code 2 each, and nothing done."""
+
+import contextlib
+import copy
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+from broken import Broken
+from test_runner import _keep_torch_settings  # noqa: F401
+
+from madpo_isaac import run_folder
+from madpo_isaac.cli import main
+
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+COMMAND_LINES, FILES, PROCESSES = 900, 100, 50
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """An empty working directory, in which no run can start."""
+
+    def started(*_):
+        raise AssertionError("a run started")
+
+    compose, composed = hydra.compose, {}
+
+    def compose_once(name, choices):
+        key = tuple(choices)
+        if key not in composed:
+            composed[key] = compose(name, choices)
+        return copy.deepcopy(composed[key])
+
+    folder = tmp_path_factory.mktemp("elsewhere")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(run_folder.RunFolder, "create", classmethod(started))
+        patch.setattr(hydra, "compose", compose_once)  # most of the time, and always the same
+        yield folder
+
+
+def fault(argv):
+    """What is wrong with how a broken command line is refused; nothing if all is well."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(argv)
+    except BaseException as problem:  # noqa: BLE001  whatever it is, it is a fault
+        return f"{argv}: {type(problem).__name__}: {problem}"
+    fine = code == 2 and not out.getvalue() and re.fullmatch(r"error: [^\n]+\n", err.getvalue())
+    return None if fine else f"{argv}: exit code {code}, {out.getvalue()!r}, {err.getvalue()!r}"
+
+
+def test_broken_command_lines(elsewhere):
+    broken = Broken(seed=1)
+    lines = [broken.command_line() for _ in range(COMMAND_LINES)]
+    assert len(set(map(tuple, lines))) > 0.9 * COMMAND_LINES
+    faults = list(filter(None, map(fault, lines)))
+    assert not faults, "\n".join(faults)
+    assert not list(elsewhere.iterdir())
+
+
+def test_broken_files(elsewhere, tmp_path):
+    broken, faults = Broken(seed=2), []
+    for _ in range(FILES):
+        text = broken.file()
+        (tmp_path / "config.yaml").write_text(text)
+        found = fault([f"--config-path={tmp_path}", "--config-name=config"])
+        faults += [f"{found}\n{text}"] if found else []
+    assert not faults, "\n\n".join(faults)
+    assert not list(elsewhere.iterdir())
+
+
+def test_what_the_generator_leaves_alone_is_accepted(elsewhere):
+    """Else the tests above could pass since everything is refused."""
+    with pytest.raises(AssertionError, match="a run started"):
+        main(["task=HalfCheetah-2x3", "algo=happo", "seed=3", "headless=False", "num_threads=1"])
+
+
+SERVER = """
+import os, runpy, sys
+import madpo_isaac.cli, madpo_isaac.runner, madpo_isaac.ppo.runner
+madpo_isaac.cli.compose([])
+for line in sys.stdin:
+    argv = line.rstrip("\\n").split("\\x1f")
+    child = os.fork()
+    if not child:
+        sys.argv = [TRAIN, *argv]
+        try:
+            runpy.run_path(TRAIN, run_name="__main__")
+        except SystemExit as end:
+            sys.stderr.flush(), sys.stdout.flush()
+            os._exit(end.code)  # taking the interpreter down would cost seconds
+    sys.stderr.write(f"exit {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\\n")
+    sys.stderr.flush()
+"""
+
+
+def test_a_sample_in_processes_of_its_own(tmp_path):
+    """train.py itself, run by forks of one process that has read everything already."""
+    broken = Broken(seed=3)
+    lines = [broken.command_line() for _ in range(PROCESSES)]
+    lines = [[text.replace("\t", " ") for text in line] for line in lines]
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER.replace("TRAIN", repr(str(TRAIN)))],
+        input="".join("\x1f".join(line) + "\n" for line in lines),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    answers = re.findall(r"(error: [^\n]+\n)(exit 2\n)", done.stderr)
+    assert "".join(a + b for a, b in answers) == done.stderr
+    assert len(answers) == PROCESSES
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,116 @@
+"""The policies that come with the project, and how they are made."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from test_runner import _keep_torch_settings  # noqa: F401
+
+from madpo_isaac import pretrained
+from madpo_isaac.__main__ import main
+from madpo_isaac.errors import UserError
+from madpo_isaac.pretrained.__main__ import main as make
+
+
+@pytest.mark.parametrize("task", ["ShadowHandOver", "HalfCheetah-2x3"])
+def test_every_policy_is_small_and_says_where_it_comes_from(task):
+    path = pretrained.find(task)
+    facts = pretrained.describe(path)
+    assert path.stat().st_size < 1_000_000
+    with safe_open(str(path), "pt") as file:
+        assert file.get_tensor("actors").dtype == torch.float16
+    assert re.fullmatch(rf"python train\.py task={task}( [\w.]+=[\w.]+)*", facts["command"])
+    assert re.fullmatch(r"[0-9a-f]{7,40}", facts["revision"])
+    assert facts["return"] == facts["mean_actions"]["return"]["mean"]
+    assert facts["success"] == facts["mean_actions"]["success"]["rate"]
+    assert "/" not in json.dumps(facts["config"])  # no paths of another machine
+
+
+def play(capsys, *argv):
+    assert main(["play", *argv]) == 0
+    out = capsys.readouterr().out
+    found = re.search(r"av reward: (\S+) av steps: \S+ success: (\S+) episodes: (\d+)", out)
+    return out, *map(float, found.groups())
+
+
+def test_the_shadow_hands_throw_and_catch_as_often_as_stated(capsys):
+    facts = pretrained.describe(pretrained.find("ShadowHandOver"))
+    settings = ("num_envs=64", "seed=11", "num_threads=1")
+    out, reached, success, episodes = play(capsys, "ShadowHandOver", *settings)
+    assert f"return {facts['return']:.4g}, success {facts['success']:.4g}" in out
+    assert facts["command"] in out
+    # Four standard errors of 64 episodes: a chance of one in ten thousand at another seed.
+    spread = facts["mean_actions"]["return"]["std"] / np.sqrt(episodes)
+    assert abs(reached - facts["return"]) < 4 * spread
+    rate = facts["success"]
+    assert abs(success - rate) < 4 * np.sqrt(rate * (1 - rate) / episodes)
+
+
+def test_the_half_cheetah_runs_under_its_other_name_too(capsys):
+    facts = pretrained.describe(pretrained.find("HalfCheetah-2x3"))
+    settings = ("num_envs=4", "task.episode_length=200", "num_threads=1")
+    _, reached, _, _ = play(capsys, "HalfCheetah-v2-2x3", *settings)
+    # A fifth of an episode; getting up to speed costs less than half of its share.
+    assert 0.5 < reached / (0.2 * facts["return"]) < 1.1
+
+
+def test_eval_scores_it_too(capsys, tmp_path):
+    settings = ("num_envs=3", f"runs_dir={tmp_path}")
+    assert main(["eval", "ShadowHandOver", "--episodes=1", *settings]) == 0
+    report = json.loads((tmp_path / "eval" / "ShadowHandOver_sampled_summary.json").read_text())
+    assert (report["task"], report["episodes"]) == ("ShadowHandOver", 3)
+
+
+SMALL = ("task=HalfCheetah-2x3", "num_envs=2", "algo.horizon=8", "algo.hidden=[16]")
+SMALL += ("num_threads=1", "max_iterations=2", "task.episode_length=10")
+
+
+@pytest.mark.parametrize("algo", ["happo", "mappo"])
+def test_a_run_becomes_a_policy(tmp_path, capsys, algo):
+    options = (*SMALL, f"algo={algo}", "algo.normalise_observations=True")
+    assert main(["train", f"runs_dir={tmp_path}", "experiment=x", *options]) == 0
+    argv = [str(tmp_path / "x"), "--revision=abc1234", f"--out={tmp_path}", "--episodes=1"]
+    assert make(argv) == 0
+    path = tmp_path / "HalfCheetah-2x3.safetensors"
+    whole = torch.load(tmp_path / "x" / "nn" / "last.pth", weights_only=True)["algo_state"]
+    loaded = pretrained.load(path)["algo_state"]
+    # Half precision has 11 significant bits.
+    torch.testing.assert_close(loaded["actors"], whole["actors"], rtol=2**-11, atol=2**-24)
+    assert len(loaded["moments"]["actors"]) == 2
+    for ours, theirs in zip(loaded["moments"]["actors"], whole["moments"]["actors"], strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    kept = [text for text in options if not text.startswith("num_threads")]
+    assert facts["command"] == " ".join(("python train.py", *kept))
+    assert facts["revision"] == "abc1234"
+    assert str(tmp_path) not in json.dumps(facts)
+    _, reached, _, episodes = play(capsys, str(path))
+    assert (reached, episodes) == (pytest.approx(facts["return"], abs=1e-3), 2)
+
+
+def test_what_cannot_be_used_is_one_line(tmp_path, capsys):
+    path = tmp_path / "x.safetensors"
+    source = pretrained.find("HalfCheetah-2x3")
+    path.write_bytes(source.read_bytes())
+    cases = [(["play", str(path)], "x.json")]
+    cases += [(["play", "Ant-2x4"], "there is one for HalfCheetah-2x3, ShadowHandOver")]
+    cases += [(["play", "ShadowHandOvr"], "Did you mean 'ShadowHandOver'?")]
+    cases += [(["train", f"checkpoint={source}"], "play it with test=True")]
+    cases += [(["play", "HalfCheetah-2x3", "algo.hidden=[9]"], "algo.hidden=[9]")]
+    for argv, part in cases:
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert part in error and len(error.splitlines()) == 1
+    path.with_suffix(".json").write_bytes(source.with_suffix(".json").read_bytes())
+    path.write_bytes(source.read_bytes()[:-9])
+    with pytest.raises(UserError, match="damaged"):
+        pretrained.load(path)
+
+
+def test_ppo_is_refused(tmp_path):
+    with pytest.raises(UserError, match="algo=ppo"):
+        pretrained.save(tmp_path / "x.safetensors", {"algo": "ppo", "model": {}}, {})
