@@ -19,7 +19,8 @@ from toy import (
 
 from madpo_isaac.algos import HATRPO, hatrpo
 from madpo_isaac.algos.base import AgentView
-from madpo_isaac.algos.hatrpo import Trial, conjugate_gradient
+from madpo_isaac.algos.conjugate_gradient import conjugate_gradient
+from madpo_isaac.algos.hatrpo import Trial
 from madpo_isaac.config import HatrpoConfig
 
 
