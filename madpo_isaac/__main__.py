@@ -16,6 +16,7 @@ COMMANDS = {
     "play": ("madpo_isaac.play", "play a checkpoint or a policy of the project, as a video too"),
     "report": ("madpo_isaac.report.command", "figures, statistics and a page about runs"),
     "reproduce": ("madpo_isaac.sweep.command", "run what a figure of the paper shows, and draw it"),
+    "export": ("madpo_isaac.export", "write the policies of a run as ONNX or TorchScript files"),
 }
 """Sub-command to the module whose ``main`` it is, and what it does."""
 

@@ -73,10 +73,15 @@ class Parser(argparse.ArgumentParser):
 
     def config(self, options: argparse.Namespace, *settings: str) -> Config:
         """The configuration that plays ``options.policy``, with further ``settings``."""
-        from madpo_isaac.cli import compose
+        return playing(options.policy, *settings, *options.settings)
 
-        quoted = _checkpoint(options.policy).replace("\\", "\\\\").replace("'", "\\'")
-        return compose([f"checkpoint='{quoted}'", "test=True", *settings, *options.settings])
+
+def playing(policy: str, *settings: str) -> Config:
+    """The configuration that plays ``policy``, see :meth:`Parser.add_target`."""
+    from madpo_isaac.cli import compose
+
+    quoted = _checkpoint(policy).replace("\\", "\\\\").replace("'", "\\'")
+    return compose([f"checkpoint='{quoted}'", "test=True", *settings])
 
 
 def _is_number(text: str) -> bool:

@@ -182,7 +182,25 @@ class SimConfig:
     """The physics engine."""
 
     name: str = "mujoco"
-    """mujoco: MuJoCo's C engine on a CPU thread pool."""
+    """mujoco: MuJoCo's C engine on a CPU thread pool; isaacgym: Bi-DexHands' own tasks on Isaac
+    Gym; isaaclab: Isaac Lab's handover."""
+
+
+@dataclass
+class IsaacGymConfig(SimConfig):
+    """Isaac Gym, which runs in a process of its own."""
+
+    python: str = ""
+    """Its interpreter, Python 3.6 to 3.8 with isaacgym and bidexhands."""
+    timeout: float = 600.0
+    """Seconds to wait for any answer of it; building the task is one."""
+
+
+SIM_SCHEMAS: dict[str, type[SimConfig]] = {
+    "mujoco": SimConfig,
+    "isaacgym": IsaacGymConfig,
+    "isaaclab": SimConfig,
+}
 
 
 @dataclass
@@ -254,7 +272,8 @@ def register() -> None:
 
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
-    store.store(group="sim", name="base_mujoco", node=SimConfig)
+    for name, schema in SIM_SCHEMAS.items():
+        store.store(group="sim", name=f"base_{name}", node=schema)
     for name, schema in ALGO_SCHEMAS.items():
         store.store(group="algo", name=f"base_{name}", node=schema)
     for name in TASKS:
@@ -279,12 +298,14 @@ def from_record(record: DictConfig) -> DictConfig:
     for group in ("task", "algo", "sim"):
         if not OmegaConf.select(record, f"{group}.name"):
             raise UserError(f"The configuration does not say which {group} it is for.")
-    algo = record.algo.name
+    algo, sim = record.algo.name, record.sim.name
     if algo not in ALGO_SCHEMAS:
         raise unknown("algo", algo, ALGO_SCHEMAS)
+    if sim not in SIM_SCHEMAS:
+        raise unknown("sim", sim, SIM_SCHEMAS)
     typed.task = OmegaConf.structured(_task_node(load(record.task.name).Config))
     typed.algo = OmegaConf.structured(ALGO_SCHEMAS[algo])
-    typed.sim = OmegaConf.structured(SimConfig)
+    typed.sim = OmegaConf.structured(SIM_SCHEMAS[sim])
     merged = OmegaConf.merge(typed, record)
     assert isinstance(merged, DictConfig)
     return merged
@@ -292,6 +313,15 @@ def from_record(record: DictConfig) -> DictConfig:
 
 def task_settings(task_node: Any) -> dict[str, Any]:
     """The overrides for :func:`tasks.make` in a composed task node."""
-    values = OmegaConf.to_container(OmegaConf.structured(task_node), resolve=True)
+    return _without(task_node, "name", "train")
+
+
+def sim_settings(sim_node: Any) -> dict[str, Any]:
+    """The ``sim_settings`` for :func:`tasks.make` in a composed sim node."""
+    return _without(sim_node, "name")
+
+
+def _without(node: Any, *left_out: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.structured(node), resolve=True)
     assert isinstance(values, dict)
-    return {str(k): v for k, v in values.items() if k not in ("name", "train")}
+    return {str(k): v for k, v in values.items() if k not in left_out}

@@ -17,7 +17,7 @@ import tasks
 from madpo_isaac import checkpoint, console, device, distributed, parallel, resume
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
 from madpo_isaac.algos.steps import Faults
-from madpo_isaac.config import Config, PpoConfig, task_settings
+from madpo_isaac.config import Config, PpoConfig, sim_settings, task_settings
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluate import Act, Evaluator, Record
@@ -138,6 +138,7 @@ class Runner:
             sim=cfg.sim.name,
             seed=seed,
             num_threads=self.threads,
+            sim_settings=sim_settings(cfg.sim),
             **task_settings(cfg.task),
         )
 
@@ -470,9 +471,10 @@ class Runner:
         if self.ranks.index:
             content = {**content, **content["shards"][self.ranks.index - 1]}
             self.algo.generator.set_state(content["generator"])
-        self.env.load_state_dict(content["env_state"])
-        self.tracker.load_state_dict(content["tracker"])
-        self.state = content["state"].to(self.env.device)
+        if content["env_state"]:  # else the simulator cannot be put back: episodes start anew
+            self.env.load_state_dict(content["env_state"])
+            self.tracker.load_state_dict(content["tracker"])
+            self.state = content["state"].to(self.env.device)
         self.iteration, self.env_steps = content["iteration"], content["env_steps"]
         self.wall_s, self.best_return = content["wall_s"], content["best_return"]
 

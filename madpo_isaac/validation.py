@@ -12,6 +12,7 @@ from madpo_isaac.config import (
     AlgoConfig,
     Config,
     HatrpoConfig,
+    IsaacGymConfig,
     MadpoConfig,
     MappoConfig,
     PpoConfig,
@@ -57,6 +58,13 @@ def validate(config: Config) -> None:
     else:
         _check_on_policy(config, config.algo)
     _check_run(config)
+    if isinstance(config.sim, IsaacGymConfig):
+        _positive("sim.timeout", config.sim.timeout)
+        if not config.sim.python:
+            raise UserError(
+                "sim=isaacgym needs sim.python=<interpreter>, a Python 3.6 to 3.8 that has "
+                "isaacgym and bidexhands."
+            )
 
 
 def _check_on_policy(config: Config, algo: AlgoConfig) -> None:

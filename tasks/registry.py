@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.sim import BRIDGES
 from tasks.mujoco.partitions import ALIASES, SCENARIOS
 
 TASKS: dict[str, str] = {
@@ -54,6 +56,7 @@ def make(
     seed: int = 0,
     *,
     num_threads: int = 0,
+    sim_settings: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> VecEnv:
     """Builds ``num_envs`` environments of ``task``.
@@ -62,9 +65,11 @@ def make(
         task: one of :data:`TASKS`, or another name of it, see :func:`canonical`.
         num_envs: number of parallel environments N.
         device: where the tensors live.
-        sim: physics engine, see :data:`madpo_isaac.sim.ENGINES`.
+        sim: physics engine, see :data:`madpo_isaac.sim.ENGINES`, or another simulator with
+            environments of its own, see :data:`madpo_isaac.sim.BRIDGES`.
         seed: seed of the environments' own generator.
         num_threads: threads of the CPU engine, 0 for all.
+        sim_settings: further settings of such a simulator, those of ``sim`` in the configuration.
         **overrides: fields of the task's ``Config``, such as ``agents="fingers"``.
 
     Raises:
@@ -80,4 +85,8 @@ def make(
         if key not in allowed:
             raise unknown(f"setting of task {task}", key, allowed)
     config = replace(module.Config(), **overrides)
+    if sim in BRIDGES:
+        bridge = importlib.import_module(f"tasks.bridges.{sim}")
+        settings = dict(sim_settings or {})
+        return bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
     return module.Env(config, num_envs, device=device, sim=sim, seed=seed, num_threads=num_threads)

@@ -13,6 +13,9 @@ from madpo_isaac.errors import UserError, unknown
 ENGINES = ("mujoco",)
 """Engines by the name users type: ``mujoco`` is mjbatch, MuJoCo's C engine on a thread pool."""
 
+BRIDGES = ("isaacgym", "isaaclab")
+"""Simulators that bring environments of their own, of the bimanual tasks; they have no Sim."""
+
 SPEED_LIMIT = 1e4
 """m/s or rad/s beyond which a simulation counts as blown up. Hands and robots stay below 1e2; the
 engines themselves object from 1e10 on only, when rewards have long been absurd."""
@@ -132,7 +135,7 @@ def make_sim(
 ) -> Sim:
     """Builds ``num_envs`` simulations of ``model`` on ``engine``, one of :data:`ENGINES`."""
     if engine not in ENGINES:
-        raise unknown("sim", engine, ENGINES)
+        raise unknown("sim", engine, (*ENGINES, *BRIDGES))
     checked = check_device(device)
     from madpo_isaac.sim.cpu import MjBatchSim
 

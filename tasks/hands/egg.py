@@ -10,8 +10,10 @@ import mujoco
 import torch
 from torch import Tensor
 
+from madpo_isaac.env import Reading
+from tasks.hands import readings
 from tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
-from tasks.hands.objects import Solid, Solids, Vector
+from tasks.hands.objects import OBJECT, Solid, Solids, Vector
 from tasks.rotations import (
     quat_about_x_then_y,
     quat_conjugate,
@@ -97,6 +99,15 @@ class EggTask(HandTaskEnv):
         tail[..., 13:16] = self.goal_positions
         tail[..., 16:20] = wxyz_to_xyzw(self.goal_quats)
         tail[..., 20:24] = wxyz_to_xyzw(self._rotation_to_goal())
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        found = []
+        for egg in self.eggs:
+            goal = egg.name.replace(OBJECT, "goal")
+            found += readings.of_free_body(egg.name, angular=0.2) + readings.of_pose(goal)
+            found += readings.of_quaternion(f"{goal}_to_{egg.name}")
+        return found
 
     def evaluate(self) -> Outcome:
         """Reward exp(-0.2 (scale d + theta)) summed over eggs, d in metres, theta in radians."""

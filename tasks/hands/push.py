@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madpo_isaac.env import Reading
+from tasks.hands import readings
 from tasks.hands.blocks import BLOCKS, Blocks
 from tasks.hands.reach import ReachConfig, ReachTask
 from tasks.hands.scene import Placement
@@ -66,6 +68,13 @@ class Env(ReachTask):
         out[:, 13:19] = self.handles().flatten(1)
         out[:, 19:25] = self._places.flip(0).flatten()
         out[:, 25:] = 0.0
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        right, left = BLOCKS
+        again = readings.of_points(f"{right}/again", left, f"{left}/place", f"{right}/place")
+        zeros = readings.constant("zero", 5)
+        return readings.of_free_body(right, angular=0.2) + again + zeros
 
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor

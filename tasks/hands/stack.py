@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madpo_isaac.env import Reading
+from tasks.hands import readings
 from tasks.hands.blocks import BLOCKS, Blocks
 from tasks.hands.reach import ReachConfig, ReachTask
 from tasks.hands.scene import Placement
@@ -71,6 +73,11 @@ class Env(ReachTask):
         """Writes the blocks into ``out`` (N, 30)."""
         self.observe_free(self._poses, self._vels, out[:, :26].unflatten(1, (2, 13)))
         out[:, 26:] = 0.0
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        blocks = [column for b in BLOCKS for column in readings.of_free_body(b, angular=0.2)]
+        return blocks + readings.constant("zero", 4)
 
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
