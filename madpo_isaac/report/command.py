@@ -94,8 +94,8 @@ def _page(
     page.notes([*_explained(study, reps), *study.notes()])
     page.heading("Learning curves")
     page.picture(figures.curves(study, folder, reps))
-    rates = [run.metrics.get("success_rate", np.zeros(0)) for run in study.runs]
-    if len(np.unique(np.nan_to_num(np.concatenate(rates), nan=-1.0).clip(min=0.0))) > 1:
+    rates = np.concatenate([run.metrics.get("success_rate", np.zeros(0)) for run in study.runs])
+    if len(np.unique(rates[~np.isnan(rates)])) > 1:  # a constant says nothing
         page.picture(figures.curves(study, folder, reps, "success_rate"))
     page.heading("Results")
     page.table(results)
