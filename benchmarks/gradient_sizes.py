@@ -20,9 +20,9 @@ from torch import Tensor
 
 from madpo_isaac.algos import MADPO
 from madpo_isaac.algos.base import AgentView, Rows
-from madpo_isaac.cli import compose
 from madpo_isaac.config import Config
 from madpo_isaac.models.actor import entropy, log_prob
+from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import machine
 from madpo_isaac.runner import Runner
 

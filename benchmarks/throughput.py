@@ -19,7 +19,7 @@ import torch
 from mjbatch import Batch
 
 from madpo_isaac import device
-from madpo_isaac.cli import compose
+from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import machine
 from madpo_isaac.runner import Runner
 from madpo_isaac.sim.cpu import MjBatchSim

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madpo_isaac.algos import ALGORITHMS
-from madpo_isaac.cli import compose
+from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import machine
 from madpo_isaac.runner import Runner
 

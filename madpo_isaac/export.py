@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from madpo_isaac import console
-from madpo_isaac.arguments import Parser, playing
+from madpo_isaac.commands.arguments import playing
 from madpo_isaac.config import PpoConfig
 from madpo_isaac.env import Command, Reading, VecEnv
 from madpo_isaac.errors import UserError, unknown
@@ -226,18 +225,3 @@ def loaded(data: bytes, kind: str, name: str) -> Callable[[np.ndarray], list[np.
         warnings.simplefilter("ignore")
         module = torch.jit.load(io.BytesIO(data))
     return lambda rows: [output.numpy() for output in module(torch.from_numpy(rows))]
-
-
-def main(argv: list[str]) -> int:
-    """Runs ``madpo export`` with the arguments behind it and returns the exit code."""
-    parser = Parser("export", "Writes a run's policies, a file per agent.")
-    parser.add_argument(
-        "policy",
-        help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
-    )
-    parser.add_argument("--format", default="onnx", help=" or ".join(SUFFIXES))
-    parser.add_argument("--out", type=Path, help="folder to write to; default: <run>/export")
-    options = parser.parse(argv)
-    out = export(options.policy, options.format, options.out)
-    console.info(f"wrote {out / 'contract.json'} and a file per agent")
-    return 0

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import tasks
-from madpo_isaac import checkpoint, console
+from madpo_isaac import checkpoint
 from madpo_isaac.config import Config, from_record, task_settings
 from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import Step, VecEnv
@@ -127,14 +127,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not (isinstance(content, dict) and all(key in content for key in _KEYS)):
         raise UserError(f"'{path}' is not a dump of bad worlds.")
     return content
-
-
-def main(argv: list[str]) -> int:
-    """``madpo replay-dump <file>``: a line per fault; 0 if all came again, else 1."""
-    if len(argv) != 1:
-        raise UserError("replay-dump takes one file, such as runs/x/dumps/iteration_12.pth.")
-    found = replay(Path(argv[0]))
-    for step, index, again in found:
-        outcome = "went bad again" if again else "did not go bad this time"
-        console.info(f"step {step} environment {index}: {outcome}")
-    return 0 if all(again for *_, again in found) else 1

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import tasks
-from madpo_isaac.cli import compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.overrides import compose
 from tasks.hands.randomise import RandomiseConfig
 from tasks.registry import TASKS
 

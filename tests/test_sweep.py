@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from madpo_isaac.__main__ import main
-from madpo_isaac.cli import compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.overrides import compose
 from madpo_isaac.sweep import pool
 from madpo_isaac.sweep.paper import FIGURES, HANDS, MUJOCO, SCALES, Figure, Scale, suite
 from madpo_isaac.sweep.plan import Job, choose_tasks, plan

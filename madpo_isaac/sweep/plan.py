@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from madpo_isaac.cli import compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.overrides import compose
 from madpo_isaac.sweep.paper import SUITES, Figure, Scale, suite
 from tasks import TASKS
 
