@@ -25,8 +25,8 @@ from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.files import write_atomic
 from madpo_isaac.models import Actors
 from madpo_isaac.models.portable import PortablePolicy
+from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.run_folder import RunFolder
-from madpo_isaac.runner import make_runner
 
 CONTRACT_VERSION = 1
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -66,7 +66,7 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
             f"'{config.checkpoint}' is of algo=ppo: its one network is rl_games' own and is not "
             "exported; rl_games' tools read the checkpoint."
         )
-    runner = make_runner(config)
+    runner = OnPolicyRunner(config)
     source = runner.load_policy()
     path = Path(source["checkpoint"])
     run = RunFolder.of_checkpoint(path)
