@@ -129,6 +129,7 @@ class Runner(ABC):
             env_seed, act_seed = (int(s) for s in np.random.SeedSequence(entropy).generate_state(2))
         self.env = self._make_env(cfg.num_envs, env_seed)
         self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
+        self.guard = WorldGuard(cfg, self.env, ranks=self.ranks)
         self._make_learner(init_seed, act_seed)
 
     def _make_env(self, num_envs: int, seed: int) -> VecEnv:
@@ -248,7 +249,7 @@ class Runner(ABC):
             self.folder = own or RunFolder.create(cfg, self.overrides)
             stack.callback(self.folder.release)
             shared = Path(self.ranks.broadcast(str(self.folder.path)))
-            self.guard = WorldGuard(cfg, self.env, shared / "dumps", self.ranks)
+            self.guard.folder = shared / "dumps"
             return self._train()
 
     def _resume(self, path: Path) -> None:
