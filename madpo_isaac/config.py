@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from madpo_isaac.divergence.presets import DivergenceConfig
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.sim import ENGINES, SimConfig
+from madpo_isaac.sim import SimConfig, WarpConfig
 
 
 @dataclass
@@ -179,6 +179,25 @@ ALGO_SCHEMAS: dict[str, type[AlgoConfig] | type[PpoConfig]] = {
 
 
 @dataclass
+class IsaacGymConfig(SimConfig):
+    """Isaac Gym, which runs in a process of its own."""
+
+    python: str = ""
+    """Its interpreter, Python 3.6 to 3.8 with isaacgym and bidexhands."""
+    timeout: float = 600.0
+    """Seconds to wait for any answer of it; building the task is one."""
+
+
+SIM_SCHEMAS: dict[str, type[SimConfig]] = {
+    "auto": WarpConfig,
+    "mujoco": SimConfig,
+    "warp": WarpConfig,
+    "isaacgym": IsaacGymConfig,
+    "isaaclab": SimConfig,
+}
+
+
+@dataclass
 class Config:
     """Everything a run needs; the keys are IsaacGymEnvs'."""
 
@@ -247,8 +266,8 @@ def register() -> None:
 
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
-    for name in ENGINES:
-        store.store(group="sim", name=f"base_{name}", node=SimConfig)
+    for name, schema in SIM_SCHEMAS.items():
+        store.store(group="sim", name=f"base_{name}", node=schema)
     for name, schema in ALGO_SCHEMAS.items():
         store.store(group="algo", name=f"base_{name}", node=schema)
     for name in TASKS:
@@ -273,12 +292,14 @@ def from_record(record: DictConfig) -> DictConfig:
     for group in ("task", "algo", "sim"):
         if not OmegaConf.select(record, f"{group}.name"):
             raise UserError(f"The configuration does not say which {group} it is for.")
-    algo = record.algo.name
+    algo, sim = record.algo.name, record.sim.name
     if algo not in ALGO_SCHEMAS:
         raise unknown("algo", algo, ALGO_SCHEMAS)
+    if sim not in SIM_SCHEMAS:
+        raise unknown("sim", sim, SIM_SCHEMAS)
     typed.task = OmegaConf.structured(_task_node(load(record.task.name).Config))
     typed.algo = OmegaConf.structured(ALGO_SCHEMAS[algo])
-    typed.sim = OmegaConf.structured(SimConfig)
+    typed.sim = OmegaConf.structured(SIM_SCHEMAS[sim])
     merged = OmegaConf.merge(typed, record)
     assert isinstance(merged, DictConfig)
     return merged
@@ -286,6 +307,15 @@ def from_record(record: DictConfig) -> DictConfig:
 
 def task_settings(task_node: Any) -> dict[str, Any]:
     """The overrides for :func:`tasks.make` in a composed task node."""
-    values = OmegaConf.to_container(OmegaConf.structured(task_node), resolve=True)
+    return _without(task_node, "name", "train")
+
+
+def sim_settings(sim_node: Any) -> dict[str, Any]:
+    """The ``sim_settings`` for :func:`tasks.make` in a composed sim node."""
+    return _without(sim_node, "name")
+
+
+def _without(node: Any, *left_out: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.structured(node), resolve=True)
     assert isinstance(values, dict)
-    return {str(k): v for k, v in values.items() if k not in ("name", "train")}
+    return {str(k): v for k, v in values.items() if k not in left_out}

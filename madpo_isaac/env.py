@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,14 +27,50 @@ class AgentSpec:
     action_roles: tuple[str, ...] = ()
     """What each of its actions is for, one name each: comparing two agents, MADPO pairs the
     actions of equal roles. Empty where the order of the actions says it all."""
+    columns: Tensor | None = None
+    """Columns of the joint state (obs_dim,), if ``observe`` does no more than pick these."""
 
     @property
     def act_dim(self) -> int:
         """Number of its actions."""
+        return len(self.action_columns)
+
+    @property
+    def action_columns(self) -> list[int]:
+        """Columns of the joint action that it writes, in the order of its actions."""
         columns = self.action_slice
         if isinstance(columns, slice):
-            return len(range(columns.start or 0, columns.stop, columns.step or 1))
-        return len(columns)
+            return list(range(columns.start or 0, columns.stop, columns.step or 1))
+        return columns.tolist()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A column of the joint state: offset + scale * (a quantity in ``unit``), clipped."""
+
+    name: str
+    unit: str = ""
+    """SI, as in "N m" or "rad/s"; empty for what has none, or is not known to have one."""
+    frame: str = ""
+    """In which axes, if that matters."""
+    scale: float = 1.0
+    offset: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclass(frozen=True)
+class Command:
+    """A column of the joint action: it commands offset + scale * (the action, clipped)."""
+
+    name: str
+    unit: str = ""
+    """Of what is commanded."""
+    scale: float = 1.0
+    offset: float = 0.0
+    low: float = -math.inf
+    """Limits of the action itself, beyond which it commands nothing else."""
+    high: float = math.inf
 
 
 class Step(NamedTuple):
@@ -80,6 +117,8 @@ class VecEnv(ABC):
     """Steps after which an episode is truncated."""
     step_dt: float
     """Simulated seconds per step."""
+    generator: torch.Generator
+    """Where the random numbers of resets and noise come from."""
 
     @abstractmethod
     def reset(self) -> Tensor:
@@ -96,6 +135,14 @@ class VecEnv(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Returns what each column of the joint state means; by default nothing but a number."""
+        return tuple(Reading(f"state[{i}]") for i in range(self.state_dim))
+
+    def commands(self) -> tuple[Command, ...]:
+        """Returns what each column of the joint action does; by default nothing but a number."""
+        return tuple(Command(f"action[{i}]") for i in range(self.action_dim))
 
     @staticmethod
     def not_finite(state: Tensor, reward: Tensor) -> Tensor:

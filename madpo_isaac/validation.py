@@ -12,6 +12,7 @@ from madpo_isaac.config import (
     AlgoConfig,
     Config,
     HatrpoConfig,
+    IsaacGymConfig,
     MadpoConfig,
     MappoConfig,
     PpoConfig,
@@ -20,7 +21,7 @@ from madpo_isaac.config import (
 from madpo_isaac.divergence.bounds import BOUNDS
 from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.sim import engine_for
+from madpo_isaac.sim import BRIDGES, SimConfig, WarpConfig, engine_for
 
 TIME_LIMITS = ("bootstrap", "drop")
 AGENT_ORDERS = ("random", "default", "spec")
@@ -60,18 +61,29 @@ def validate(config: Config) -> None:
         _check_on_policy(config, config.algo)
     _check_sim(config)
     _check_run(config)
+    if isinstance(config.sim, IsaacGymConfig):
+        _positive("sim.timeout", config.sim.timeout)
+        if not config.sim.python:
+            raise UserError(
+                "sim=isaacgym needs sim.python=<interpreter>, a Python 3.6 to 3.8 that has "
+                "isaacgym and bidexhands."
+            )
 
 
 def _check_sim(config: Config) -> None:
     """Checks the engine's settings and says which one ``auto`` is."""
-    config.sim.name = engine_for(config.sim.name, config.sim_device)
+    if config.sim.name in BRIDGES:
+        return
+    name = engine_for(config.sim.name, config.sim_device)
+    room = config.sim if isinstance(config.sim, WarpConfig) else WarpConfig()
     for key in ("nconmax", "njmax"):
-        value = getattr(config.sim, key)
+        value = getattr(room, key)
         if value is None:
             continue
-        if config.sim.name != "warp":
+        if name != "warp":
             raise UserError(f"sim.{key}={value} goes with sim=warp only.")
         _in_range(f"sim.{key}", value, 1, MAX_ROOM)
+    config.sim = dataclasses.replace(room, name=name) if name == "warp" else SimConfig(name)
 
 
 def _check_on_policy(config: Config, algo: AlgoConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.sim import SimConfig
+from madpo_isaac.sim import BRIDGES, WarpConfig
 from tasks.mujoco.partitions import ALIASES, SCENARIOS
 
 TASKS: dict[str, str] = {
@@ -25,6 +26,8 @@ TASKS: dict[str, str] = {
     "ShadowHandPen": "tasks.hands.pen",
     "ShadowHandBlockStack": "tasks.hands.stack",
     "ShadowHandTwoCatchUnderarm": "tasks.hands.two_catch",
+    "ShadowHandPushBlock": "tasks.hands.push",
+    "ShadowHandReOrientation": "tasks.hands.reorient",
     **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several
@@ -49,10 +52,11 @@ def make(
     task: str,
     num_envs: int = 128,
     device: str | torch.device = "cpu",
-    sim: str | SimConfig = "auto",
+    sim: str = "auto",
     seed: int = 0,
     *,
     num_threads: int = 0,
+    sim_settings: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> VecEnv:
     """Builds ``num_envs`` environments of ``task``.
@@ -61,9 +65,11 @@ def make(
         task: one of :data:`TASKS`, or another name of it, see :func:`canonical`.
         num_envs: number of parallel environments N.
         device: where the tensors live.
-        sim: physics engine, one of :data:`madpo_isaac.sim.ENGINES`, or its settings.
+        sim: physics engine, see :data:`madpo_isaac.sim.ENGINES`, or another simulator with
+            environments of its own, see :data:`madpo_isaac.sim.BRIDGES`.
         seed: seed of the environments' own generator.
         num_threads: threads of the CPU engine, 0 for all.
+        sim_settings: further settings of it, those of ``sim`` in the configuration.
         **overrides: fields of the task's ``Config``, such as ``agents="fingers"``.
 
     Raises:
@@ -79,4 +85,11 @@ def make(
         if key not in allowed:
             raise unknown(f"setting of task {task}", key, allowed)
     config = replace(module.Config(), **overrides)
-    return module.Env(config, num_envs, device=device, sim=sim, seed=seed, num_threads=num_threads)
+    settings = dict(sim_settings or {})
+    if sim in BRIDGES:
+        bridge = importlib.import_module(f"tasks.bridges.{sim}")
+        return bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
+    engine = WarpConfig(sim, **settings) if settings else sim
+    return module.Env(
+        config, num_envs, device=device, sim=engine, seed=seed, num_threads=num_threads
+    )

@@ -10,9 +10,15 @@ import pytest
 import yaml
 
 from madpo_isaac.algos import ALGORITHMS
-from madpo_isaac.cli import compose
-from madpo_isaac.config import ALGO_SCHEMAS, Config, DivergenceConfig, TrainDefaults
-from madpo_isaac.sim import ENGINES
+from madpo_isaac.config import (
+    ALGO_SCHEMAS,
+    SIM_SCHEMAS,
+    Config,
+    DivergenceConfig,
+    TrainDefaults,
+)
+from madpo_isaac.overrides import compose
+from madpo_isaac.sim import BRIDGES, ENGINES
 from tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,7 +130,8 @@ def test_layers_do_not_know_each_other(folder, forbidden):
 def test_every_task_algorithm_and_engine_has_its_yaml_and_the_reverse():
     assert names("task") == set(TASKS)
     assert names("algo") == {*ALGORITHMS, "ppo"} == set(ALGO_SCHEMAS)  # rl_games brings PPO
-    assert names("sim") <= set(ENGINES)
+    assert names("sim") == set(SIM_SCHEMAS) <= {*ENGINES, *BRIDGES}
+    assert {path.stem for path in (ROOT / "tasks/bridges").glob("isaac*.py")} == set(BRIDGES)
 
 
 @pytest.mark.parametrize("folder", ["task", "algo", "sim"])
@@ -150,7 +157,8 @@ def test_every_key_is_read_somewhere():
     ]
     sources += [path.read_text() for path in (ROOT / "cfg").glob("**/*.yaml")]
     text = "\n".join(sources)
-    schemas = (Config, *ALGO_SCHEMAS.values(), DivergenceConfig, TrainDefaults)
+    groups = (*ALGO_SCHEMAS.values(), *SIM_SCHEMAS.values())
+    schemas = (Config, *groups, DivergenceConfig, TrainDefaults)
     keys = {field.name for schema in schemas for field in dataclasses.fields(schema)}
     unread = {key for key in keys if not re.search(rf"\b{key}\b", text)}
     assert unread <= ONLY_CHECKED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ import torch.autograd.forward_ad as fwd
 from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, OnPolicy, count
+from madpo_isaac.algos.conjugate_gradient import conjugate_gradient
 from madpo_isaac.config import HatrpoConfig
 from madpo_isaac.distributed import Ranks
 from madpo_isaac.models.actor import log_prob
@@ -176,32 +176,3 @@ def compare(
     kl = kl + (std.square() + (mean - new_mean).square()) / (2.0 * new_std.square())
     outside = ((after - 1.0).abs() > view.clip).double().mean()
     return Trial(*ranks.mean(torch.stack((improvement, kl.sum(-1).mean(), outside))).tolist())
-
-
-def conjugate_gradient(
-    product: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float
-) -> tuple[Tensor, Tensor]:
-    """Solves H x = b approximately for a positive definite H.
-
-    Args:
-        product: maps v (K,) to H v (K,).
-        b: right-hand side. (K,)
-        iterations: at most so many products.
-        tolerance: squared norm of the residual at which to stop.
-
-    Returns:
-        x and the residual b - H x. (K,), (K,)
-    """
-    x, residual, search = torch.zeros_like(b), b.clone(), b.clone()
-    size = residual @ residual
-    for k in range(iterations):
-        # The tolerance is absolute: a small b still gets its first step.
-        if size <= (tolerance if k else 0.0):
-            break
-        image = product(search)
-        alpha = size / (search @ image)
-        x = x + alpha * search
-        residual = residual - alpha * image
-        shrunk = residual @ residual
-        search, size = residual + (shrunk / size) * search, shrunk
-    return x, residual

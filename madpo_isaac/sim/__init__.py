@@ -1,5 +1,23 @@
 """Physics engines behind one contract."""
 
-from madpo_isaac.sim.base import ENGINES, Sim, SimConfig, engine_for, make_sim
+from madpo_isaac.sim.base import (
+    BRIDGES,
+    ENGINES,
+    Sim,
+    SimConfig,
+    WarpConfig,
+    check_device,
+    engine_for,
+    make_sim,
+)
 
-__all__ = ["ENGINES", "Sim", "SimConfig", "engine_for", "make_sim"]
+__all__ = [
+    "BRIDGES",
+    "ENGINES",
+    "Sim",
+    "SimConfig",
+    "WarpConfig",
+    "check_device",
+    "engine_for",
+    "make_sim",
+]

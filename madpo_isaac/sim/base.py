@@ -16,6 +16,9 @@ ENGINES = ("auto", "mujoco", "warp")
 """Engines by the name users type: ``mujoco`` is mjbatch, MuJoCo's C engine on a thread pool;
 ``warp`` is MuJoCo Warp, for GPUs; ``auto`` is ``warp`` on a GPU and else ``mujoco``."""
 
+BRIDGES = ("isaacgym", "isaaclab")
+"""Simulators that bring environments of their own, of the bimanual tasks; they have no Sim."""
+
 SPEED_LIMIT = 1e4
 """m/s or rad/s beyond which a simulation counts as blown up. Hands and robots stay below 1e2; the
 engines themselves object from 1e10 on only, when rewards have long been absurd."""
@@ -26,11 +29,17 @@ class SimConfig:
     """The physics engine."""
 
     name: str = "auto"
-    """One of :data:`ENGINES`."""
+    """One of :data:`ENGINES` or :data:`BRIDGES`."""
+
+
+@dataclass
+class WarpConfig(SimConfig):
+    """MuJoCo Warp, whose memory for contacts and constraints is set aside at the start."""
+
     nconmax: int | None = None
-    """warp: room for contacts, simulations' mean; null for twice what random motion takes."""
+    """Room for contacts, simulations' mean; null for twice what random motion takes."""
     njmax: int | None = None
-    """warp: room for constraints in each simulation; null for twice what random motion takes."""
+    """Room for constraints in each simulation; null for twice what random motion takes."""
 
 
 class Sim(Protocol):
@@ -153,7 +162,7 @@ def engine_for(name: str, device: str | torch.device) -> str:
         UserError: for an unknown engine.
     """
     if name not in ENGINES:
-        raise unknown("sim", name, ENGINES)
+        raise unknown("sim", name, (*ENGINES, *BRIDGES))
     if name != "auto":
         return name
     return "warp" if str(device).startswith("cuda") else "mujoco"
@@ -181,7 +190,8 @@ def make_sim(
     prepare_warp()
     from madpo_isaac.sim.warp import WarpSim
 
-    return WarpSim(model, num_envs, checked, settings.nconmax, settings.njmax)
+    room = (settings.nconmax, settings.njmax) if isinstance(settings, WarpConfig) else ()
+    return WarpSim(model, num_envs, checked, *room)
 
 
 def prepare_warp() -> None:

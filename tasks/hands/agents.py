@@ -51,6 +51,7 @@ def make_agents(
                     observe=lambda state, columns=columns: state[:, columns],
                     role=name,
                     action_roles=tuple(roles),
+                    columns=columns,
                 )
             )
     return tuple(agents)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from madpo_isaac import device as devices
-from madpo_isaac.env import Step, VecEnv
+from madpo_isaac.env import Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import SimConfig, make_sim
-from tasks.hands import hand
+from tasks.hands import hand, readings
 from tasks.hands.agents import make_agents
 from tasks.hands.randomise import RandomiseConfig, Randomiser
 from tasks.hands.scene import Drive, Placement, Scenery, build_spec
@@ -319,6 +319,40 @@ class HandTaskEnv(VecEnv):
         low, high = self._joint_low[self._driven], self._joint_high[self._driven]
         self._ctrl_mid, self._ctrl_half = (low + high) / 2, (high - low) / 2
         self._fingertip = torch.tensor(hand.FINGERTIP, device=self.device)
+
+    # Meaning ----------------------------------------------------------------------------------
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Returns what each column of the joint state means."""
+        found = []
+        for h in range(NUM_HANDS):
+            actions = tuple(command.name for command in self.hand_commands(h))
+            found += readings.of_hand(
+                self.sim.model,
+                h,
+                velocity=_VEL_SCALE,
+                force=_FORCE_SCALE,
+                base=self.base_readings(h),
+                actions=actions,
+            )
+        return readings.clipped(found + self.tail_readings(), OBS_LIMIT)
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean; by default nothing but a number."""
+        return [Reading(f"tail[{i}]") for i in range(self.tail_dim)]
+
+    def base_readings(self, index: int) -> list[Reading]:
+        """Returns what hand ``index`` sees of its base."""
+        del index
+        return []
+
+    def commands(self) -> tuple[Command, ...]:
+        """Returns what the joint action commands: bases and joint targets."""
+        return tuple(command for h in range(NUM_HANDS) for command in self.hand_commands(h))
+
+    def hand_commands(self, index: int) -> list[Command]:
+        """Returns what the actions of hand ``index`` command."""
+        return readings.of_drives(self.sim.model, index)
 
     # Resume -----------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madpo_isaac.env import Reading
+from tasks.hands import readings
 from tasks.hands.double_door import OPEN_ANGLE, DoubleDoor
 from tasks.hands.reach import ReachConfig, ReachTask
 from tasks.hands.scene import Placement
@@ -106,6 +108,11 @@ class DoorTask(ReachTask):
         out[:, 3:7] = wxyz_to_xyzw(self._door_pose[3:])
         out[:, 7:13] = 0.0
         out[:, 13:19] = self.handles().flip(1).flatten(1)
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        frame = readings.of_pose("door_frame") + readings.constant("zero", 6)
+        return frame + readings.of_points("left_handle", "right_handle")
 
     def _bonus(self, gap: Tensor) -> Tensor:
         return 2.0 * gap

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madpo_isaac.env import Command, Reading
 from madpo_isaac.errors import UserError
-from tasks.hands import hand
+from tasks.hands import hand, readings
 from tasks.hands.base import NUM_HANDS, HandTaskConfig, HandTaskEnv
 from tasks.hands.scene import Drive
 from tasks.rotations import quat_conjugate, quat_mul, quat_rotate, quat_to_rpy
@@ -70,6 +71,14 @@ class FloatingTaskEnv(HandTaskEnv):
         """Writes position and turn of each hand's base into ``out`` (N, 2, 6)."""
         out[..., :3] = self.base_position()
         out[..., 3:] = quat_to_rpy(quat_mul(self.base_pose[..., 3:], self._unturn))
+
+    def base_readings(self, index: int) -> list[Reading]:
+        """Returns what hand ``index`` sees of its base."""
+        return readings.of_base(index)
+
+    def hand_commands(self, index: int) -> list[Command]:
+        """Returns what the actions of hand ``index`` command: force, torque, joint targets."""
+        return readings.of_drive(index, self.drive()) + super().hand_commands(index)
 
     def _write_controls(self, action: Tensor) -> None:
         """Maps actions to the base's force and torque, and to the joints' targets."""

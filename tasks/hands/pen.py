@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import mujoco
 import torch
 from torch import Tensor
 
-from tasks.hands import contacts
+from madpo_isaac.env import Reading
+from tasks.hands import contacts, readings
 from tasks.hands.contacts import HAND_PREFIXES
 from tasks.hands.objects import GRAVITY, OBJECT, TABLE, add_free_body, add_geom, add_table
 from tasks.hands.reach import ReachConfig, ReachTask
@@ -30,7 +31,7 @@ class Pen:
     """Metres; at the original's 0.6 it starts half inside the table."""
     slide: float = 0.492
     """How far the cap goes, metres; farther than it is long, a slip of the original."""
-    hand_friction: ClassVar[float | None] = 1.0
+    hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
         """Adds table, pen and contacts; gravity acts on all but the hands."""
@@ -133,6 +134,11 @@ class Env(ReachTask):
         """Writes the pen and its handle points into ``out`` (N, 19)."""
         self.observe_free(self._pose, self._vel, out[:, :13])
         out[:, 13:] = self.object_sensors
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        points = readings.of_points("cap_handle", "barrel_handle")
+        return readings.of_free_body(OBJECT, angular=0.2) + points
 
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -48,8 +48,10 @@ class Drive:
 class Scenery(Protocol):
     """What is in a scene besides the hands."""
 
-    hand_friction: ClassVar[float | None]
-    """Friction between two floating hands; None if :meth:`add_to` lets them touch."""
+    @property
+    def hand_friction(self) -> float | None:
+        """Friction between two floating hands; None if :meth:`add_to` lets them touch."""
+        ...
 
     def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
         """Adds bodies and their contacts, with ``visual`` also what only pictures show."""

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from madpo_isaac import device as devices
-from madpo_isaac.env import AgentSpec, Step, VecEnv
+from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import SimConfig, make_sim
+from tasks.mujoco import readings
 from tasks.mujoco.nearest import nearest_columns
 from tasks.mujoco.partitions import SCENARIOS, joint_role
 from tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
@@ -214,10 +215,18 @@ class Env(VecEnv):
         joint = (state[None].expand(shape), self._identity.expand(shape))
         return list(standardise(torch.cat(joint, dim=2)).unbind())
 
+    def readings(self) -> tuple[Reading, ...]:
+        """Returns what each column of the joint state means."""
+        return readings.of_state(self.robot, self.sim.model)
+
+    def commands(self) -> tuple[Command, ...]:
+        """Returns the joint torques that the joint action commands."""
+        return readings.of_actions(self.robot, self.sim.model)
+
     def _agents(self, model: mujoco.MjModel) -> tuple[AgentSpec, ...]:
         agents = []
         for i in range(self.partition.num_agents):
-            observe, obs_dim = self._observe(i, model)
+            observe, obs_dim, columns = self._observe(i, model)
             first_joint = model.actuator_trnid[self.partition.block(i).start, 0]
             spec = AgentSpec(
                 name=f"agent{i}",
@@ -225,25 +234,28 @@ class Env(VecEnv):
                 obs_dim=obs_dim,
                 observe=observe,
                 role=joint_role(model.joint(first_joint).name),
+                columns=columns,
             )
             agents.append(spec)
         return tuple(agents)
 
-    def _observe(self, agent: int, model: mujoco.MjModel) -> tuple[Any, int]:
-        """Returns what ``agent`` makes of joint states, and its width."""
+    def _observe(self, agent: int, model: mujoco.MjModel) -> tuple[Any, int, Tensor | None]:
+        """Returns what ``agent`` makes of joint states, its width, and the columns it picks."""
         if self.config.agent_obsk is not None:
             found = nearest_columns(
                 self.robot, model, self.partition, agent, self.config.agent_obsk
             )
             columns = torch.tensor(found, device=self.device)
-            return (lambda state: state[:, columns]), len(columns)
+            return (lambda state: state[:, columns]), len(columns), columns
         number = torch.eye(self.partition.num_agents, device=self.device)[agent]
         width = self.state_dim + len(number)
 
         def observe(state: Tensor) -> Tensor:
-            return standardise(torch.cat((state, number.expand(len(state), -1)), dim=1))
+            # Written so that it can be traced for any number of rows.
+            joint = torch.cat((state, number.expand(state.shape[0], -1)), dim=1)
+            return F.layer_norm(joint, (width,), eps=_NO_VARIANCE)
 
-        return observe, width
+        return observe, width, None
 
     # Resume -----------------------------------------------------------------------------------
 

@@ -1,0 +1,78 @@
+"""Gymnasium's vector interface over the joint problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from madpo_isaac.env import VecEnv
+from madpo_isaac.errors import UserError
+from madpo_isaac.interop.spaces import box
+
+
+class VectorView(VectorEnv):
+    """N environments with one agent each, which sees the joint state and chooses all actions.
+
+    Gymnasium's ``AutoresetMode.SAME_STEP``: where an episode ends, the returned observation is
+    the first of the next one, and ``infos["final_obs"]`` (N, S) holds the last of this one; rows
+    of it count where ``infos["_final_obs"]`` (N,) says so. ``infos`` has the task's readings,
+    too, each (N,). Arrays are NumPy's, copied from the device.
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.env = env
+        self.num_envs = env.num_envs
+        self.single_observation_space = box(env.readings())
+        self.single_action_space = box(env.commands())
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+        self.action_space = batch_space(self.single_action_space, env.num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts new episodes everywhere.
+
+        Args:
+            seed: of the one generator that all environments share, so not a list.
+            options: there are none.
+
+        Raises:
+            UserError: there are several seeds, or options.
+        """
+        if isinstance(seed, list):
+            raise UserError(f"seed={seed}: the environments share one generator, give one number.")
+        if options:
+            raise UserError(f"options={options}: reset takes no options, all environments start.")
+        if seed is not None:
+            self.env.generator.manual_seed(seed)
+        return _on_host(self.env.reset()), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Takes one step everywhere with joint actions (N, A).
+
+        Returns:
+            States (N, S), rewards (N,), terminations (N,), truncations (N,) and infos.
+        """
+        joint = torch.as_tensor(np.asarray(actions), dtype=torch.float32, device=self.env.device)
+        step = self.env.step(joint)
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        infos: dict[str, Any] = {}
+        for name, value in step.log.items():
+            infos[name], infos[f"_{name}"] = _on_host(value), everywhere
+        terminated, truncated = _on_host(step.terminated), _on_host(step.truncated)
+        done = terminated | truncated
+        if done.any():
+            infos["final_obs"], infos["_final_obs"] = _on_host(step.final_state), done
+        return _on_host(step.state), _on_host(step.reward), terminated, truncated, infos
+
+
+def _on_host(values: Tensor) -> np.ndarray:
+    return values.cpu().numpy().copy()

@@ -1,0 +1,108 @@
+"""One agent's policy as an ordinary module, to be taken out of the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from madpo_isaac.env import Command, Reading
+from madpo_isaac.models.actor import Actors
+from madpo_isaac.models.mlp import ACTIVATIONS
+from madpo_isaac.models.moments import EPSILON, LIMIT
+
+
+class PortablePolicy(nn.Module):
+    """The mean action of one agent, with all that happens before and after its network.
+
+    Input: the agent's observation (B, obs_dim), or where that is computed from the joint state
+    (``AgentSpec.columns`` is None) the joint state (B, S). In this order it is clipped as the
+    environment does, turned into the observation, normalised, joined to the agent's number if
+    the network is shared, and mapped. Outputs: the ``action`` (B, act_dim) within its limits,
+    and what it commands, offset + scale * action (B, act_dim).
+
+    Args:
+        actors: the policies.
+        p: the agent.
+        readings: what the columns of the joint state mean.
+        commands: what the columns of the joint action do.
+    """
+
+    obs_low: Tensor
+    obs_high: Tensor
+    mean: Tensor
+    inverse_std: Tensor
+    number: Tensor
+    low: Tensor
+    high: Tensor
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(
+        self, actors: Actors, p: int, readings: Sequence[Reading], commands: Sequence[Command]
+    ) -> None:
+        super().__init__()
+        agent = actors.agents[p]
+        seen = list(readings)
+        self._observe: Callable[[Tensor], Tensor] | None = agent.observe
+        if agent.columns is not None:
+            seen, self._observe = [seen[i] for i in agent.columns.tolist()], None
+        moved = [commands[i] for i in agent.action_columns]
+        self._keep("obs_low", [x.low for x in seen])
+        self._keep("obs_high", [x.high for x in seen])
+        self._keep("low", [x.low for x in moved])
+        self._keep("high", [x.high for x in moved])
+        self._keep("scale", [x.scale for x in moved])
+        self._keep("offset", [x.offset for x in moved])
+        self._normalised = bool(actors.moments)
+        if self._normalised:
+            moments = actors.moments[p]
+            self._keep("mean", moments.mean)
+            self._keep("inverse_std", (moments.square / moments.count + EPSILON).rsqrt())
+        self._shared = actors.numbers is not None
+        if actors.numbers is not None:
+            self._keep("number", actors.numbers[p])
+        self.network = _network(actors, p)
+
+    def _keep(self, name: str, values: Sequence[float] | Tensor) -> None:
+        kept = torch.as_tensor(values, dtype=torch.float32).detach().cpu().clone()
+        self.register_buffer(name, kept)
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns action and command (B, act_dim) each."""
+        x = seen.clamp(self.obs_low, self.obs_high)
+        if self._observe is not None:
+            x = self._observe(x)
+        if self._normalised:
+            x = ((x - self.mean) * self.inverse_std).clamp(-LIMIT, LIMIT)
+        if self._shared:
+            x = torch.cat((self.number.expand(x.shape[0], -1), x), dim=1)
+        action = self.network(x).clamp(self.low, self.high)
+        return action, self.offset + self.scale * action
+
+
+def _network(actors: Actors, p: int) -> nn.Sequential:
+    """Agent p's network; each LayerNorm's affine part is in the layer that follows."""
+    stack = actors.stack
+    net = {name: value.detach().cpu().double() for name, value in stack.nets[p].items()}
+    layers: list[nn.Module] = []
+    for k, name in enumerate([*(f"linear{k}" for k in range(stack.depth)), "out"]):
+        weight = net[f"{name}.weight"]
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        with torch.no_grad():
+            linear.weight.copy_(weight * net[f"norm{k}.weight"])
+            linear.bias.copy_(net[f"{name}.bias"] + weight @ net[f"norm{k}.bias"])
+        layers += [nn.LayerNorm(weight.shape[1], elementwise_affine=False), linear]
+        if k < stack.depth:
+            layers.append(_Activation(stack.activation))
+    return nn.Sequential(*layers).requires_grad_(False)
+
+
+class _Activation(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._function = ACTIVATIONS[name][0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._function(x)

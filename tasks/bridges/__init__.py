@@ -1,0 +1,1 @@
+"""Bimanual tasks in simulators that bring their own environments."""

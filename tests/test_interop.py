@@ -1,0 +1,255 @@
+"""PettingZoo's and Gymnasium's interfaces: their own tests, and the numbers behind them."""
+
+import importlib.util
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from toy import ToyEnv
+
+import tasks
+from madpo_isaac.errors import UserError
+from madpo_isaac.interop import parallel_env, vector_env
+
+needs_pettingzoo = pytest.mark.skipif(
+    importlib.util.find_spec("pettingzoo") is None,
+    reason="PettingZoo is not installed (extra interop)",
+)
+SETTINGS = (
+    ("ShadowHandOver", {"episode_length": 5}),
+    ("ShadowHandOver", {"episode_length": 5, "agents": "fingers"}),
+    ("HalfCheetah-2x3", {"episode_length": 5}),
+    ("Ant-4x2", {"agent_obsk": 1}),
+)
+
+
+@needs_pettingzoo
+@pytest.mark.parametrize(("task", "settings"), SETTINGS)
+@pytest.mark.filterwarnings("ignore:.*Box (high|low)'s precision|.*is not within the obs")
+def test_pettingzoos_own_tests_pass(task, settings):
+    from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+    parallel_api_test(parallel_env(task, num_threads=1, **settings), num_cycles=25)
+    parallel_seed_test(lambda: parallel_env(task, num_threads=1, **settings), num_cycles=15)
+
+
+@needs_pettingzoo
+def test_agents_get_their_columns_and_steer_their_joints():
+    view = parallel_env("ShadowHandOver", seed=3, agents="fingers", episode_length=3, num_threads=1)
+    twin = tasks.make("ShadowHandOver", 1, seed=3, agents="fingers", episode_length=3)
+    state = twin.reset()
+    observations, infos = view.reset()
+    assert view.agents == [agent.name for agent in twin.agents] and len(view.agents) == 12
+    assert infos == {name: {} for name in view.agents}
+    joint = torch.linspace(-1, 1, 40)[None]
+    for age in range(1, 4):
+        parts = {a.name: joint[0, a.action_slice].numpy() for a in twin.agents}
+        step = twin.step(joint)
+        observations, rewards, terminated, truncated, infos = view.step(parts)
+        for agent in twin.agents:
+            expected = step.final_state[0][agent.columns].numpy()
+            assert np.array_equal(observations[agent.name], expected)
+            assert np.array_equal(expected, agent.observe(step.final_state)[0].numpy())
+            assert rewards[agent.name] == step.reward[0].item()
+            assert truncated[agent.name] is (age == 3) and terminated[agent.name] is False
+            assert infos[agent.name]["success"] == 0.0
+        assert np.array_equal(view.state(), step.final_state[0].numpy())
+    assert not torch.equal(step.final_state, step.state) and not torch.equal(state, step.state)
+    assert view.agents == []
+    with pytest.raises(ValueError, match="call reset"):
+        view.step(parts)
+    first, again = (view.reset(seed=8)[0]["hand1_th"] for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, view.reset()[0]["hand1_th"])
+
+
+@needs_pettingzoo
+def test_a_batch_is_no_parallel_env():
+    from madpo_isaac.interop.parallel_view import ParallelView
+
+    with pytest.raises(ValueError, match="not 2"):
+        ParallelView(tasks.make("HalfCheetah-2x3", 2, num_threads=1))
+
+
+def test_without_pettingzoo_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pettingzoo", None)
+    monkeypatch.delitem(sys.modules, "madpo_isaac.interop.parallel_view", raising=False)
+    with pytest.raises(UserError, match=r"pip install 'madpo-isaac\[interop\]'"):
+        parallel_env("HalfCheetah-2x3")
+
+
+def test_the_vector_view_resets_in_the_same_step_as_gymnasium_does():
+    """Returns and lengths of gymnasium's own bookkeeping are those of the bare environment."""
+    view = vector_env("HalfCheetah-2x3", 3, seed=2, episode_length=4, num_threads=1)
+    assert view.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    twin = tasks.make("HalfCheetah-2x3", 3, seed=2, episode_length=4, num_threads=1)
+    counted = gymnasium.wrappers.vector.RecordEpisodeStatistics(view)
+    first, _ = counted.reset()
+    assert np.array_equal(first, twin.reset().numpy())
+    assert first.shape == counted.observation_space.shape == (3, 17)
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, 3, 6)).astype(np.float32)
+    total = 0.0
+    for age, action in enumerate(actions, start=1):
+        step = twin.step(torch.from_numpy(action))
+        obs, reward, terminated, truncated, infos = counted.step(action)
+        total = total + step.reward.numpy()
+        assert np.array_equal(obs, step.state.numpy())
+        assert np.array_equal(reward, step.reward.numpy())
+        assert np.array_equal(infos["control_cost"], step.log["control_cost"].numpy())
+        assert not terminated.any() and (truncated == (age == 4)).all()
+        assert ("final_obs" in infos) is (age == 4)
+    assert np.array_equal(infos["final_obs"], step.final_state.numpy())
+    assert infos["_final_obs"].all() and not np.array_equal(infos["final_obs"], obs)
+    assert infos["episode"]["r"] == pytest.approx(total) and (infos["episode"]["l"] == 4).all()
+    again = [view.reset(seed=5)[0] for _ in range(2)]
+    assert np.array_equal(*again)
+
+
+def test_only_the_rows_that_ended_have_a_final_observation():
+    view = vector_env("Walker2d-2x3", 4, seed=1, num_threads=1)
+    view.reset()
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        obs, _, terminated, truncated, infos = view.step(rng.uniform(-1, 1, (4, 6)))
+        done = terminated | truncated
+        if done.any() and not done.all():
+            break
+    assert np.array_equal(infos["_final_obs"], done)
+    assert np.array_equal(infos["final_obs"][~done], obs[~done])
+    assert not np.array_equal(infos["final_obs"][done], obs[done])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"seed": [1, 2]}, "give one number"), ({"options": {"reset_mask": 1}}, "takes no options")],
+)
+def test_resets_that_are_not_possible_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        vector_env("HalfCheetah-2x3", 2, num_threads=1).reset(**arguments)
+
+
+# What the columns mean --------------------------------------------------------------------------
+
+
+def test_readings_of_hands_undo_their_scaling():
+    """Every joint's column, taken back through its reading, is MuJoCo's own joint value."""
+    env = tasks.make("ShadowHandOver", 2, seed=4, num_threads=1)
+    env.reset()
+    state = env.step(torch.rand(2, 40) * 2 - 1).state
+    columns = {reading.name: (i, reading) for i, reading in enumerate(env.readings())}
+    assert len(columns) == env.state_dim == 398
+    model, sim = env.sim.model, env.sim
+    for h, joint in ((0, "FFJ3"), (1, "THJ4"), (1, "WRJ0")):
+        address = model.joint(f"hand{h}_robot0:{joint}").qposadr[0]
+        for kind, value in (("position", sim.qpos), ("velocity", sim.qvel)):
+            column, reading = columns[f"hand{h}/{joint}/{kind}"]
+            assert abs(reading.scale) != 1.0 and reading.low == -5.0
+            inside = state[:, column].abs() < 5.0
+            physical = (state[:, column] - reading.offset) / reading.scale
+            assert torch.allclose(physical[inside], value[:, address][inside], atol=1e-5)
+    column, reading = columns["object/z"]
+    height = model.joint("object_free").qposadr[0] + 2
+    assert (reading.unit, reading.frame) == ("m", "world")
+    assert torch.equal(state[:, column], sim.qpos[:, height])
+    tip = columns["hand1/rfdistal/velocity_y"][0]
+    sensor = model.sensor("hand1_robot0:rfdistal_linvel").adr[0] + 1
+    assert torch.equal(state[:, tip], sim.sensordata[:, sensor].clamp(-5, 5))
+    assert torch.equal(state[:, columns["hand1/THJ0/last_action"][0]], env.last_action[:, 39])
+
+
+HAND_TASKS = [task for task, module in tasks.TASKS.items() if module.startswith("tasks.hands")]
+
+
+@pytest.mark.parametrize("task", HAND_TASKS)
+def test_every_column_of_every_hand_task_has_a_name_and_a_meaning(task):
+    """Numbers of the state that MuJoCo has too are found again under their names."""
+    env = tasks.make(task, 2, seed=4, num_threads=1)
+    env.reset()
+    state = env.step(0.3 * torch.rand(2, env.action_dim, generator=env.generator)).state
+    readings, commands = env.readings(), env.commands()
+    names, moved = [reading.name for reading in readings], [command.name for command in commands]
+    assert len(names) == len(set(names)) == env.state_dim
+    assert len(moved) == len(set(moved)) == env.action_dim
+    model, sim = env.sim.model, env.sim
+    for h, drive in enumerate(moved):
+        assert torch.equal(state[:, names.index(f"{drive}/last_action")], env.last_action[:, h])
+    for j in range(model.njnt):
+        joint = model.joint(j)
+        if joint.name.endswith("_free"):  # blocks, eggs, the pen
+            at, body = joint.qposadr[0], joint.name.removesuffix("_free")
+            parts = ("x", "y", "z", "qw", "qx", "qy", "qz")
+            if (task, body) == ("ShadowHandPushBlock", "left_block"):
+                parts = parts[:3]  # all that is observed of it
+            for k, part in enumerate(parts):
+                assert torch.equal(state[:, names.index(f"{body}/{part}")], sim.qpos[:, at + k])
+    for sensor in ("right_handle", "left_handle", "cap_handle", "barrel_handle"):
+        if sensor in [model.sensor(i).name for i in range(model.nsensor)]:
+            at = model.sensor(sensor).adr[0]
+            for k, axis in enumerate("xyz"):
+                assert torch.equal(
+                    state[:, names.index(f"{sensor}/{axis}")], sim.sensordata[:, at + k]
+                )
+
+
+def test_bases_of_floating_hands_are_described():
+    """Force and torque at full action are what the engine's actuators give."""
+    env = tasks.make("ShadowHandCatchAbreast", 1, seed=1, num_threads=1)
+    env.reset()
+    columns = {reading.name: i for i, reading in enumerate(env.readings())}
+    state = env.observe()
+    assert state[0, columns["hand1/base/y"]].item() == pytest.approx(-1.15, abs=1e-5)
+    assert state[0, columns["hand1/base/yaw"]].item() == pytest.approx(0.0, abs=1e-5)
+    commands, model = env.commands(), env.sim.model
+    assert [command.name for command in commands][26:28] == ["hand1/force_x", "hand1/force_y"]
+    for h in range(2):
+        for k in range(6):
+            command = commands[26 * h + k]
+            kind, axis = ("force", "torque")[k // 3], "xyz"[k % 3]
+            gain = model.actuator(f"hand{h}_{kind}_{axis}").gainprm[0]
+            assert command.name == f"hand{h}/{kind}_{axis}"
+            assert (command.scale, command.unit) == (gain, ("N", "N m")[k // 3])
+
+
+def test_commands_of_hands_are_the_targets_that_the_engine_gets():
+    env = tasks.make("ShadowHandOver", 1, num_threads=1)
+    env.reset()
+    action = torch.linspace(-1.5, 1.5, 40)[None]
+    env.step(action)
+    expected = [
+        c.offset + c.scale * min(max(a, c.low), c.high)
+        for c, a in zip(env.commands(), action[0].tolist(), strict=True)
+    ]
+    assert torch.allclose(env.sim.ctrl[0, :40], torch.tensor(expected), atol=1e-6)
+    assert [c.name for c in env.commands()][20:23] == ["hand1/WRJ1", "hand1/WRJ0", "hand1/FFJ3"]
+
+
+@pytest.mark.parametrize("task", ["HalfCheetah-2x3", "Walker2d-2x3", "Ant-2x4", "Humanoid-17x1"])
+def test_readings_and_commands_of_robots_name_the_right_columns(task):
+    env = tasks.make(task, 1, num_threads=1)
+    state = env.reset()
+    names = [reading.name for reading in env.readings()]
+    assert len(names) == len(set(names)) == env.state_dim
+    model, data = env.sim.model, env.sim
+    for j in range(1, model.njnt):
+        joint = model.joint(j)
+        if f"{joint.name}/position" not in names:  # where the robot is
+            continue
+        position = state[0, names.index(f"{joint.name}/position")]
+        assert position == data.qpos[0, joint.qposadr[0]]
+        velocity = state[0, names.index(f"{joint.name}/velocity")]
+        assert velocity == data.qvel[0, joint.dofadr[0]].clamp(-10, 10)
+    env.step(torch.full((1, env.action_dim), 0.1))
+    data.forward()
+    for command in env.commands():
+        torque = data.qfrc_actuator[0, model.joint(command.name).dofadr[0]]
+        assert torque.item() == pytest.approx(0.1 * command.scale, rel=1e-5)
+        assert command.unit == "N m" and command.low < 0.1 < command.high
+
+
+def test_a_task_that_says_nothing_has_numbered_columns():
+    env = ToyEnv()
+    assert [reading.name for reading in env.readings()] == [f"state[{i}]" for i in range(6)]
+    assert [command.name for command in env.commands()] == [f"action[{i}]" for i in range(6)]
