@@ -99,15 +99,15 @@ def test_the_hands_constants_are_those_of_its_model():
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     mass = model.body_mass[1:]
-    assert mass.sum() == pytest.approx(hand.MASS, abs=1e-4)
+    assert mass.sum() == pytest.approx(BASE.mass, abs=1e-4)
     centre = mass @ data.xipos[1:] / mass.sum()
-    np.testing.assert_allclose(centre, hand.CENTRE_OF_MASS, atol=1e-6)
+    np.testing.assert_allclose(centre, BASE.centre_of_mass, atol=1e-6)
     inertia = np.zeros((3, 3))
     for body in range(1, model.nbody):
         axes, arm = data.ximat[body].reshape(3, 3), data.xipos[body] - centre
         inertia += axes @ np.diag(model.body_inertia[body]) @ axes.T
         inertia += model.body_mass[body] * (arm @ arm * np.eye(3) - np.outer(arm, arm))
-    np.testing.assert_allclose(np.diag(inertia), hand.INERTIA, atol=1e-6)
+    np.testing.assert_allclose(np.diag(inertia), BASE.inertia, atol=1e-6)
     assert np.abs(inertia - np.diag(np.diag(inertia))).max() < 4e-4
 
 

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from tasks.hands import contacts
+from tasks.hands.hand import Hand
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -59,11 +60,11 @@ def add_weight(spec: mujoco.MjSpec, name: str, mass: float) -> None:
     weight.biasprm[0] = -GRAVITY * mass
 
 
-def add_table(spec: mujoco.MjSpec, *, friction: float = 1.0) -> None:
+def add_table(spec: mujoco.MjSpec, hand: Hand, *, friction: float = 1.0) -> None:
     """Adds a static table, 0.5 m x 1 m and 0.6 m high, that hands touch with ``friction``."""
     size, pos = (0.25, 0.5, 0.3), (0.0, 0.0, 0.3)
     add_geom(spec.worldbody, TABLE, mujoco.mjtGeom.mjGEOM_BOX, size, (0.62, 0.47, 0.35, 1), pos=pos)
-    contacts.pair_with_hands(spec, TABLE, friction=friction)
+    contacts.pair_with_hands(spec, hand, TABLE, friction=friction)
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,13 @@ class Ellipsoid:
     name: str = OBJECT
     hand_friction: ClassVar[float | None] = 1.0
 
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds the body, its weight and contacts; with ``visual`` a translucent mocap goal."""
         kind = mujoco.mjtGeom.mjGEOM_ELLIPSOID
         body = add_free_body(spec, self.name, self.pos)
         add_geom(body, self.name, kind, self.semi_axes, self.rgba, mass=self.mass)
         add_weight(spec, self.name, self.mass)
-        contacts.pair_with_hands(spec, self.name)
+        contacts.pair_with_hands(spec, hand, self.name)
         if visual:
             name = self.name.replace(OBJECT, "goal")
             goal = spec.worldbody.add_body(name=name, mocap=True, pos=self.pos)
@@ -98,10 +99,10 @@ class Ellipsoids:
     bodies: tuple[Ellipsoid, ...]
     hand_friction: ClassVar[float | None] = 1.0
 
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds the bodies, see :class:`Ellipsoid`."""
         for body in self.bodies:
-            body.add_to(spec, visual=visual)
+            body.add_to(spec, hand, visual=visual)
         for a, b in itertools.combinations(self.bodies, 2):
             contacts.add_pair(spec, a.name, b.name, condim=4)
 

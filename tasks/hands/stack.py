@@ -11,6 +11,7 @@ from torch import Tensor
 
 from madpo_isaac.env import Reading
 from tasks.hands import contacts, readings
+from tasks.hands.hand import Hand
 from tasks.hands.objects import TABLE, add_free_body, add_geom, add_table, add_weight
 from tasks.hands.reach import ReachConfig, ReachTask
 from tasks.hands.scene import Placement
@@ -31,16 +32,16 @@ class Blocks:
     """kg: density 567 kg/m^3."""
     hand_friction: ClassVar[float | None] = 0.5
 
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds table, cubes, their weight and contacts."""
-        add_table(spec, friction=0.35)
+        add_table(spec, hand, friction=0.35)
         for name, pos, rgba in zip(BLOCKS, self.places, _COLOURS, strict=True):
             # The orientation that Bi-DexHands' numbers start from, by which it is observed.
             block = add_free_body(spec, name, pos, (0.5, 0.5, 0.5, -0.5))
             kind = mujoco.mjtGeom.mjGEOM_BOX
             add_geom(block, name, kind, 3 * (self.half_size,), rgba, mass=self.mass)
             add_weight(spec, name, self.mass)
-            contacts.pair_with_hands(spec, name, friction=0.375)
+            contacts.pair_with_hands(spec, hand, name, friction=0.375)
             contacts.add_pair(spec, name, TABLE, condim=4, friction=0.225)
         contacts.add_pair(spec, *BLOCKS, condim=4, friction=0.25)
 
