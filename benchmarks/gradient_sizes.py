@@ -20,11 +20,11 @@ from torch import Tensor
 
 from madpo_isaac.algos import MADPO
 from madpo_isaac.algos.base import AgentView, Rows
-from madpo_isaac.cli import compose
 from madpo_isaac.config import Config
 from madpo_isaac.models.actor import entropy, log_prob
+from madpo_isaac.on_policy import OnPolicyRunner
+from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import machine
-from madpo_isaac.runner import Runner
 
 CASES: dict[str, tuple[str, ...]] = {
     "gaussian (default)": (),
@@ -87,7 +87,7 @@ class Probe(MADPO):
 
 def probe(config: Config, iterations: int) -> dict[str, dict[int, float]]:
     """Ratios by term and epoch, averaged over the agents with a predecessor."""
-    runner = Runner(config)
+    runner = OnPolicyRunner(config)
     runner.build()
     seed = config.seed
     generators = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)

@@ -19,9 +19,9 @@ import torch
 from mjbatch import Batch
 
 from madpo_isaac import device
-from madpo_isaac.cli import compose
+from madpo_isaac.on_policy import OnPolicyRunner
+from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import machine
-from madpo_isaac.runner import Runner
 from madpo_isaac.sim.cpu import MjBatchSim
 
 
@@ -63,7 +63,7 @@ class BareTwin:
 
 def measure(num_envs: int, threads: int, overrides: list[str], iterations: int) -> dict:
     config = compose([f"num_envs={num_envs}", f"num_threads={threads}", *overrides])
-    runner = Runner(config, observers=[])
+    runner = OnPolicyRunner(config, observers=[])
     runner.build()
     clock = Clock()
     twin = BareTwin(runner.env.sim, clock)

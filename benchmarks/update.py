@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madpo_isaac.algos import ALGORITHMS
-from madpo_isaac.cli import compose
+from madpo_isaac.on_policy import OnPolicyRunner
+from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import machine
-from madpo_isaac.runner import Runner
 
 TASKS = "HalfCheetah-2x3,HalfCheetah-6x1,ShadowHandOver,ShadowHandOver fingers,Humanoid-17x1"
 
@@ -42,7 +42,7 @@ def plain_network(inputs: int, hidden: list[int], outputs: int) -> nn.Sequential
 class PlainHappo:
     """HAPPO's update with a Python loop over ordinary modules."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: OnPolicyRunner) -> None:
         env, cfg = runner.env, runner.config.algo
         self.cfg, self.agents = cfg, env.agents
         self.actors = [plain_network(a.obs_dim, cfg.hidden, a.act_dim) for a in env.agents]
@@ -96,7 +96,9 @@ def measure(
     """CPU and wall seconds of collection and update by algorithm, and sizes."""
     name, _, split = task.partition(" ")
     chosen = [f"task={name}", f"num_threads={threads}"] + [f"task.agents={split}"] * bool(split)
-    runners = {algo: Runner(compose([*chosen, f"algo={algo}"]), observers=[]) for algo in algos}
+    runners = {
+        algo: OnPolicyRunner(compose([*chosen, f"algo={algo}"]), observers=[]) for algo in algos
+    }
     for runner in runners.values():
         runner.build()
         runner.state = runner.env.reset()

@@ -9,16 +9,16 @@ from madpo_isaac import console
 from madpo_isaac.errors import UserError, unknown
 
 COMMANDS = {
-    "train": ("madpo_isaac.cli", "train or play, as train.py does"),
-    "doctor": ("madpo_isaac.doctor", "tell what this machine has, and whether training would run"),
-    "replay-dump": ("madpo_isaac.worlds", "repeat what led to worlds that went bad"),
-    "eval": ("madpo_isaac.evaluate", "score a checkpoint, and tell by exit code if it is good"),
-    "play": ("madpo_isaac.play", "play a checkpoint or a policy of the project, as a video too"),
-    "report": ("madpo_isaac.report.command", "figures, statistics and a page about runs"),
-    "reproduce": ("madpo_isaac.sweep.command", "run what a figure of the paper shows, and draw it"),
-    "export": ("madpo_isaac.export", "write the policies of a run as ONNX or TorchScript files"),
+    "train": ("cli", "train or play, as train.py does"),
+    "doctor": ("commands.doctor", "tell what this machine has, and whether training would run"),
+    "replay-dump": ("commands.replay", "repeat what led to worlds that went bad"),
+    "eval": ("commands.evaluate", "score a checkpoint, and tell by exit code if it is good"),
+    "play": ("commands.play", "play a checkpoint or a policy of the project, as a video too"),
+    "report": ("commands.report", "figures, statistics and a page about runs"),
+    "reproduce": ("commands.reproduce", "run what a figure of the paper shows, and draw it"),
+    "export": ("commands.export", "write the policies of a run as ONNX or TorchScript files"),
 }
-"""Sub-command to the module whose ``main`` it is, and what it does."""
+"""Sub-command to the module of this package whose ``main`` it is, and what it does."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        return importlib.import_module(COMMANDS[name][0]).main(rest)
+        return importlib.import_module(f"madpo_isaac.{COMMANDS[name][0]}").main(rest)
     except UserError as problem:
         console.error(str(problem))
         return 2

@@ -18,16 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from madpo_isaac import console
-from madpo_isaac.arguments import Parser, playing
+from madpo_isaac.commands.arguments import playing
 from madpo_isaac.config import PpoConfig
 from madpo_isaac.env import Command, Reading, VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.files import write_atomic
 from madpo_isaac.models import Actors
 from madpo_isaac.models.portable import PortablePolicy
+from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.run_folder import RunFolder
-from madpo_isaac.runner import make_runner
 
 CONTRACT_VERSION = 1
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -67,7 +66,7 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
             f"'{config.checkpoint}' is of algo=ppo: its one network is rl_games' own and is not "
             "exported; rl_games' tools read the checkpoint."
         )
-    runner = make_runner(config)
+    runner = OnPolicyRunner(config)
     source = runner.load_policy()
     path = Path(source["checkpoint"])
     run = RunFolder.of_checkpoint(path)
@@ -226,18 +225,3 @@ def loaded(data: bytes, kind: str, name: str) -> Callable[[np.ndarray], list[np.
         warnings.simplefilter("ignore")
         module = torch.jit.load(io.BytesIO(data))
     return lambda rows: [output.numpy() for output in module(torch.from_numpy(rows))]
-
-
-def main(argv: list[str]) -> int:
-    """Runs ``madpo export`` with the arguments behind it and returns the exit code."""
-    parser = Parser("export", "Writes a run's policies, a file per agent.")
-    parser.add_argument(
-        "policy",
-        help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
-    )
-    parser.add_argument("--format", default="onnx", help=" or ".join(SUFFIXES))
-    parser.add_argument("--out", type=Path, help="folder to write to; default: <run>/export")
-    options = parser.parse(argv)
-    out = export(options.policy, options.format, options.out)
-    console.info(f"wrote {out / 'contract.json'} and a file per agent")
-    return 0

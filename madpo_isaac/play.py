@@ -1,4 +1,4 @@
-"""``madpo play`` and ``test=True``: what a policy does, in numbers and as a video."""
+"""Playing a checkpoint: what a policy does, in numbers and as a video."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from madpo_isaac import console, pretrained
-from madpo_isaac.arguments import Parser
 from madpo_isaac.env import Step
 from madpo_isaac.metrics import EpisodeTracker
 from madpo_isaac.player import play_episodes, play_steps
-from madpo_isaac.video import Clip, check_path
+from madpo_isaac.video import Clip
 
 if TYPE_CHECKING:
     from madpo_isaac.evaluate import Act
@@ -72,22 +71,3 @@ def film(runner: Runner, act: Act, path: Path) -> None:
     finally:
         clip.close()
     console.info(f"wrote {path}")
-
-
-def main(argv: list[str]) -> int:
-    """Plays a policy with mean actions, prints its scores and films it."""
-    parser = Parser("play", "Plays a policy with mean actions.")
-    parser.add_target()
-    parser.add_argument("--episodes", type=parser.whole, default=1, help="of each environment (1)")
-    parser.add_argument("--video", type=Path, help="file to film it into, .mp4 or .gif")
-    parser.add_argument("--steps", type=parser.whole, default=300, help="steps to film (300)")
-    parser.add_argument("--envs", type=parser.whole, default=1, help="environments to film (1)")
-    options = parser.parse(argv)
-    settings = [f"test_episodes={options.episodes}"]
-    if options.video is not None:
-        check_path(options.video)
-        settings += ["capture_video=True", f"capture_video_len={options.steps}"]
-        settings += [f"capture_video_envs={options.envs}"]
-    from madpo_isaac.runner import make_runner
-
-    return play(make_runner(parser.config(options, *settings)), options.video, each=False)

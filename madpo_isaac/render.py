@@ -179,7 +179,7 @@ def _owners(
     return owner
 
 
-def sheet(names: Sequence[str], seed: int, out: str, columns: int = 4) -> None:
+def sheet(names: Sequence[str], seed: int, out: str, columns: int = 5) -> None:
     """Writes one picture of every task in ``names``, each under its name, to ``out``."""
     from matplotlib.figure import Figure
 

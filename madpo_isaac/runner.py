@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +16,18 @@ from torch import Tensor
 
 import tasks
 from madpo_isaac import checkpoint, console, device, distributed, parallel, resume
-from madpo_isaac.algos import ALGORITHMS, OnPolicy
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import Config, PpoConfig, sim_settings, task_settings
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluate import Act, Evaluator, Record
-from madpo_isaac.metrics import EpisodeTracker, to_numbers
+from madpo_isaac.metrics import EpisodeTracker
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
 from madpo_isaac.play import play
 from madpo_isaac.render import choose_backend
 from madpo_isaac.run_folder import RunFolder, as_yaml
 from madpo_isaac.saver import Saver
 from madpo_isaac.signals import StopRequest
-from madpo_isaac.storage import Rollout
 from madpo_isaac.video import Film, film_of
 from madpo_isaac.worlds import WorldGuard
 
@@ -53,7 +52,9 @@ class Learnt(NamedTuple):
 def make_runner(config: Config, overrides: Sequence[str] = ()) -> Runner:
     """Returns the runner of the configuration's algorithm; PPO brings a learner of its own."""
     if not isinstance(config.algo, PpoConfig):
-        return Runner(config, overrides=overrides)
+        from madpo_isaac.on_policy import OnPolicyRunner
+
+        return OnPolicyRunner(config, overrides=overrides)
     try:
         from madpo_isaac.ppo.runner import PpoRunner
     except ImportError as problem:
@@ -63,10 +64,10 @@ def make_runner(config: Config, overrides: Sequence[str] = ()) -> Runner:
     return PpoRunner(config, overrides=overrides)
 
 
-class Runner:
+class Runner(ABC):
     """Trains or plays one configuration, in the manner of rl_games' Runner.
 
-    A learner with a rollout of its own overrides the methods under "The learner".
+    What learns is a subclass's: the methods under "The learner".
 
     Args:
         config: a validated configuration.
@@ -75,7 +76,8 @@ class Runner:
     """
 
     env: VecEnv
-    algo: OnPolicy
+    state: Tensor
+    """Joint state to act on next. (N, S)"""
     folder: RunFolder
 
     def __init__(
@@ -127,6 +129,7 @@ class Runner:
             env_seed, act_seed = (int(s) for s in np.random.SeedSequence(entropy).generate_state(2))
         self.env = self._make_env(cfg.num_envs, env_seed)
         self.tracker = EpisodeTracker(cfg.num_envs, self.env.device)
+        self.guard = WorldGuard(cfg, self.env, ranks=self.ranks)
         self._make_learner(init_seed, act_seed)
 
     def _make_env(self, num_envs: int, seed: int) -> VecEnv:
@@ -175,76 +178,53 @@ class Runner:
     # The learner ------------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def agents(self) -> Sequence[AgentSpec]:
         """Who learns a policy."""
-        return self.env.agents
 
+    @abstractmethod
     def _make_learner(self, init_seed: int, act_seed: int) -> None:
         """Makes networks, optimisers and buffers."""
-        cfg = self.config
-        self.algo = ALGORITHMS[cfg.algo.name](
-            cfg.algo,
-            self.env,
-            torch.Generator().manual_seed(init_seed),
-            torch.Generator(self.env.device).manual_seed(act_seed),
-        )
-        self.algo.join(self.ranks)
-        self.rollout = Rollout.allocate(self.env, cfg.algo.horizon, self.algo.critic.value_shape)
 
+    @abstractmethod
     def _check_fit(self, path: Path, content: dict[str, Any]) -> None:
         """Makes sure that a checkpoint's networks have the sizes of those here."""
-        networks = {"actors": self.algo.actors.stack}
-        if not self.config.test:
-            networks["critic"] = self.algo.critic.stack
-        for name, stack in networks.items():
-            found, wanted = tuple(content["algo_state"][name].shape), tuple(stack.flat.shape)
-            if found != wanted:
-                raise UserError(
-                    f"Checkpoint '{path}' has other {name} (parameters {found}, here {wanted}): "
-                    "use the task.agents and algo.hidden it was trained with."
-                )
-        normalised = bool(content["algo_state"].get("moments", {}).get("actors"))
-        if normalised != self.config.algo.normalise_observations:
-            raise UserError(
-                f"Checkpoint '{path}' was trained with algo.normalise_observations={normalised}; "
-                "use that."
-            )
 
+    @abstractmethod
     def _learn(self) -> Learnt:
-        """Collects, updates, and feeds the tracker of episodes."""
-        self.algo.set_progress(self.iteration / self.config.max_iterations)
-        start = time.perf_counter()
-        step_s = self.collect()
-        collect_s = time.perf_counter() - start
-        numbers = to_numbers(self.algo.update(self.rollout))
-        self._check_skipped(numbers, self.algo.faults)
-        algo = self.config.algo
-        return Learnt(numbers, self.algo.learning_rate, algo.clip, step_s, collect_s)
+        """Collects from ``state`` on, updates, and shows every step to :meth:`_watch`."""
 
-    def _check_skipped(self, numbers: dict[str, Any], faults: Faults) -> None:
-        """Stops the run if a network skipped too many steps; reads the device only if it must."""
-        if any(number for name, number in numbers.items() if name.endswith("/skipped")):
-            faults.check(self.config.max_skipped)
-
+    @abstractmethod
     def _learner_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the learner."""
-        return {"algo_state": self.algo.state_dict()}
 
+    @abstractmethod
     def _restore_learner(self, content: dict[str, Any]) -> None:
-        self.algo.load_state_dict(content["algo_state"])
+        """Restores :meth:`_learner_state`."""
 
+    @abstractmethod
     def _restore_policy(self, content: dict[str, Any]) -> None:
-        self.algo.load_policy(content["algo_state"])
+        """Restores what acts."""
 
+    @abstractmethod
     def policy(self, generator: torch.Generator | None = None) -> Act:
         """Returns the policy as it is now: from joint states (N, S) to actions (N, A).
 
         Mean actions, or samples drawn from ``generator``; no other generator is touched.
         """
-        policy, observations = self.algo.actors.freeze(), self.env.observations
-        if generator is None:
-            return lambda state: policy.distribution(observations(state))[0]
-        return lambda state: policy.act(observations(state), generator).action
+
+    def _draws(self) -> dict[str, Any]:
+        """What a checkpoint holds of the learner in a process that is not the first."""
+        return {}
+
+    def _restore_draws(self, shard: dict[str, Any]) -> None:
+        """Restores :meth:`_draws`."""
+        del shard
+
+    def _check_skipped(self, numbers: dict[str, Any], faults: Faults) -> None:
+        """Stops the run if a network skipped too many steps; reads the device only if it must."""
+        if any(number for name, number in numbers.items() if name.endswith("/skipped")):
+            faults.check(self.config.max_skipped)
 
     # Training ---------------------------------------------------------------------------------
 
@@ -269,7 +249,7 @@ class Runner:
             self.folder = own or RunFolder.create(cfg, self.overrides)
             stack.callback(self.folder.release)
             shared = Path(self.ranks.broadcast(str(self.folder.path)))
-            self.guard = WorldGuard(cfg, self.env, shared / "dumps", self.ranks)
+            self.guard.folder = shared / "dumps"
             return self._train()
 
     def _resume(self, path: Path) -> None:
@@ -369,45 +349,12 @@ class Runner:
             **numbers,
         }
 
-    def collect(self) -> float:
-        """Fills the rollout; returns the seconds spent in the environment."""
-        self.guard.begin()
-        with device.single_threaded():
-            step_s = self._collect()
-        self.guard.finish(self.iteration + 1)
-        return step_s
-
     def _watch(self, action: Tensor, step: Step) -> None:
         """Takes in one step of all environments."""
         self.tracker.add(step)
         self.guard.add(action, step)
         if self._film is not None:
             self._film.add(step, self.tracker.returns)
-
-    def _collect(self) -> float:
-        env, algo, rollout = self.env, self.algo, self.rollout
-        policy = algo.freeze()
-        step_s = 0.0
-        rollout.final_value.zero_()
-        for t in range(self.config.algo.horizon):
-            decision = policy(env.observations(self.state))
-            before = time.perf_counter()
-            step = env.step(decision.action)
-            step_s += time.perf_counter() - before
-            rollout.state[t] = self.state
-            rollout.action[t] = decision.action
-            rollout.log_prob[t] = decision.log_prob
-            rollout.reward[t] = step.reward
-            rollout.terminated[t] = step.terminated
-            rollout.truncated[t] = step.truncated
-            rollout.valid[t] = ~step.diverged
-            final_value = algo.final_value(step.truncated, step.final_state)
-            if final_value is not None:
-                rollout.final_value[t] = final_value
-            self._watch(decision.action, step)
-            self.state = step.state
-        rollout.last_state.copy_(self.state)
-        return step_s
 
     # Saving -----------------------------------------------------------------------------------
 
@@ -464,13 +411,13 @@ class Runner:
         """What a checkpoint holds of a process that is not the first."""
         if not self.ranks.index:
             return {}
-        return {**self._local_state(), "generator": self.algo.generator.get_state()}
+        return {**self._local_state(), **self._draws()}
 
     def _restore(self, content: dict[str, Any]) -> None:
         self._restore_learner(content)
         if self.ranks.index:
             content = {**content, **content["shards"][self.ranks.index - 1]}
-            self.algo.generator.set_state(content["generator"])
+            self._restore_draws(content)
         if content["env_state"]:  # else the simulator cannot be put back: episodes start anew
             self.env.load_state_dict(content["env_state"])
             self.tracker.load_state_dict(content["tracker"])

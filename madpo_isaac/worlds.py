@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import tasks
-from madpo_isaac import checkpoint, console
+from madpo_isaac import checkpoint
 from madpo_isaac.config import Config, from_record, task_settings
 from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import Step, VecEnv
@@ -29,19 +29,22 @@ class WorldGuard:
     Args:
         config: of the run; ``max_bad_share`` and ``max_dumps`` are for this.
         env: the environments.
-        folder: where dumps go.
+        folder: where dumps go; none are written without.
         ranks: the processes that train together; all stop if worlds go bad in any of them.
     """
 
-    def __init__(self, config: Config, env: VecEnv, folder: Path, ranks: Ranks = ALONE) -> None:
-        self._config, self._env, self._folder, self._ranks = config, env, folder, ranks
+    def __init__(
+        self, config: Config, env: VecEnv, folder: Path | None = None, ranks: Ranks = ALONE
+    ) -> None:
+        self._config, self._env, self.folder, self._ranks = config, env, folder, ranks
         self._start: dict[str, Any] = {}
         self._actions: list[Tensor] = []
         self._bad: list[Tensor] = []
 
     def begin(self) -> None:
         """Called before an iteration's first step."""
-        self._start = self._env.state_dict() if self._config.max_dumps else {}
+        keeps = self.folder is not None and self._config.max_dumps
+        self._start = self._env.state_dict() if keeps else {}
         self._actions, self._bad = [], []
 
     def add(self, action: Tensor, step: Step) -> None:
@@ -74,10 +77,12 @@ class WorldGuard:
     def _dump(self, bad: Tensor, iteration: int) -> Path | None:
         """Writes the iteration up to its last bad step, if there is room for one more file."""
         faults = bad.nonzero().cpu()
-        if not len(faults) or len(list(self._folder.glob("*.pth"))) >= self._config.max_dumps:
+        if self.folder is None or not len(faults):
+            return None
+        if len(list(self.folder.glob("*.pth"))) >= self._config.max_dumps:
             return None
         rank = f"_rank{self._ranks.index}" * (self._ranks.count > 1)
-        path = self._folder / f"iteration_{iteration}{rank}.pth"
+        path = self.folder / f"iteration_{iteration}{rank}.pth"
         content = {
             "config": as_yaml(self._config),
             "iteration": iteration,
@@ -127,14 +132,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not (isinstance(content, dict) and all(key in content for key in _KEYS)):
         raise UserError(f"'{path}' is not a dump of bad worlds.")
     return content
-
-
-def main(argv: list[str]) -> int:
-    """``madpo replay-dump <file>``: a line per fault; 0 if all came again, else 1."""
-    if len(argv) != 1:
-        raise UserError("replay-dump takes one file, such as runs/x/dumps/iteration_12.pth.")
-    found = replay(Path(argv[0]))
-    for step, index, again in found:
-        outcome = "went bad again" if again else "did not go bad this time"
-        console.info(f"step {step} environment {index}: {outcome}")
-    return 0 if all(again for *_, again in found) else 1

@@ -26,6 +26,8 @@ TASKS: dict[str, str] = {
     "ShadowHandPen": "tasks.hands.pen",
     "ShadowHandBlockStack": "tasks.hands.stack",
     "ShadowHandTwoCatchUnderarm": "tasks.hands.two_catch",
+    "ShadowHandPushBlock": "tasks.hands.push",
+    "ShadowHandReOrientation": "tasks.hands.reorient",
     **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several

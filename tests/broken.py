@@ -8,8 +8,8 @@ import string
 
 from omegaconf import OmegaConf
 
-from madpo_isaac.cli import compose
 from madpo_isaac.config import ALGO_SCHEMAS
+from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import as_yaml
 from tasks import TASKS
 

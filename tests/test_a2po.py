@@ -1,5 +1,6 @@
 """A2PO: advantages, order, clip ranges and loss against float64 oracles written in NumPy."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,8 @@ from toy import (
     ACTION_COLUMNS,
     ToyEnv,
     build,
+    check_it_continues,
+    check_it_learns,
     collect,
     log_density,
     network,
@@ -315,36 +318,8 @@ def test_a_seed_determines_the_weights():
 
 def test_training_continues_exactly_from_its_state(tmp_path):
     options = {"num_minibatches": 2, "actor_lr": 2e-3, "critic_epochs": 4}
-    algo, env = fresh(**options), ToyEnv()
-    rollout, state = collect(algo, env, env.reset())
-    algo.update(rollout)
-    torch.save({"algo": algo.state_dict(), "env": env.state_dict()}, tmp_path / "state.pth")
-    saved = torch.load(tmp_path / "state.pth", weights_only=True)
-    other, twin = fresh(seed=77, **options), ToyEnv()
-    other.load_state_dict(saved["algo"])
-    twin.load_state_dict(saved["env"])
-    finals, last = [], state
-    for learner, world in ((algo, env), (other, twin)):
-        state, history = last, []
-        for _ in range(3):
-            rollout, state = collect(learner, world, state)
-            history.append(learner.update(rollout))
-        finals.append((learner.actors.stack.flat, learner.critic.stack.flat, history))
-    assert torch.equal(finals[0][0], finals[1][0])
-    assert torch.equal(finals[0][1], finals[1][1])
-    for first, second in zip(finals[0][2], finals[1][2], strict=True):
-        assert list(first) == list(second)  # the order of the agents
-        assert all(torch.equal(first[name], second[name]) for name in first)
+    check_it_continues(partial(fresh, **options), tmp_path / "state.pth")
 
 
 def test_it_learns():
-    """Resting yields about 0.76 a step, greedy actions 0.95; without discount each step counts."""
-    options = {"horizon": 25, "hidden": [16], "epochs": 5, "critic_epochs": 5, "gamma": 0.0}
-    algo, env = fresh(actor_lr=5e-3, critic_lr=5e-3, **options), ToyEnv(64)
-    state, rewards = env.reset(), []
-    for _ in range(20):
-        rollout, state = collect(algo, env, state)
-        rewards.append(rollout.reward.mean().item())
-        algo.update(rollout)
-    assert rewards[0] < 0.8
-    assert np.mean(rewards[-3:]) > 0.84
+    check_it_learns(fresh, actor_lr=5e-3, epochs=5)

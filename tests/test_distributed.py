@@ -13,9 +13,10 @@ from test_runner import PATIENCE, _keep_torch_settings, assert_same, timeless  #
 from toy import ToyEnv, collect
 from two_ranks import CASES, FIELDS, fresh, result
 
-from madpo_isaac.cli import compose, main
+from madpo_isaac.cli import main
 from madpo_isaac.distributed import ALONE, join
 from madpo_isaac.errors import UserError
+from madpo_isaac.overrides import compose
 from madpo_isaac.validation import validate
 
 TESTS = Path(__file__).resolve().parent

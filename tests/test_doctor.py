@@ -7,8 +7,8 @@ from collections import namedtuple
 
 import pytest
 
-from madpo_isaac import doctor
 from madpo_isaac.__main__ import main
+from madpo_isaac.commands import doctor
 
 
 def table(text):

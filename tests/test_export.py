@@ -13,9 +13,10 @@ from toy import layer_norm
 import tasks
 from madpo_isaac import __main__ as program
 from madpo_isaac import export as exporting
-from madpo_isaac.cli import compose, main
+from madpo_isaac.cli import main
 from madpo_isaac.errors import UserError
 from madpo_isaac.export import export, loaded
+from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import as_yaml
 from madpo_isaac.runner import make_runner
 

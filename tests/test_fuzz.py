@@ -85,7 +85,7 @@ def test_what_the_generator_leaves_alone_is_accepted(elsewhere):
 SERVER = """
 import os, runpy, sys
 import madpo_isaac.cli, madpo_isaac.runner, madpo_isaac.ppo.runner
-madpo_isaac.cli.compose([])
+madpo_isaac.overrides.compose([])
 for line in sys.stdin:
     argv = line.rstrip("\\n").split("\\x1f")
     child = os.fork()

@@ -1,4 +1,4 @@
-"""Every task with floating hands: rollouts, repetition, resuming, learning."""
+"""Every hand task but ShadowHandOver: rollouts, repetition, resuming, learning."""
 
 import io
 import json
@@ -9,6 +9,8 @@ from hand_oracle import make, noise
 from test_floating import TASKS
 
 from madpo_isaac.cli import main
+
+ALL = (*TASKS, "ReOrientation")
 
 
 def rollout(env, steps, seed=7):
@@ -34,7 +36,7 @@ def test_nothing_explodes_under_random_actions(name, gain):
     assert env.sim.qvel[:, :60].unflatten(1, (2, 30))[..., :3].abs().max() < 4.0
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", ALL)
 def test_same_seed_repeats_itself_and_a_saved_environment_continues(name):
     settings = {"episode_length": 12, "reset_dof_pos_noise": 0.1}
     env, twin, other = (make(name, 3, seed=seed, **settings) for seed in (3, 3, 4))
@@ -52,7 +54,7 @@ def test_same_seed_repeats_itself_and_a_saved_environment_continues(name):
     assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", ALL)
 def test_an_iteration_of_training(name, tmp_path):
     small = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1"]
     argv = [f"task=ShadowHand{name}", *small, "max_iterations=1", "experiment=run"]

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from toy import (
     ACTION_COLUMNS,
     ToyEnv,
     build,
+    check_it_continues,
+    check_it_learns,
     collect,
     log_density,
     network,
@@ -446,31 +449,10 @@ def test_a_seed_determines_the_weights(num_minibatches):
         assert not torch.equal(first, other)
 
 
-def test_training_continues_exactly_from_its_state():
+def test_training_continues_exactly_from_its_state(tmp_path):
     options = {"num_minibatches": 2, "actor_lr": 1e-3}
-    algo, env = fresh(**options), ToyEnv()
-    rollout, state = collect(algo, env, env.reset())
-    algo.update(rollout)
-    other, twin = fresh(seed=77, **options), ToyEnv()
-    other.load_state_dict(algo.state_dict())
-    twin.load_state_dict(env.state_dict())
-    finals = []
-    for learner, world in ((algo, env), (other, twin)):
-        for _ in range(2):
-            rollout, last = collect(learner, world, state)
-            learner.update(rollout)
-        finals.append((learner.actors.stack.flat, learner.critic.stack.flat, last))
-    assert all(torch.equal(a, b) for a, b in zip(*finals, strict=True))
+    check_it_continues(partial(fresh, **options), tmp_path / "state.pth")
 
 
 def test_it_learns():
-    """Resting yields about 0.76 a step, greedy actions 0.95; without discount each step counts."""
-    options = {"horizon": 25, "hidden": [16], "epochs": 5, "critic_epochs": 5, "gamma": 0.0}
-    algo, env = fresh(actor_lr=5e-3, critic_lr=5e-3, **options), ToyEnv(64)
-    state, rewards = env.reset(), []
-    for _ in range(20):
-        rollout, state = collect(algo, env, state)
-        rewards.append(rollout.reward.mean().item())
-        algo.update(rollout)
-    assert rewards[0] < 0.8
-    assert np.mean(rewards[-3:]) > 0.84
+    check_it_learns(fresh, actor_lr=5e-3, epochs=5)

@@ -1,6 +1,7 @@
 """HATRPO: the Fisher matrix, the direction and the line search against float64 oracles."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from toy import (
     ACTION_COLUMNS,
     ToyEnv,
     build,
+    check_it_continues,
+    check_it_learns,
     collect,
     log_density,
     parameters,
@@ -369,35 +372,8 @@ def test_a_seed_determines_the_weights():
 
 
 def test_training_continues_exactly_from_its_state(tmp_path):
-    algo, env = fresh(num_minibatches=2), ToyEnv()
-    rollout, state = collect(algo, env, env.reset())
-    algo.update(rollout)
-    torch.save({"algo": algo.state_dict(), "env": env.state_dict()}, tmp_path / "state.pth")
-    saved = torch.load(tmp_path / "state.pth", weights_only=True)
-    other, twin = fresh(seed=77, num_minibatches=2), ToyEnv()
-    other.load_state_dict(saved["algo"])
-    twin.load_state_dict(saved["env"])
-    finals, last = [], state
-    for learner, world in ((algo, env), (other, twin)):
-        state, history = last, []
-        for _ in range(2):
-            rollout, state = collect(learner, world, state)
-            history.append(learner.update(rollout))
-        finals.append((learner.actors.stack.flat, learner.critic.stack.flat, history))
-    assert torch.equal(finals[0][0], finals[1][0])
-    assert torch.equal(finals[0][1], finals[1][1])
-    for first, second in zip(finals[0][2], finals[1][2], strict=True):
-        assert all(torch.equal(first[name], second[name]) for name in first)
+    check_it_continues(partial(fresh, num_minibatches=2), tmp_path / "state.pth")
 
 
 def test_it_learns():
-    """Resting yields about 0.76 a step, greedy actions 0.95; without discount each step counts."""
-    options = {"horizon": 25, "hidden": [16], "critic_epochs": 5, "gamma": 0.0, "critic_lr": 5e-3}
-    algo, env = fresh(**options), ToyEnv(64)
-    state, rewards = env.reset(), []
-    for _ in range(20):
-        rollout, state = collect(algo, env, state)
-        rewards.append(rollout.reward.mean().item())
-        algo.update(rollout)
-    assert rewards[0] < 0.8
-    assert np.mean(rewards[-3:]) > 0.84
+    check_it_learns(fresh)

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from madpo_isaac.algos import ALGORITHMS
-from madpo_isaac.cli import compose
 from madpo_isaac.config import (
     ALGO_SCHEMAS,
     SIM_SCHEMAS,
@@ -18,6 +17,7 @@ from madpo_isaac.config import (
     DivergenceConfig,
     TrainDefaults,
 )
+from madpo_isaac.overrides import compose
 from madpo_isaac.sim import BRIDGES, ENGINES
 from tasks import TASKS
 

@@ -1,5 +1,7 @@
 """MADPO's divergence bonus: its references, its value, and that it is nothing else than a bonus."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from toy import (
     bounded,
     build,
     cauchy_schwarz,
+    check_it_continues,
     collect,
     parameters,
     policy,
@@ -277,27 +280,7 @@ def test_measuring_the_reference_leaves_parameters_and_moments_alone():
 
 def test_training_continues_exactly_from_its_state(tmp_path):
     options = {"divergence": {"coef": 0.5, "lam": 0.3}, "num_minibatches": 2, "actor_lr": 2e-3}
-    algo, env = fresh(MADPO, **options), ToyEnv()
-    state = env.reset()
-    for _ in range(2):
-        rollout, state = collect(algo, env, state)
-        algo.update(rollout)
-    torch.save({"algo": algo.state_dict(), "env": env.state_dict()}, tmp_path / "state.pth")
-    saved = torch.load(tmp_path / "state.pth", weights_only=True)
-    other, twin = fresh(MADPO, seed=77, **options), ToyEnv()
-    other.load_state_dict(saved["algo"])
-    twin.load_state_dict(saved["env"])
-    finals, last = [], state
-    for learner, world in ((algo, env), (other, twin)):
-        state, history = last, []
-        for _ in range(2):
-            rollout, state = collect(learner, world, state)
-            history.append(learner.update(rollout))
-        finals.append((learner.actors.stack.flat, learner.critic.stack.flat, history))
-    assert torch.equal(finals[0][0], finals[1][0])
-    assert torch.equal(finals[0][1], finals[1][1])
-    for first, second in zip(finals[0][2], finals[1][2], strict=True):
-        assert all(torch.equal(first[name], second[name]) for name in first)
+    check_it_continues(partial(fresh, MADPO, **options), tmp_path / "state.pth")
 
 
 def test_a_saved_state_does_not_follow_the_training():

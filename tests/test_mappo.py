@@ -1,5 +1,7 @@
 """MAPPO and IPPO: shared networks, the simultaneous update and local values against oracles."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from toy import (
     STATE_COLUMNS,
     ToyEnv,
     build,
+    check_it_continues,
+    check_it_learns,
     collect,
     network,
     parameters,
@@ -406,45 +410,14 @@ def test_every_sample_is_visited_once_an_epoch(share, num_minibatches):
 def test_training_is_determined_and_continues_exactly(kind, share, tmp_path):
     options = {"share_parameters": share, "num_minibatches": 2, "actor_lr": 2e-3}
     options |= {"normalise_observations": True, "reward_scale": 0.5}
-    algo, env = fresh(kind, **options), ToyEnv()
-    same = fresh(kind, **options)
-    state = env.reset()
-    for _ in range(2):
-        rollout, state = collect(algo, env, state)
-        algo.update(rollout)
-    train(same, ToyEnv(), 2)
+    algo, same = (fresh(kind, **options) for _ in range(2))
+    for learner in (algo, same):
+        train(learner, ToyEnv(), 2)
     assert torch.equal(same.actors.stack.flat, algo.actors.stack.flat)
     assert torch.equal(same.critic.stack.flat, algo.critic.stack.flat)
-    torch.save({"algo": algo.state_dict(), "env": env.state_dict()}, tmp_path / "state.pth")
-    saved = torch.load(tmp_path / "state.pth", weights_only=True)
-    other, twin = fresh(kind, seed=77, **options), ToyEnv()
-    assert not torch.equal(other.actors.stack.flat, algo.actors.stack.flat)
-    other.load_state_dict(saved["algo"])
-    twin.load_state_dict(saved["env"])
-    finals, last = [], state
-    for learner, world in ((algo, env), (other, twin)):
-        state, history = last, []
-        for _ in range(2):
-            rollout, state = collect(learner, world, state)
-            history.append(learner.update(rollout))
-        finals.append((learner.actors.stack.flat, learner.critic.stack.flat, history))
-    assert torch.equal(finals[0][0], finals[1][0])
-    assert torch.equal(finals[0][1], finals[1][1])
-    for first, second in zip(finals[0][2], finals[1][2], strict=True):
-        assert all(torch.equal(first[name], second[name]) for name in first)
+    check_it_continues(partial(fresh, kind, **options), tmp_path / "state.pth")
 
 
 @pytest.mark.parametrize(("kind", "share"), [(MAPPO, True), (MAPPO, False), (IPPO, True)])
 def test_it_learns(kind, share):
-    """As HAPPO's test: resting yields about 0.76 a step, greedy actions 0.95."""
-    options = {"horizon": 25, "hidden": [16], "epochs": 5, "critic_epochs": 5, "gamma": 0.0}
-    options |= {"actor_lr": 5e-3, "critic_lr": 5e-3, "share_parameters": share}
-    env = ToyEnv(64)
-    algo = build(kind, settings(MappoConfig, **options), env)
-    state, rewards = env.reset(), []
-    for _ in range(20):
-        rollout, state = collect(algo, env, state)
-        rewards.append(rollout.reward.mean().item())
-        algo.update(rollout)
-    assert rewards[0] < 0.8
-    assert np.mean(rewards[-3:]) > 0.84
+    check_it_learns(partial(fresh, kind), share_parameters=share, actor_lr=5e-3, epochs=5)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import tasks
-from madpo_isaac.cli import compose
 from madpo_isaac.config import task_settings
 from madpo_isaac.errors import UserError
+from madpo_isaac.overrides import compose
 from tasks.mujoco import robots
 from tasks.mujoco.partitions import SCENARIOS
 from tasks.mujoco.robots import ANT, HUMANOID, WALKER2D, control_cost, locomotion_reward

@@ -21,10 +21,11 @@ from test_runner import (
 )
 from toy import ToyEnv
 
-from madpo_isaac.cli import compose, main
+from madpo_isaac.cli import main
 from madpo_isaac.config import PpoConfig
 from madpo_isaac.errors import UserError
 from madpo_isaac.observers import Recorder
+from madpo_isaac.overrides import compose
 from madpo_isaac.ppo.env import RlGamesEnv
 from madpo_isaac.ppo.learner import PpoLearner
 from madpo_isaac.ppo.params import rl_games_params

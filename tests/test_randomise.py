@@ -8,7 +8,7 @@ import torch
 import tasks
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
-from tasks.hands.objects import Ellipsoid
+from tasks.hands.objects import Solid
 from tasks.hands.over import EGG, PLACEMENTS
 from tasks.hands.randomise import RandomiseConfig, Randomiser
 from tasks.hands.scene import build_spec
@@ -149,7 +149,7 @@ def compiled(env, row):
     size = float(scales["object_size"][0])
     mass = float(scales["object_mass"][0]) * size**3
     axes = tuple(size * axis for axis in EGG.semi_axes)
-    spec = build_spec(PLACEMENTS, Ellipsoid(axes, mass * EGG.mass, EGG.pos))
+    spec = build_spec(PLACEMENTS, Solid(axes, mass * EGG.mass, EGG.pos))
     for pair in spec.pairs:
         if "object" in (pair.geomname1, pair.geomname2):
             pair.friction = pair.friction * scales["friction"][0]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import tasks
-from madpo_isaac.cli import compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.overrides import compose
 from tasks.hands.randomise import RandomiseConfig
 from tasks.registry import TASKS
 
@@ -86,3 +86,16 @@ def test_every_hand_task_takes_what_its_objects_allow(task):
             tasks.make(task, num_envs=1, randomise=resized)
     else:
         tasks.make(task, num_envs=1, randomise=resized).reset()
+
+
+@pytest.mark.parametrize("name", ["TwoCatchUnderarm", "ReOrientation", "PushBlock", "BlockStack"])
+def test_each_of_two_objects_has_a_mass_of_its_own(name):
+    settings = {"object_mass": (0.5, 2.0)}
+    env = tasks.make(f"ShadowHand{name}", num_envs=16, num_threads=1, randomise=settings)
+    env.reset()
+    model, mass = env.sim.model, env.sim.expand("body_mass")
+    scale = env.randomiser.scales["object_mass"]
+    assert scale.shape == (16, 2) and (scale[:, 0] != scale[:, 1]).all()
+    for k, body in enumerate(env.objects):
+        expected = scale[:, k].double() * model.body(body).mass[0]
+        assert torch.allclose(mass[:, model.body(body).id].double(), expected, rtol=1e-5)

@@ -286,6 +286,16 @@ def test_figures_are_there_as_png_and_pdf(report):
     assert all(path.read_bytes()[:5] == b"%PDF-" for path in (report / "figures").glob("*.pdf"))
 
 
+def test_a_success_that_never_changes_is_not_drawn(tmp_path):
+    run = write_run(tmp_path / "runs" / "a")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for k, line in enumerate(lines):  # no episode has ended in the first ones
+        line["success_rate"], line["episodes"] = (1.0, 4) if k > 2 else (None, 0)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "figures" / "success.png").exists()
+
+
 def test_equal_runs_give_equal_reports(report, tmp_path):
     folder = str(report.parent / "runs")
     arguments = ["report", folder, "--out", str(tmp_path), "--at", "1e3", "--title", "a <b> & c"]

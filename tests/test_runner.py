@@ -18,8 +18,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from madpo_isaac.cli import compose, main
+from madpo_isaac.cli import main
 from madpo_isaac.observers import Recorder
+from madpo_isaac.overrides import compose
 from madpo_isaac.signals import STOPS
 
 PATIENCE = 250

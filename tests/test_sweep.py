@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from madpo_isaac.__main__ import main
-from madpo_isaac.cli import compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.overrides import compose
 from madpo_isaac.sweep import pool
 from madpo_isaac.sweep.paper import FIGURES, HANDS, MUJOCO, SCALES, Figure, Scale, suite
 from madpo_isaac.sweep.plan import Job, choose_tasks, plan
@@ -81,7 +81,7 @@ def test_variants_are_settings_that_there_are():
 
 
 def test_every_task_of_the_registry_but_those_beyond_the_paper_is_in_some_figure():
-    beyond = {"ShadowHandTwoCatchUnderarm"}
+    beyond = {f"ShadowHand{name}" for name in ("TwoCatchUnderarm", "PushBlock", "ReOrientation")}
     assert set(TASKS) - beyond == {task for figure in FIGURES.values() for task in figure.tasks}
     assert (len(set(MUJOCO)), len(set(HANDS))) == (10, 10)
 
@@ -124,8 +124,8 @@ def test_finished_runs_are_skipped_and_others_continued(tmp_path, stub, capsys):
     jobs = jobs_named(tmp_path / "runs", "a", "b", "c")
     assert pool.run(jobs, 2, 3) == ({}, 0)
     argument = (tmp_path / "runs/a/arguments").read_text().split()
-    where = ["experiment=a", f"runs_dir={tmp_path / 'runs'}", "resume=auto", "num_threads=3"]
-    assert argument == ["task=T", "seed=1", *where]
+    where = ["experiment=a", f"runs_dir={tmp_path / 'runs'}", "resume=auto"]
+    assert argument == ["num_threads=3", "task=T", "seed=1", *where]
     (tmp_path / "runs/b/status.json").write_text(json.dumps({"state": "running"}))
     (tmp_path / "runs/c/metrics.jsonl").write_text('{"env_steps": 32, "wall_s": 1.0}\n')
     assert pool.run(jobs, 2, 3) == ({}, 0)
@@ -165,6 +165,17 @@ def test_a_run_with_other_settings_is_not_taken(tmp_path):
     recorded.write_text("\n".join(plan(ONE, TINY, tmp_path, ["algo.clip=0.1"])[0].arguments(7)))
     with pytest.raises(UserError, match=r"was run with other settings \(algo\.clip=0\.1\)"):
         job.finished()
+
+
+def test_threads_may_be_chosen_and_are_no_other_setting(tmp_path):
+    (job,) = plan(ONE, TINY, tmp_path, ["num_threads=3"])
+    assert compose(job.arguments(7)).num_threads == 3
+    job.folder.mkdir(parents=True)
+    (job.folder / "overrides.txt").write_text("\n".join(job.arguments(7)) + "\n")
+    assert not job.finished()
+    (plain,) = plan(ONE, TINY, tmp_path)
+    assert compose(plain.arguments(7)).num_threads == 7
+    assert not plain.finished()
 
 
 def test_outlook_goes_by_the_pace_of_the_run_the_task_or_all(tmp_path):

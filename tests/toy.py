@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,50 @@ def train(algo: OnPolicy, env: VecEnv, iterations: int) -> list[dict[str, Tensor
 
 
 # Float64 oracles, in NumPy and SciPy ------------------------------------------------------------
+
+
+def check_it_continues(make: Callable[..., Any], path: Path) -> None:
+    """A learner that loads another's state, and its environment, goes on as that one does.
+
+    ``make(seed=...)`` builds a learner; ``path`` is a file to write.
+    """
+    algo, env = make(seed=1), ToyEnv()
+    rollout, state = collect(algo, env, env.reset())
+    algo.update(rollout)
+    torch.save({"algo": algo.state_dict(), "env": env.state_dict()}, path)
+    saved = torch.load(path, weights_only=True)
+    other, twin = make(seed=77), ToyEnv()
+    assert not torch.equal(other.actors.stack.flat, algo.actors.stack.flat)
+    other.load_state_dict(saved["algo"])
+    twin.load_state_dict(saved["env"])
+    histories, begin = [], state
+    for learner, world in ((algo, env), (other, twin)):
+        state, history = begin, []
+        for _ in range(3):
+            rollout, state = collect(learner, world, state)
+            history.append(learner.update(rollout))
+        histories.append(history)
+    for part in ("actors", "critic"):
+        assert torch.equal(getattr(algo, part).stack.flat, getattr(other, part).stack.flat)
+    for first, second in zip(*histories, strict=True):
+        assert list(first) == list(second)  # in the order of the agents
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def check_it_learns(make: Callable[..., Any], **settings: Any) -> None:
+    """Resting yields about 0.76 a step, greedy actions 0.95; without discount each step counts.
+
+    ``make(**settings)`` builds a learner.
+    """
+    settings = {"horizon": 25, "hidden": [16], "critic_epochs": 5, "gamma": 0.0, **settings}
+    algo, env = make(critic_lr=5e-3, **settings), ToyEnv(64)
+    state, rewards = env.reset(), []
+    for _ in range(20):
+        rollout, state = collect(algo, env, state)
+        rewards.append(rollout.reward.mean().item())
+        algo.update(rollout)
+    assert rewards[0] < 0.8
+    assert np.mean(rewards[-3:]) > 0.84
 
 
 def parameters(algo: OnPolicy, p: int) -> dict[str, np.ndarray]:

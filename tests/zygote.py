@@ -136,7 +136,7 @@ def serve():
     import torch.utils.tensorboard
 
     import madpo_isaac.runner
-    from madpo_isaac.cli import compose
+    from madpo_isaac.overrides import compose
 
     # What these import takes seconds.
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])

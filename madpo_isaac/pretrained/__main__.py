@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from madpo_isaac import checkpoint, console, device, pretrained
-from madpo_isaac.arguments import Parser
+from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.config import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluate import score
@@ -24,8 +24,8 @@ _HERE = (*WHERE, "num_threads", "test_episodes")
 
 def main(argv: list[str]) -> int:
     """Writes the two files; the scores are those of what is in the file, in half precision."""
-    parser = Parser("pretrained", "Makes a policy that comes with the project of a run's.")
-    parser.prog = "python -m madpo_isaac.pretrained"
+    program = "python -m madpo_isaac.pretrained"
+    parser = Parser(program, "Makes a policy that comes with the project of a run's.")
     parser.add_target()
     parser.add_argument("--episodes", type=parser.whole, default=8, help="of each environment (8)")
     parser.add_argument("--revision", help="source it was trained with, if env.json lacks it")

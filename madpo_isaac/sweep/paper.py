@@ -138,7 +138,7 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "smoke": Scale({"MA-MuJoCo": 6e4, "Bi-DexHands": 4.8e4}, (1, 2), tasks=2),
+    "smoke": Scale({"MA-MuJoCo": 6e4, "Bi-DexHands": 9.6e4}, (1, 2), tasks=2),
     "short": Scale({"MA-MuJoCo": 1e6, "Bi-DexHands": 2e6}, (1, 2, 3)),
     "paper": Scale({"MA-MuJoCo": 1e7, "Bi-DexHands": 2e7}, (1, 2, 3, 4, 5)),
 }

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from madpo_isaac.cli import compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.overrides import compose
 from madpo_isaac.sweep.paper import SUITES, Figure, Scale, suite
 from tasks import TASKS
 
@@ -36,9 +36,12 @@ class Job:
         return self.folder.name
 
     def arguments(self, threads: int) -> list[str]:
-        """The command line of train.py that starts or continues it."""
+        """The command line of train.py that starts or continues it.
+
+        ``threads`` is how many it gets unless its settings say so.
+        """
         where = (f"experiment={self.name}", f"runs_dir={self.folder.parent}", "resume=auto")
-        return [*self.settings, *where, f"num_threads={threads}"]
+        return [f"num_threads={threads}", *self.settings, *where]
 
     def progress(self) -> tuple[float, float]:
         """Environment steps and seconds so far."""
@@ -53,13 +56,11 @@ class Job:
         """
         recorded = self.folder / "overrides.txt"
         if recorded.is_file():
-            lines = recorded.read_text().splitlines()
-            had = {x for x in lines if x.partition("=")[0] not in _OF_A_PROCESS}
-            if had != set(self.settings):
-                other = min(had ^ set(self.settings))
+            other = _lasting(recorded.read_text().splitlines()) ^ _lasting(self.settings)
+            if other:
                 raise UserError(
-                    f"'{self.folder}' was run with other settings ({other}): choose another --runs "
-                    "folder, or remove it."
+                    f"'{self.folder}' was run with other settings ({min(other)}): choose another "
+                    "--runs folder, or remove it."
                 )
         state = _last_line(self.folder / "status.json").get("state")
         return state == "finished" and self.progress()[0] >= self.steps
@@ -104,6 +105,11 @@ def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ())
             folder = runs / f"{task}_{name}_s{seed}"
             jobs.append((seed, Job(folder, task, every, iterations * batch)))
     return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
+
+
+def _lasting(settings: Sequence[str]) -> set[str]:
+    """Those that a run keeps, wherever and however often it is continued."""
+    return {text for text in settings if text.partition("=")[0] not in _OF_A_PROCESS}
 
 
 def _last_line(path: Path) -> dict[str, Any]:

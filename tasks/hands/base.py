@@ -260,8 +260,8 @@ class HandTaskEnv(VecEnv):
         torch.mul(self._joint_vel, _VEL_SCALE, out=vel)
         torch.mul(self._joint_force, _FORCE_SCALE, out=force)
         sensors = self.hand_sensors
-        tips.copy_(sensors[..., :self._tips])
-        quats = sensors[..., :self._tips].unflatten(-1, (-1, 13))[..., 3:7]
+        tips.copy_(sensors[..., : self._tips])
+        quats = sensors[..., : self._tips].unflatten(-1, (-1, 13))[..., 3:7]
         tips.unflatten(-1, (-1, 13))[..., 3:7] = wxyz_to_xyzw(quats)
         torch.mul(sensors[..., self._tips : self._tips + self._wrenches], _FORCE_SCALE, out=wrench)
         self.observe_base(base)
@@ -281,7 +281,7 @@ class HandTaskEnv(VecEnv):
 
     def fingertips(self) -> Tensor:
         """The fingers' rewarded points, metres; 5 of the Shadow hand. (N, 2, 5, 3)"""
-        tips = self.hand_sensors[..., :self._tips].unflatten(-1, (-1, 13))
+        tips = self.hand_sensors[..., : self._tips].unflatten(-1, (-1, 13))
         pos, quat = tips[..., :3], tips[..., 3:7]
         return pos + quat_rotate(quat, self._fingertip.expand_as(pos))
 

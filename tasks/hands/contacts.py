@@ -43,9 +43,7 @@ def pair_with_itself(spec: mujoco.MjSpec, hand: Hand, prefix: str) -> None:
         add_pair(spec, prefix + hand.full(a), prefix + hand.full(b), condim=1)
 
 
-def pair_with_hands(
-    spec: mujoco.MjSpec, hand: Hand, geom: str, *, friction: float = 1.0
-) -> None:
+def pair_with_hands(spec: mujoco.MjSpec, hand: Hand, geom: str, *, friction: float = 1.0) -> None:
     """Lets ``geom`` touch every solid part of both hands."""
     for prefix in HAND_PREFIXES:
         for part in solid_geoms(hand, prefix):
@@ -58,9 +56,7 @@ def pair_hands(spec: mujoco.MjSpec, hand: Hand, *, friction: float = 1.0) -> Non
         add_pair(spec, a, b, condim=3, friction=friction)
 
 
-def filter_by_type(
-    spec: mujoco.MjSpec, hand: Hand, geoms: list[str], *, friction: float
-) -> None:
+def filter_by_type(spec: mujoco.MjSpec, hand: Hand, geoms: list[str], *, friction: float) -> None:
     """Lets hands touch each other and ``geoms``, which do not touch among themselves.
 
     The hands' own friction is 1; ``friction`` is that between a hand and one of ``geoms``.

@@ -73,7 +73,7 @@ class DoubleDoor:
     """Radians."""
     pos: ClassVar[Vector] = (0.0, 0.0, 0.7)
     hinges: ClassVar[tuple[str, str]] = ("right_hinge", "left_hinge")
-    hand_friction: ClassVar[float | None] = None
+    hand_friction: float | None = None
 
     @property
     def quat(self) -> Quaternion:

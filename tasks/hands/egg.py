@@ -13,7 +13,7 @@ from torch import Tensor
 from madpo_isaac.env import Reading
 from tasks.hands import readings
 from tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
-from tasks.hands.objects import OBJECT, Ellipsoid, Ellipsoids, Vector
+from tasks.hands.objects import OBJECT, Solid, Solids, Vector
 from tasks.rotations import (
     quat_about_x_then_y,
     quat_conjugate,
@@ -45,7 +45,7 @@ class EggTask(HandTaskEnv):
     """
 
     config: EggConfig
-    eggs: tuple[Ellipsoid, ...]
+    eggs: tuple[Solid, ...]
     goals: tuple[Vector, ...]
     """World positions to throw to, metres."""
     goal_quats: Tensor
@@ -54,6 +54,7 @@ class EggTask(HandTaskEnv):
     def __init__(self, config: EggConfig, num_envs: int, **kwargs: Any) -> None:
         count = len(self.eggs)
         self.tail_dim = 24 * count
+        self.objects = tuple(egg.name for egg in self.eggs)
         super().__init__(config, num_envs, **kwargs)
         first = self.sim.model.joint(f"{self.eggs[0].name}_free")
         qpos, dof = first.qposadr[0], first.dofadr[0]
@@ -64,9 +65,9 @@ class EggTask(HandTaskEnv):
         self.goal_positions = goals.repeat(num_envs, 1, 1)
         self.goal_quats = torch.zeros(num_envs, count, 4, device=self.device)
 
-    def scenery(self) -> Ellipsoids:
+    def scenery(self) -> Solids:
         """Returns the eggs."""
-        return Ellipsoids(self.eggs)
+        return Solids(self.eggs)
 
     def pose(self, data: mujoco.MjData, index: int) -> None:
         """Puts ``data`` of the visual scene into the state of environment ``index``."""
@@ -78,14 +79,18 @@ class EggTask(HandTaskEnv):
         """Puts eggs above hands; eggs and goals are turned about x, then y, at random."""
         draw = self.uniform(7 * len(self.eggs)).unflatten(1, (-1, 7))
         pos = self._start + self.config.reset_object_pos_noise * draw[..., :3]
-        angles = math.pi * draw[..., 3:]
-        quat = quat_about_x_then_y(angles[..., 0], angles[..., 1])
+        quat = random_turn(draw[..., 3:5])
         self.write_rows(self.egg_poses, mask, torch.cat((pos, quat), dim=-1))
-        self.write_rows(self.goal_quats, mask, quat_about_x_then_y(angles[..., 2], angles[..., 3]))
+        self.write_rows(self.goal_quats, mask, random_turn(draw[..., 5:]))
 
     def _rotation_to_goal(self) -> Tensor:
         """Eggs' orientations relative to their goals', q_egg * conj(q_goal). (N, E, 4) wxyz"""
         return quat_mul(self.egg_poses[..., 3:], quat_conjugate(self.goal_quats))
+
+    def goal_angles(self) -> Tensor:
+        """Angles between eggs and goals, radians in [0, pi]. (N, E)"""
+        sine = torch.linalg.vector_norm(self._rotation_to_goal()[..., 1:], dim=-1)
+        return 2.0 * torch.asin(sine.clamp(max=1.0))
 
     def observe_tail(self, out: Tensor) -> None:
         """Writes egg, goal and the rotation between them into ``out`` (N, 24 E)."""
@@ -108,8 +113,7 @@ class EggTask(HandTaskEnv):
         """Reward exp(-0.2 (scale d + theta)) summed over eggs, d in metres, theta in radians."""
         cfg, pos = self.config, self.egg_poses[..., :3]
         distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1)
-        sine = torch.linalg.vector_norm(self._rotation_to_goal()[..., 1:], dim=-1)
-        angle = 2.0 * torch.asin(sine.clamp(max=1.0))
+        angle = self.goal_angles()
         reward = torch.exp(-0.2 * (cfg.dist_reward_scale * distance + angle))
         mean_distance = distance.mean(1)
         return Outcome(
@@ -125,3 +129,8 @@ class EggTask(HandTaskEnv):
 
     def _episode_tensors(self) -> tuple[str, ...]:
         return (*super()._episode_tensors(), "goal_quats")
+
+
+def random_turn(draw: Tensor) -> Tensor:
+    """Turns about x, then y, by pi times ``draw`` (..., 2). (..., 4) wxyz"""
+    return quat_about_x_then_y(*(math.pi * draw).unbind(-1))

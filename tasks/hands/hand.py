@@ -24,7 +24,7 @@ BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z
 """What the first actions of a floating hand do, in world axes; they belong to its first part."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Mount:
     """Pose of a hand's root body in the actor frame of the tasks, where fingers point to -y."""
 
@@ -34,7 +34,7 @@ class Mount:
     """(w, x, y, z); None leaves the orientation that the model gives it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Capsule:
     """A capsule that takes the place of a mesh, along the z axis of its body."""
 
@@ -44,7 +44,7 @@ class Capsule:
     """Its centre, metres."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Base:
     """What has to be known of a hand to let it float."""
 
@@ -60,7 +60,7 @@ class Base:
     """About the centre of mass along the same axes, kg m^2."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Hand:
     """A hand. Names are those of the model, without :attr:`prefix`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -60,15 +60,17 @@ def add_weight(spec: mujoco.MjSpec, name: str, mass: float) -> None:
     weight.biasprm[0] = -GRAVITY * mass
 
 
-def add_table(spec: mujoco.MjSpec, hand: Hand, *, friction: float = 1.0) -> None:
-    """Adds a static table, 0.5 m x 1 m and 0.6 m high, that hands touch with ``friction``."""
-    size, pos = (0.25, 0.5, 0.3), (0.0, 0.0, 0.3)
+def add_table(
+    spec: mujoco.MjSpec, hand: Hand, *, friction: float = 1.0, depth: float = 0.5
+) -> None:
+    """Adds a static table, ``depth`` x 1 m and 0.6 m high, that hands touch with ``friction``."""
+    size, pos = (depth / 2, 0.5, 0.3), (0.0, 0.0, 0.3)
     add_geom(spec.worldbody, TABLE, mujoco.mjtGeom.mjGEOM_BOX, size, (0.62, 0.47, 0.35, 1), pos=pos)
     contacts.pair_with_hands(spec, hand, TABLE, friction=friction)
 
 
 @dataclass(frozen=True)
-class Ellipsoid:
+class Solid:
     """A free object and, in pictures, its goal: semi-axes (m), mass (kg), start position (m)."""
 
     semi_axes: Vector
@@ -77,30 +79,30 @@ class Ellipsoid:
     rgba: Colour = (0.86, 0.58, 0.16, 1.0)
     goal_rgba: Colour = (0.2, 0.75, 0.3, 0.4)
     name: str = OBJECT
-    hand_friction: ClassVar[float | None] = 1.0
+    kind: mujoco.mjtGeom = mujoco.mjtGeom.mjGEOM_ELLIPSOID
+    hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds the body, its weight and contacts; with ``visual`` a translucent mocap goal."""
-        kind = mujoco.mjtGeom.mjGEOM_ELLIPSOID
         body = add_free_body(spec, self.name, self.pos)
-        add_geom(body, self.name, kind, self.semi_axes, self.rgba, mass=self.mass)
+        add_geom(body, self.name, self.kind, self.semi_axes, self.rgba, mass=self.mass)
         add_weight(spec, self.name, self.mass)
         contacts.pair_with_hands(spec, hand, self.name)
         if visual:
             name = self.name.replace(OBJECT, "goal")
             goal = spec.worldbody.add_body(name=name, mocap=True, pos=self.pos)
-            add_geom(goal, name, kind, self.semi_axes, self.goal_rgba, mass=0.0)
+            add_geom(goal, name, self.kind, self.semi_axes, self.goal_rgba, mass=0.0)
 
 
 @dataclass(frozen=True)
-class Ellipsoids:
+class Solids:
     """Several of them, which touch each other."""
 
-    bodies: tuple[Ellipsoid, ...]
-    hand_friction: ClassVar[float | None] = 1.0
+    bodies: tuple[Solid, ...]
+    hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
-        """Adds the bodies, see :class:`Ellipsoid`."""
+        """Adds the bodies, see :class:`Solid`."""
         for body in self.bodies:
             body.add_to(spec, hand, visual=visual)
         for a, b in itertools.combinations(self.bodies, 2):
@@ -111,6 +113,6 @@ EGG_MASS = 500.0 * 4.0 / 3.0 * np.pi * 0.03 * 0.03 * 0.04
 """kg: density 500 kg/m^3, as Bi-DexHands sets it."""
 
 
-def egg_at(pos: Vector, **settings: Any) -> Ellipsoid:
+def egg_at(pos: Vector, **settings: Any) -> Solid:
     """Returns the egg of the throwing tasks."""
-    return Ellipsoid(semi_axes=(0.03, 0.03, 0.04), mass=EGG_MASS, pos=pos, **settings)
+    return Solid(semi_axes=(0.03, 0.03, 0.04), mass=EGG_MASS, pos=pos, **settings)

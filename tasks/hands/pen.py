@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import mujoco
 import torch
@@ -32,7 +32,7 @@ class Pen:
     """Metres; at the original's 0.6 it starts half inside the table."""
     slide: float = 0.492
     """How far the cap goes, metres; farther than it is long, a slip of the original."""
-    hand_friction: ClassVar[float | None] = 1.0
+    hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds table, pen and contacts; gravity acts on all but the hands."""

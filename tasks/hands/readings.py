@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+
 import mujoco
 
 from madpo_isaac.env import Command, Reading

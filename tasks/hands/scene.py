@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -50,8 +50,10 @@ class Drive:
 class Scenery(Protocol):
     """What is in a scene besides the hands."""
 
-    hand_friction: ClassVar[float | None]
-    """Friction between two floating hands; None if :meth:`add_to` lets them touch."""
+    @property
+    def hand_friction(self) -> float | None:
+        """Friction between two floating hands; None if :meth:`add_to` lets them touch."""
+        ...
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds bodies and their contacts with ``hand``, with ``visual`` also what pictures show."""
@@ -199,15 +201,14 @@ def _hand_spec(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
 
 def _check_names(spec: mujoco.MjSpec, hand: Hand) -> None:
     """Raises UserError if the model is not what the hand's data say."""
-    wanted = {
-        "body": [hand.root, *hand.fingers.values()],
-        "geom": hand.solid,
-        "tendon": hand.couplings,
-    }
-    for kind, names in wanted.items():
+    for kind, names, elements in (
+        ("body", [hand.root, *hand.fingers.values()], spec.bodies),
+        ("geom", hand.solid, spec.geoms),
+        ("tendon", hand.couplings, spec.tendons),
+    ):
+        found = [element.name for element in elements]
         for name in map(hand.full, names):
-            if getattr(spec, kind)(name) is None:
-                found = [element.name for element in getattr(spec, {"body": "bodies"}.get(kind, f"{kind}s"))]
+            if name not in found:
                 raise unknown(f"{kind} in the model of hand '{hand.name}'", name, found)
     for what, names, found in (
         ("joints", hand.joints, [joint.name for joint in spec.joints]),

@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import mujoco
 import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
-from tasks.hands import contacts, readings
-from tasks.hands.hand import Hand
-from tasks.hands.objects import TABLE, add_free_body, add_geom, add_table, add_weight
+from tasks.hands import readings
+from tasks.hands.blocks import BLOCKS, Blocks
 from tasks.hands.reach import ReachConfig, ReachTask
 from tasks.hands.scene import Placement
 from tasks.hands.stage import View
-
-BLOCKS = ("right_block", "left_block")
-_COLOURS = ((0.85, 0.25, 0.2, 1.0), (0.2, 0.35, 0.85, 1.0))
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Two cubes on a table. Frictions are PhysX's averages of hand 0.5, cube 0.25, table 0.2."""
-
-    places: tuple[tuple[float, float, float], ...]
-    """Where the cubes start, metres."""
-    half_size: float = 0.025
-    mass: float = 0.0709
-    """kg: density 567 kg/m^3."""
-    hand_friction: ClassVar[float | None] = 0.5
-
-    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
-        """Adds table, cubes, their weight and contacts."""
-        add_table(spec, hand, friction=0.35)
-        for name, pos, rgba in zip(BLOCKS, self.places, _COLOURS, strict=True):
-            # The orientation that Bi-DexHands' numbers start from, by which it is observed.
-            block = add_free_body(spec, name, pos, (0.5, 0.5, 0.5, -0.5))
-            kind = mujoco.mjtGeom.mjGEOM_BOX
-            add_geom(block, name, kind, 3 * (self.half_size,), rgba, mass=self.mass)
-            add_weight(spec, name, self.mass)
-            contacts.pair_with_hands(spec, hand, name, friction=0.375)
-            contacts.add_pair(spec, name, TABLE, condim=4, friction=0.225)
-        contacts.add_pair(spec, *BLOCKS, condim=4, friction=0.25)
 
 
 @dataclass
@@ -88,7 +58,7 @@ class Env(ReachTask):
 
     def scenery(self) -> Blocks:
         """Returns the blocks on their table."""
-        return Blocks(self.starts)
+        return Blocks(self.starts, hand_friction=0.5, cube_friction=0.25, table_friction=0.2)
 
     def reset_object(self, mask: Tensor) -> None:
         """Moves the blocks by noise in the plane of the table."""

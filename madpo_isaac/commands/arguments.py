@@ -1,4 +1,4 @@
-"""Arguments of ``madpo eval`` and ``madpo play``: a policy, options, and settings as train.py's."""
+"""Arguments of sub-commands: options, and for some a policy and settings as train.py's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NoReturn
 from madpo_isaac import pretrained
 from madpo_isaac.config import Config
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.overrides import compose
 from tasks import TASKS
 from tasks.registry import canonical
 
@@ -20,12 +21,12 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are :class:`UserError`.
 
     Args:
-        command: sub-command of madpo.
+        program: what the user called, such as ``madpo eval``.
         text: what it does.
     """
 
-    def __init__(self, command: str, text: str) -> None:
-        super().__init__(prog=f"madpo {command}", description=text, allow_abbrev=False)
+    def __init__(self, program: str, text: str) -> None:
+        super().__init__(prog=program, description=text, allow_abbrev=False)
 
     def add_target(self) -> None:
         """Adds the policy and the settings."""
@@ -78,8 +79,6 @@ class Parser(argparse.ArgumentParser):
 
 def playing(policy: str, *settings: str) -> Config:
     """The configuration that plays ``policy``, see :meth:`Parser.add_target`."""
-    from madpo_isaac.cli import compose
-
     quoted = _checkpoint(policy).replace("\\", "\\\\").replace("'", "\\'")
     return compose([f"checkpoint='{quoted}'", "test=True", *settings])
 

@@ -1,11 +1,9 @@
-"""``madpo report``: command line, and what the page shows in which order."""
+"""What a report consists of, and what its page shows in which order."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
@@ -14,39 +12,11 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.files import write_atomic
 from madpo_isaac.report import figures, statistics, tables
 from madpo_isaac.report.page import Page
-from madpo_isaac.report.runs import load
-from madpo_isaac.report.study import Study, baseline, numbers
+from madpo_isaac.report.study import Study, baseline
 
 REPS = 2000
 """Resamples of every bootstrap."""
 _FEW = 5
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are a :class:`UserError`."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises what argparse would print."""
-        raise UserError(f"{self.prog}: {message}.")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Writes the report that ``argv`` asks for and prints the results; 0."""
-    parser = Parser("madpo report", description="Figures, statistics and a page about runs.")
-    add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="run folder, folder of runs, .jsonl or .csv file")
-    add("--by", default="algo", metavar="KEYS", help="settings that make a group (default: algo)")
-    add("--out", default="report", type=Path, metavar="FOLDER", help="(default: report)")
-    add("--at", default="", metavar="STEPS", help="steps at which to list returns, as 4e5,1e6")
-    add("--window", default="", metavar="STEPS", help="steps that a curve's point looks back on")
-    add("--baseline", default="", metavar="GROUP", help="what groups are compared with")
-    add("--title", default="Report", help="of the page")
-    options = parser.parse_args(argv)
-    marks = numbers(options.at, "--at") if options.at else []
-    window = numbers(options.window, "--window")[0] if options.window else 0.0
-    study = Study(load(options.runs), options.by.split(","), window)
-    write(study, options.out, title=options.title, marks=marks, base=options.baseline)
-    return 0
 
 
 def write(
@@ -94,8 +64,8 @@ def _page(
     page.notes([*_explained(study, reps), *study.notes()])
     page.heading("Learning curves")
     page.picture(figures.curves(study, folder, reps))
-    rates = [run.metrics.get("success_rate", np.zeros(0)) for run in study.runs]
-    if len(np.unique(np.nan_to_num(np.concatenate(rates), nan=-1.0).clip(min=0.0))) > 1:
+    rates = np.concatenate([run.metrics.get("success_rate", np.zeros(0)) for run in study.runs])
+    if len(np.unique(rates[~np.isnan(rates)])) > 1:  # a constant says nothing
         page.picture(figures.curves(study, folder, reps, "success_rate"))
     page.heading("Results")
     page.table(results)

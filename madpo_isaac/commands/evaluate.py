@@ -1,0 +1,87 @@
+"""``madpo eval``: scores a checkpoint, and tells by exit code whether it is good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from madpo_isaac import console
+from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.evaluate import Record, score
+from madpo_isaac.files import write_json
+from madpo_isaac.runner import make_runner
+
+BELOW = 1
+"""Exit code if a score is below what was asked for."""
+
+
+def main(argv: list[str]) -> int:
+    """Scores a checkpoint and writes two files; 1 if a score is below what was asked for."""
+    parser = Parser(
+        "madpo eval", "Scores a policy: every environment plays the same number of episodes."
+    )
+    parser.add_target()
+    parser.add_argument("--episodes", type=parser.whole, default=4, help="of each environment (4)")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="mean actions instead of sampled ones"
+    )
+    parser.add_argument("--min-success", type=parser.number, help="exit code 1 below this rate")
+    parser.add_argument("--min-return", type=parser.number, help="exit code 1 below this mean")
+    parser.add_argument("--out", type=Path, help="folder to write to, instead of the run's eval/")
+    options = parser.parse(argv)
+    runner = make_runner(parser.config(options))
+    source = runner.load_policy()
+    episodes, scores = score(runner, options.episodes, deterministic=options.deterministic)
+    report = {
+        **source,
+        "seed": runner.config.seed,
+        "actions": "mean" if options.deterministic else "sampled",
+        "num_envs": runner.env.num_envs,
+        "episodes_per_environment": options.episodes,
+        **scores,
+    }
+    folder = options.out or runner.output_folder("eval")
+    stem = f"{Path(source['checkpoint']).stem}_{report['actions']}"
+    record = Record(source["task"], source["algo"], runner.config.seed)
+    record.add(source["env_steps"], episodes)
+    record.write(folder / f"{stem}.json")
+    write_json(folder / f"{stem}_summary.json", report, indent=2)
+    _show(report)
+    console.info(f"wrote {folder / stem}.json and {stem}_summary.json")
+    return _verdict(scores, options.min_success, options.min_return)
+
+
+def _verdict(scores: dict[str, Any], min_success: float | None, min_return: float | None) -> int:
+    """Compares the estimates themselves, not the ends of their intervals."""
+    code = 0
+    for name, found, least in (
+        ("success", scores["success"]["rate"], min_success),
+        ("return", scores["return"]["mean"], min_return),
+    ):
+        if least is not None and found < least:
+            console.error(f"{name} {found:.4g} is below {least:.4g}")
+            code = BELOW
+    return code
+
+
+def _show(report: dict[str, Any]) -> None:
+    score, success, length = report["return"], report["success"], report["length"]
+    count, ends = report["episodes"], report["terminations"]
+
+    def interval(pair: tuple[float, float]) -> str:
+        return f"[{pair[0]:.4g}, {pair[1]:.4g}]"
+
+    console.info(
+        f"{report['task']} with {report['algo']} after {report['env_steps']} environment steps, "
+        f"{report['actions']} actions, {count} episodes:"
+    )
+    console.info(
+        f"  return   {score['mean']:.4g} {interval(score['mean_interval'])}, interquartile mean "
+        f"{score['iqm']:.4g} {interval(score['iqm_interval'])}"
+    )
+    console.info(f"  success  {success['rate']:.4g} {interval(success['interval'])}")
+    console.info(f"  length   {length['mean']:.4g} ({length['min']} to {length['max']})")
+    shares = (f"{name.replace('_', ' ')} {n} ({n / count:.1%})" for name, n in ends.items())
+    console.info(f"  endings  {', '.join(shares)}")
+    for name, value in report["readings"].items():
+        console.info(f"  {name} {'-' if value is None else format(value, '.4g')} (mean over steps)")

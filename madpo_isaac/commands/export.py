@@ -1,0 +1,24 @@
+"""``madpo export``: writes the policies of a run as ONNX or TorchScript files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from madpo_isaac import console
+from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.export import SUFFIXES, export
+
+
+def main(argv: list[str]) -> int:
+    """Runs ``madpo export`` with the arguments behind it and returns the exit code."""
+    parser = Parser("madpo export", "Writes a run's policies, a file per agent.")
+    parser.add_argument(
+        "policy",
+        help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
+    )
+    parser.add_argument("--format", default="onnx", help=" or ".join(SUFFIXES))
+    parser.add_argument("--out", type=Path, help="folder to write to; default: <run>/export")
+    options = parser.parse(argv)
+    out = export(options.policy, options.format, options.out)
+    console.info(f"wrote {out / 'contract.json'} and a file per agent")
+    return 0

@@ -1,0 +1,48 @@
+"""``madpo reproduce``, also reproduce.py: runs what a figure of the paper shows, and draws it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from madpo_isaac import console
+from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.sweep.paper import FIGURES, SCALES
+from madpo_isaac.sweep.plan import plan
+from madpo_isaac.sweep.reproduce import reproduce
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs what is missing of a figure and reports; 0, or 1 if a run failed.
+
+    After a signal 128 plus its number, without a report.
+    """
+    parser = Parser("reproduce.py", "Runs what a figure of the paper shows.")
+    add = parser.add_argument
+    add("figure", nargs="?", default="", help=", ".join(FIGURES))
+    add("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
+    add("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
+    add("--jobs", default="", metavar="J", help="runs at a time (default: one a core)")
+    add("--runs", default="runs/reproduce", type=Path, help="where run folders go")
+    add("--out", default="report", type=Path, help="where the report goes")
+    add("--list", action="store_true", help="print the runs, start none")
+    options = parser.parse(argv)
+    if options.figure not in FIGURES:
+        raise unknown("figure", options.figure, FIGURES)
+    if options.scale not in SCALES:
+        raise unknown("scale", options.scale, SCALES)
+    cores = os.cpu_count() or 1
+    if options.jobs and not (options.jobs.isdecimal() and int(options.jobs) > 0):
+        raise UserError(f"--jobs {options.jobs} must be a whole number of at least 1.")
+    figure, scale = FIGURES[options.figure], SCALES[options.scale]
+    jobs = plan(figure, scale, options.runs / options.scale, options.settings)
+    if options.list:
+        for job in jobs:
+            console.info(f"{job.folder}: {' '.join(job.settings)}")
+        return 0
+    workers = min(int(options.jobs or cores), len(jobs))
+    out = options.out / f"{options.figure}_{options.scale}"
+    title = f"{options.figure} of the MADPO paper at scale {options.scale}"
+    return reproduce(figure, scale, jobs, out, title, workers, max(1, cores // workers))

@@ -1,0 +1,46 @@
+"""Two cubes on a table, to be stacked or pushed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+
+from tasks.hands import contacts
+from tasks.hands.hand import Hand
+from tasks.hands.objects import TABLE, Vector, add_free_body, add_geom, add_table, add_weight
+
+BLOCKS = ("right_block", "left_block")
+CUBE_DENSITY = 567.0
+"""kg/m^3, as Bi-DexHands' model file says."""
+CUBE_SIDE = 0.05
+"""Metres."""
+_COLOURS = ((0.85, 0.25, 0.2, 1.0), (0.2, 0.35, 0.85, 1.0))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The table and the cubes, with the frictions that PhysX averages pair by pair."""
+
+    places: tuple[Vector, ...]
+    """Where the cubes start, metres."""
+    hand_friction: float = 1.0
+    cube_friction: float = 1.0
+    table_friction: float = 1.0
+    table_depth: float = 0.5
+    """Metres along x."""
+
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
+        """Adds table, cubes, their weight and contacts."""
+        mass = CUBE_DENSITY * CUBE_SIDE**3
+        own, table = self.cube_friction, self.table_friction
+        add_table(spec, hand, friction=(self.hand_friction + table) / 2, depth=self.table_depth)
+        for name, pos, rgba in zip(BLOCKS, self.places, _COLOURS, strict=True):
+            # The orientation that Bi-DexHands' numbers start from, by which it is observed.
+            block = add_free_body(spec, name, pos, (0.5, 0.5, 0.5, -0.5))
+            size = 3 * (CUBE_SIDE / 2,)
+            add_geom(block, name, mujoco.mjtGeom.mjGEOM_BOX, size, rgba, mass=mass)
+            add_weight(spec, name, mass)
+            contacts.pair_with_hands(spec, hand, name, friction=(self.hand_friction + own) / 2)
+            contacts.add_pair(spec, name, TABLE, condim=4, friction=(own + table) / 2)
+        contacts.add_pair(spec, *BLOCKS, condim=4, friction=own)

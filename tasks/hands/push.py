@@ -1,0 +1,86 @@
+"""ShadowHandPushBlock: each hand pushes a block over a table to a place of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Reading
+from tasks.hands import readings
+from tasks.hands.blocks import BLOCKS, Blocks
+from tasks.hands.reach import ReachConfig, ReachTask
+from tasks.hands.scene import Placement
+from tasks.hands.stage import View
+
+
+@dataclass
+class Config(ReachConfig):
+    """Settings of ShadowHandPushBlock; the numbers are Bi-DexHands'."""
+
+    episode_length: int = 125
+    max_finger_distance: float = 1.2
+    success_distance: float = 0.1
+    """Metres from each block to its place up to which the episode counts as a success."""
+
+
+class Env(ReachTask):
+    """Hand 0 pushes the right block (at +y), hand 1 the left one, 0.2 m away from themselves.
+
+    The tail of the joint state: the right block's pose xyzw (7), linear velocity (3), angular
+    velocity x 0.2 (3) and position once more (3), the left one's position (3), the places of the
+    left (3) and the right one (3), five zeros, which keep the size of Bi-DexHands; world frame.
+    """
+
+    tail_dim = 30
+    objects = BLOCKS
+    transition_scale = 0.5
+    orientation_scale = 0.1
+    placements = (
+        Placement.euler((0.55, 0.2, 0.8), 3.14159, 0.0, 1.57),
+        Placement.euler((0.55, -0.2, 0.8), 3.14159, 0.0, 1.57),
+    )
+    view = View(lookat=(0.1, 0.0, 0.66), distance=1.25, azimuth=30.0, elevation=-40.0)
+    starts = ((0.0, 0.2, 0.625), (0.0, -0.2, 0.625))
+    targets = ((-0.2, 0.2, 0.625), (-0.2, -0.2, 0.625))
+
+    def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(config, num_envs, **kwargs)
+        self._success_distance = config.success_distance
+        first = self.sim.model.joint(f"{BLOCKS[0]}_free")
+        self._poses = self.sim.qpos[:, first.qposadr[0] :][:, :14].unflatten(1, (2, 7))
+        self._vel = self.sim.qvel[:, first.dofadr[0] :][:, :6]
+        self._places = torch.tensor(self.targets, device=self.device)
+
+    def scenery(self) -> Blocks:
+        """Returns the blocks on their table."""
+        return Blocks(self.starts, table_friction=0.5, table_depth=1.0)
+
+    def handles(self) -> Tensor:
+        """Centres of the blocks, metres. (N, 2, 3)"""
+        return self._poses[..., :3]
+
+    def observe_tail(self, out: Tensor) -> None:
+        """Writes blocks and places into ``out`` (N, 30)."""
+        self.observe_free(self._poses[:, 0], self._vel, out[:, :13])
+        out[:, 13:19] = self.handles().flatten(1)
+        out[:, 19:25] = self._places.flip(0).flatten()
+        out[:, 25:] = 0.0
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        right, left = BLOCKS
+        again = readings.of_points(f"{right}/again", left, f"{left}/place", f"{right}/place")
+        zeros = readings.constant("zero", 5)
+        return readings.of_free_body(right, angular=0.2) + again + zeros
+
+    def score(
+        self, handles: Tensor, fingers: Tensor, near: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Reward: 7.4 - finger distances - 5 times the distances of the blocks to their places."""
+        distance = torch.linalg.vector_norm(handles - self._places, dim=-1)
+        reward = 7.4 - fingers.sum(1) - 5.0 * distance.sum(1)
+        terms = {"right_distance": distance[:, 0], "left_distance": distance[:, 1]}
+        return reward, (distance <= self._success_distance).all(1), terms

@@ -1,0 +1,90 @@
+"""ShadowHandReOrientation: each of two fixed hands turns a cube to a goal, then to the next one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import torch
+from torch import Tensor
+
+from tasks.hands.base import Outcome
+from tasks.hands.blocks import CUBE_DENSITY, CUBE_SIDE
+from tasks.hands.egg import EggConfig, EggTask, random_turn
+from tasks.hands.objects import Solid, Vector
+from tasks.hands.scene import Placement
+from tasks.hands.stage import View
+
+
+@dataclass
+class Config(EggConfig):
+    """Settings of ShadowHandReOrientation; the numbers are Bi-DexHands'."""
+
+    episode_length: int = 600
+    dist_reward_scale: float = 10.0
+    """Weight of the cubes' distances to their places in the reward, per metre."""
+    success_angle: float = 0.1
+    """Radians between cube and goal below which the goal is reached."""
+    both_cubes: bool = False
+    """A goal counts when both cubes have reached it; otherwise one is enough."""
+    reach_goal_bonus: float = 500.0
+    """Reward for a goal."""
+    action_penalty: float = 2e-4
+    """Weight of the sum of squared actions."""
+
+
+def _cube(pos: Vector, **settings: Any) -> Solid:
+    half, mass = CUBE_SIDE / 2, CUBE_DENSITY * CUBE_SIDE**3
+    return Solid((half, half, half), mass, pos, kind=mujoco.mjtGeom.mjGEOM_BOX, **settings)
+
+
+_SECOND = {"name": "object1", "rgba": (0.8, 0.3, 0.5, 1.0), "goal_rgba": (0.98, 0.6, 0.72, 0.4)}
+
+
+class Env(EggTask):
+    """Palms up, a cube above each; a step after a goal is reached both hands get a new one."""
+
+    placements = (
+        Placement((0.0, 0.0, 0.5), (1.0, 0.0, 0.0, 0.0)),
+        Placement((0.0, -1.15, 0.5), (0.0, 0.0, 0.0, 1.0)),
+    )
+    eggs = (_cube((0.0, -0.39, 0.6)), _cube((0.0, -0.76, 0.6), **_SECOND))
+    goals = tuple(cube.pos for cube in eggs)
+    view = View(lookat=(0.0, -0.57, 0.5), distance=1.1, azimuth=30.0, elevation=-38.0)
+
+    def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(config, num_envs, **kwargs)
+        self._scoring = config
+        self.reached = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+
+    def _write_controls(self, action: Tensor) -> None:
+        """Draws new goals where they were reached in the step before, then moves the hands."""
+        turn = random_turn(self.uniform(2 * len(self.eggs)).unflatten(1, (-1, 2)))
+        self.write_rows(self.goal_quats, self.reached, turn)
+        super()._write_controls(action)
+
+    def reset_object(self, mask: Tensor) -> None:
+        """Puts cubes above hands, turned at random; draws goals."""
+        super().reset_object(mask)
+        self.reached.masked_fill_(mask, False)
+
+    def evaluate(self) -> Outcome:
+        """Reward -10 sum d + sum 1 / (|theta| + 0.1) - penalty * |a|^2 + bonus at a goal."""
+        cfg, pos = self._scoring, self.egg_poses[..., :3]
+        distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1).sum(1)
+        angles = self.goal_angles()
+        there = angles < cfg.success_angle
+        reached = there.all(1) if cfg.both_cubes else there.any(1)
+        self.reached.copy_(reached)
+        reward = (1.0 / (angles + 0.1)).sum(1) - cfg.dist_reward_scale * distance
+        reward -= cfg.action_penalty * self.last_action.square().sum(1)
+        return Outcome(
+            reward=reward + cfg.reach_goal_bonus * reached,
+            terminated=(pos[..., 2] <= cfg.fall_height).any(1),
+            success=reached,
+            terms={"goal_distance": distance / 2.0, "goal_angle": angles.mean(1)},
+        )
+
+    def _episode_tensors(self) -> tuple[str, ...]:
+        return (*super()._episode_tensors(), "reached")

@@ -1,0 +1,51 @@
+"""Every benchmark still runs, on an easier problem, and writes what it prints. Nothing is timed."""
+
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from test_runner import _keep_torch_settings  # noqa: F401
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SMALL = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]"]
+CASES = {
+    "throughput": ["envs=4", "threads=1", "iterations=1", "algo.horizon=4", "algo.hidden=[16]"],
+    "update": ["tasks=HalfCheetah-2x3", "algos=happo,madpo", "repeats=1"],
+    "gradient_sizes": ["iterations=2", "num_threads=1", *SMALL],
+    "mamujoco": ["envs=2", "seconds=0.05", "tasks=HalfCheetah-2x3", "peers=sync"],
+    "hand_tasks": ["envs=2", "steps=3", "tasks=ShadowHandPen"],
+    "divergence": ["sizes=40x5x2", "repeats=1"],
+}
+
+
+def numbers(node):
+    """All numbers in what JSON holds."""
+    if isinstance(node, dict):
+        node = node.values()
+    if isinstance(node, (int, float)):
+        yield node
+    elif not isinstance(node, str) and node is not None:
+        for part in node:
+            yield from numbers(part)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    out = tmp_path / "out.json"
+    module = importlib.import_module(name)
+    try:
+        module.main([*CASES[name], f"out={out}"])
+    finally:
+        sys.modules.pop(name)
+    found = list(numbers(json.loads(out.read_text())))
+    assert len(found) > 3 and all(map(math.isfinite, found))
+    assert capsys.readouterr().out.count("\n") > 1
+
+
+def test_no_benchmark_is_left_out():
+    """Those for a GPU are not for this test."""
+    assert {path.stem for path in FOLDER.glob("*.py")} - {"gpu"} == set(CASES)
