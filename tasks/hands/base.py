@@ -109,7 +109,7 @@ class HandTaskEnv(VecEnv):
         per_finger = [self._tips, self._wrenches]
         self._block_sizes = [*3 * [self._joints], *per_finger, base, self.hand_action_dim]
         self.hand_dim = sum(self._block_sizes)
-        model = self.scene(visual=False).compile()
+        model = self._compiled()
         self.sim = make_sim(sim, model, num_envs, device, num_threads)
         self.device = self.sim.device
         self.step_dt = SUBSTEPS * model.opt.timestep
@@ -162,6 +162,15 @@ class HandTaskEnv(VecEnv):
         return build_spec(
             self.placements, scenery, hand=self.hand, drive=self.drive(), visual=visual
         )
+
+    def _compiled(self) -> mujoco.MjModel:
+        try:
+            return self.scene(visual=False).compile()
+        except UserError:
+            raise
+        except ValueError as problem:  # MuJoCo's objection to the model of a user's hand
+            reason = " ".join(str(problem).split()).removeprefix("Error: ")
+            raise UserError(f"task.hand={self.hand.name} does not compile: {reason}.") from problem
 
     # Pictures ---------------------------------------------------------------------------------
 

@@ -230,6 +230,8 @@ def _to_capsule(geom: mujoco.MjsGeom, capsule: Capsule) -> None:
 def _move_damping_to_actuators(spec: mujoco.MjSpec) -> None:
     """Makes each drive kp (target - q) - kd v under one force limit, as a PhysX drive is."""
     driven = {actuator.target: actuator for actuator in spec.actuators}
+    for joint, actuator in driven.items():
+        actuator.name = actuator.name or f"{joint}_drive"  # hands are told apart by names
     for joint in spec.joints:
         joint.margin = 0.0
         joint.frictionloss = 0.0
