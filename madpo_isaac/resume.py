@@ -22,7 +22,7 @@ from madpo_isaac.run_folder import RunFolder
 WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 """Keys that say what to continue; they belong to a command line, never to a record."""
 STRUCTURE = (
-    *("sim.name", "task.agents", "task.version", "task.agent_obsk"),
+    *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
     *("algo.hidden", "algo.activation", "algo.share_parameters", "algo.normalise_observations"),
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
 )

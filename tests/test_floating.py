@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
-from tasks.hands import hand
+from tasks.hands.hand import load
 from tasks.hands.scene import _hand_spec
 
 X, Y, Z = np.eye(3)
@@ -99,19 +99,20 @@ def test_hands_start_where_the_original_puts_them(name, envs):
 
 
 def test_the_hands_constants_are_those_of_its_model():
-    model = _hand_spec(visual=False).compile()
+    hand = load("shadow")
+    base, model = hand.base, _hand_spec(hand, visual=False).compile()
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     mass = model.body_mass[1:]
-    assert mass.sum() == pytest.approx(hand.MASS, abs=1e-4)
+    assert mass.sum() == pytest.approx(base.mass, abs=1e-4)
     centre = mass @ data.xipos[1:] / mass.sum()
-    np.testing.assert_allclose(centre, hand.CENTRE_OF_MASS, atol=1e-6)
+    np.testing.assert_allclose(centre, base.centre_of_mass, atol=1e-6)
     inertia = np.zeros((3, 3))
     for body in range(1, model.nbody):
         axes, arm = data.ximat[body].reshape(3, 3), data.xipos[body] - centre
         inertia += axes @ np.diag(model.body_inertia[body]) @ axes.T
         inertia += model.body_mass[body] * (arm @ arm * np.eye(3) - np.outer(arm, arm))
-    np.testing.assert_allclose(np.diag(inertia), hand.INERTIA, atol=1e-6)
+    np.testing.assert_allclose(np.diag(inertia), base.inertia, atol=1e-6)
     assert np.abs(inertia - np.diag(np.diag(inertia))).max() < 4e-4
 
 

@@ -17,6 +17,7 @@ from madpo_isaac.cli import main
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import isaacgym_bridge, isaacgym_server
 from tasks.hands.agents import make_agents
+from tasks.hands.hand import load
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKES = ROOT / "tests" / "fakes"
@@ -125,7 +126,9 @@ def test_steps_are_those_of_the_task_with_our_agents(python):
 
 
 def test_floating_hands_have_the_base_in_the_palm():
-    agents = make_agents("fingers", 193, 422, floating=True, device=torch.device("cpu"))
+    agents = make_agents(
+        load("shadow"), "fingers", 193, 422, floating=True, device=torch.device("cpu")
+    )
     assert [agent.act_dim for agent in agents] == 2 * [8, 3, 3, 3, 4, 5]
     covered = sorted(column for agent in agents for column in agent.action_columns)
     assert covered == list(range(52)) and agents[6].action_columns[0] == 26

@@ -342,4 +342,4 @@ def test_visual_model_shows_the_goal_without_letting_it_move(visual_model):
 def test_missing_hand_model_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="gymnasium-robotics"):
-        hand.model_file()
+        _ = hand.load("shadow").model_file

@@ -12,9 +12,9 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.sim import check_device
 from madpo_isaac.sim.isaacgym_bridge import IsaacGymBridge
 from tasks.bridges.settings import refuse_others
-from tasks.hands import hand
 from tasks.hands.agents import make_agents
 from tasks.hands.base import NUM_HANDS, OBS_LIMIT, HandTaskConfig
+from tasks.hands.hand import SHADOW, load
 
 
 class IsaacGymEnv(VecEnv):
@@ -38,9 +38,10 @@ class IsaacGymEnv(VecEnv):
         self.bridge, self.num_envs, self.device = bridge, num_envs, device
         self.state_dim, self.action_dim = bridge.state_dim, bridge.action_dim
         self.max_episode_length, self.step_dt = bridge.max_episode_length, bridge.step_dt
-        floating = bridge.action_dim > NUM_HANDS * hand.NUM_ACTUATORS
+        hand = load(SHADOW)
+        floating = bridge.action_dim > NUM_HANDS * len(hand.driven)
         self.agents = make_agents(
-            config.agents, bridge.hand_dim, self.state_dim, floating=floating, device=device
+            hand, config.agents, bridge.hand_dim, self.state_dim, floating=floating, device=device
         )
 
     def reset(self) -> Tensor:
@@ -117,7 +118,7 @@ def make(
     if not isinstance(config, HandTaskConfig):
         raise UserError(f"task={task}: sim=isaacgym has the bimanual tasks only.")
     refuse_others("isaacgym", config, ("agents", "episode_length"))
-    hand.agent_parts(config.agents)  # before a simulator is started
+    load(SHADOW).agent_parts(config.agents)  # before a simulator is started
     checked = check_device(device)
     where = f"cuda:{checked.index or 0}" if checked.type == "cuda" else "cpu"
     bridge = IsaacGymBridge(

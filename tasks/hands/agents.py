@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import AgentSpec
-from tasks.hands import hand
+from tasks.hands.hand import Hand
 
 
 def make_agents(
+    hand: Hand,
     split: object,
     hand_dim: int,
     state_dim: int,
@@ -20,7 +21,8 @@ def make_agents(
     """Returns all agents of hand 0, then all of hand 1.
 
     Args:
-        split: how a hand is divided, see :func:`tasks.hands.hand.agent_parts`.
+        hand: which hand.
+        split: how a hand is divided, see :meth:`tasks.hands.hand.Hand.agent_parts`.
         hand_dim: size of a hand's block of the joint state; every agent of the hand sees all of
             it and the tail behind both blocks.
         state_dim: size of the joint state.
@@ -28,7 +30,7 @@ def make_agents(
         device: where the columns live.
     """
     agents = []
-    groups = hand.agent_parts(split)
+    groups, names = hand.agent_parts(split), list(hand.parts)
     hand_actions = sum(
         len(hand.part_actions(part, floating=floating)) for _, parts in groups for part in parts
     )
@@ -39,7 +41,7 @@ def make_agents(
         for name, parts in groups:
             index, roles = [], []
             for part in parts:
-                prefix = "" if len(parts) == 1 else f"{hand.PARTS[part]}_"
+                prefix = "" if len(parts) == 1 else f"{names[part]}_"
                 for column, role in hand.part_actions(part, floating=floating):
                     index.append(h * hand_actions + column)
                     roles.append(prefix + role)

@@ -14,8 +14,9 @@ from madpo_isaac import device as devices
 from madpo_isaac.env import Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import SimConfig, make_sim
-from tasks.hands import hand, readings
+from tasks.hands import readings
 from tasks.hands.agents import make_agents
+from tasks.hands.hand import BASE_ROLES, SHADOW, Hand, load
 from tasks.hands.randomise import RandomiseConfig, Randomiser
 from tasks.hands.scene import Drive, Placement, Scenery, build_spec
 from tasks.hands.stage import View
@@ -27,8 +28,6 @@ SUBSTEPS = 2
 OBS_LIMIT = 5.0
 """Every observed number is clipped to [-5, 5], as Bi-DexHands' wrapper does."""
 
-_TIPS = 13 * len(hand.FINGERS)
-_WRENCHES = 6 * len(hand.FINGERS)
 _VEL_SCALE = 0.2
 _FORCE_SCALE = 10.0
 
@@ -40,6 +39,8 @@ class HandTaskConfig:
     agents: Any = "hands"
     """Who learns: ``hands`` (2 agents), ``fingers`` (12), or a list of part lists used by each
     hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little finger, 5 thumb."""
+    hand: str = SHADOW
+    """Which hands: a name in ``tasks/hands/models`` or a YAML file of the same kind."""
     episode_length: int = 75
     """Control steps after which an episode is truncated."""
     reset_dof_pos_noise: float = 0.2
@@ -69,10 +70,10 @@ class HandTaskEnv(VecEnv):
     """Two hands and an object. A task adds the scenery, its reset, the tail and the rewards.
 
     Joint state: the block of hand 0, the block of hand 1, the shared tail. A hand's block is, in
-    this order (sizes in brackets): joint positions mapped to [-1, 1] (24), joint velocities x 0.2
-    (24), actuator forces x 10 (24), five fingertips with position, quaternion xyzw, linear and
-    angular velocity in the world frame (65), five fingertip force-torques x 10 (30), of a
-    floating hand its base (6), the hand's last actions, clipped (20; 26 if it floats).
+    this order (sizes of the Shadow hand in brackets): joint positions mapped to [-1, 1] (24),
+    joint velocities x 0.2 (24), actuator forces x 10 (24), fingertips with position, quaternion
+    xyzw, linear and angular velocity in the world frame (65), fingertip force-torques x 10 (30),
+    of a floating hand its base (6), the hand's last actions, clipped (20; 26 if it floats).
     """
 
     tail_dim: int
@@ -84,6 +85,8 @@ class HandTaskEnv(VecEnv):
     """Where the hands start."""
     floating: ClassVar[bool] = False
     """Whether the hands move freely, driven by six actions each before those of the joints."""
+    hand: Hand
+    """What the hands are."""
 
     def __init__(
         self,
@@ -99,17 +102,22 @@ class HandTaskEnv(VecEnv):
         self.config = config
         self.num_envs = num_envs
         self.max_episode_length = config.episode_length
-        base = len(hand.BASE_ROLES) if self.floating else 0
-        self.hand_action_dim = base + hand.NUM_ACTUATORS
-        self._block_sizes = [*3 * [hand.NUM_JOINTS], _TIPS, _WRENCHES, base, self.hand_action_dim]
+        self.hand = load(config.hand)
+        base = len(BASE_ROLES) if self.floating else 0
+        self._joints, self._drives = len(self.hand.joints), len(self.hand.driven)
+        self._tips, self._wrenches = 13 * len(self.hand.fingers), 6 * len(self.hand.fingers)
+        self.hand_action_dim = base + self._drives
+        per_finger = [self._tips, self._wrenches]
+        self._block_sizes = [*3 * [self._joints], *per_finger, base, self.hand_action_dim]
         self.hand_dim = sum(self._block_sizes)
-        model = self.scene(visual=False).compile()
+        model = self._compiled()
         self.sim = make_sim(sim, model, num_envs, device, num_threads)
         self.device = self.sim.device
         self.step_dt = SUBSTEPS * model.opt.timestep
         self.state_dim = NUM_HANDS * self.hand_dim + self.tail_dim
         self.action_dim = NUM_HANDS * self.hand_action_dim
         self.agents = make_agents(
+            self.hand,
             config.agents,
             self.hand_dim,
             self.state_dim,
@@ -152,7 +160,18 @@ class HandTaskEnv(VecEnv):
     def scene(self, *, visual: bool) -> mujoco.MjSpec:
         """Returns the scene, with visual meshes and goal if ``visual``."""
         scenery = self.scenery()
-        return build_spec(self.placements, scenery, drive=self.drive(), visual=visual)
+        return build_spec(
+            self.placements, scenery, hand=self.hand, drive=self.drive(), visual=visual
+        )
+
+    def _compiled(self) -> mujoco.MjModel:
+        try:
+            return self.scene(visual=False).compile()
+        except UserError:
+            raise
+        except ValueError as problem:  # MuJoCo's objection to the model of a user's hand
+            reason = " ".join(str(problem).split()).removeprefix("Error: ")
+            raise UserError(f"task.hand={self.hand.name} does not compile: {reason}.") from problem
 
     # Pictures ---------------------------------------------------------------------------------
 
@@ -166,7 +185,7 @@ class HandTaskEnv(VecEnv):
         for h in range(NUM_HANDS):
             names = [model.actuator(i).name for i in range(model.nu)]
             own = [i for i, name in enumerate(names) if name.startswith(f"hand{h}_")]
-            driven = model.actuator_trnid[own[: hand.NUM_ACTUATORS], 0].tolist()
+            driven = model.actuator_trnid[own[: self._drives], 0].tolist()
             joints += [-1] * (self.hand_action_dim - len(driven)) + driven
         return joints
 
@@ -213,7 +232,7 @@ class HandTaskEnv(VecEnv):
         # Independent noise for each hand, kept inside the limits: an over-limit start would be a
         # violent constraint in MuJoCo.
         low, high = self._joint_low, self._joint_high
-        noise = self.uniform(NUM_HANDS * hand.NUM_JOINTS).unflatten(1, (NUM_HANDS, -1))
+        noise = self.uniform(NUM_HANDS * self._joints).unflatten(1, (NUM_HANDS, -1))
         pos = self.config.reset_dof_pos_noise * (low + (high - low) * noise)
         pos = torch.clamp(pos, low, high)
         self.write_rows(self.joint_pos, mask, pos)
@@ -238,7 +257,7 @@ class HandTaskEnv(VecEnv):
 
     def _write_controls(self, action: Tensor) -> None:
         """Maps [-1, 1] to each actuated joint's range: absolute position targets."""
-        joints = self.split_hands(action)[..., -hand.NUM_ACTUATORS :]
+        joints = self.split_hands(action)[..., -self._drives :]
         self._targets.copy_(torch.addcmul(self._ctrl_mid, self._ctrl_half, joints))
 
     def observe(self) -> Tensor:
@@ -251,10 +270,10 @@ class HandTaskEnv(VecEnv):
         torch.mul(self._joint_vel, _VEL_SCALE, out=vel)
         torch.mul(self._joint_force, _FORCE_SCALE, out=force)
         sensors = self.hand_sensors
-        tips.copy_(sensors[..., :_TIPS])
-        quats = sensors[..., :_TIPS].unflatten(-1, (-1, 13))[..., 3:7]
+        tips.copy_(sensors[..., : self._tips])
+        quats = sensors[..., : self._tips].unflatten(-1, (-1, 13))[..., 3:7]
         tips.unflatten(-1, (-1, 13))[..., 3:7] = wxyz_to_xyzw(quats)
-        torch.mul(sensors[..., _TIPS : _TIPS + _WRENCHES], _FORCE_SCALE, out=wrench)
+        torch.mul(sensors[..., self._tips : self._tips + self._wrenches], _FORCE_SCALE, out=wrench)
         self.observe_base(base)
         action.copy_(self.hand_actions)
         self.observe_tail(state[:, hands * self.hand_dim :])
@@ -271,8 +290,8 @@ class HandTaskEnv(VecEnv):
         return joint.unflatten(1, (NUM_HANDS, -1))
 
     def fingertips(self) -> Tensor:
-        """Points 2 cm up the distal links, which Bi-DexHands rewards, metres. (N, 2, 5, 3)"""
-        tips = self.hand_sensors[..., :_TIPS].unflatten(-1, (-1, 13))
+        """The fingers' rewarded points, metres; 5 of the Shadow hand. (N, 2, 5, 3)"""
+        tips = self.hand_sensors[..., : self._tips].unflatten(-1, (-1, 13))
         pos, quat = tips[..., :3], tips[..., 3:7]
         return pos + quat_rotate(quat, self._fingertip.expand_as(pos))
 
@@ -295,18 +314,18 @@ class HandTaskEnv(VecEnv):
 
     def _read_model(self, model: mujoco.MjModel) -> None:
         """Finds the hands' blocks in the simulation's tensors, see :func:`build_spec`."""
-        first = model.joint("hand0_robot0:WRJ1")
-        sim, joints = self.sim, range(first.id, first.id + hand.NUM_JOINTS)
+        first = model.joint(f"hand0_{self.hand.full(self.hand.joints[0])}")
+        sim, joints = self.sim, range(first.id, first.id + self._joints)
         qpos, dof = first.qposadr[0], first.dofadr[0]
-        controls = hand.NUM_ACTUATORS + (9 if self.floating else 0)
-        readings = _TIPS + _WRENCHES + (6 if self.floating else 0)
-        qpos_block = _by_hand(sim.qpos, qpos + hand.NUM_JOINTS)
+        controls = self._drives + (9 if self.floating else 0)
+        readings = self._tips + self._wrenches + (6 if self.floating else 0)
+        qpos_block = _by_hand(sim.qpos, qpos + self._joints)
         self.base_pose, self.joint_pos = qpos_block[..., :qpos], qpos_block[..., qpos:]
-        self._joint_vel = _by_hand(sim.qvel, dof + hand.NUM_JOINTS)[..., dof:]
-        self._joint_force = _by_hand(sim.qfrc_actuator, dof + hand.NUM_JOINTS)[..., dof:]
+        self._joint_vel = _by_hand(sim.qvel, dof + self._joints)[..., dof:]
+        self._joint_force = _by_hand(sim.qfrc_actuator, dof + self._joints)[..., dof:]
         control = _by_hand(sim.ctrl, controls)
-        self._targets = control[..., : hand.NUM_ACTUATORS]
-        self._base_control = control[..., hand.NUM_ACTUATORS :][..., : len(hand.BASE_ROLES)]
+        self._targets = control[..., : self._drives]
+        self._base_control = control[..., self._drives :][..., : len(BASE_ROLES)]
         self.hand_sensors = _by_hand(sim.sensordata, readings)
         self.object_sensors = sim.sensordata[:, NUM_HANDS * readings :]
         limits = torch.tensor(model.jnt_range[joints], dtype=torch.float32, device=self.device)
@@ -314,11 +333,11 @@ class HandTaskEnv(VecEnv):
         width = self._joint_high - self._joint_low
         self._pos_scale = 2.0 / width
         self._pos_shift = -(self._joint_high + self._joint_low) / width
-        driven = model.actuator_trnid[: hand.NUM_ACTUATORS, 0] - first.id
+        driven = model.actuator_trnid[: self._drives, 0] - first.id
         self._driven = torch.tensor(driven, dtype=torch.long, device=self.device)
         low, high = self._joint_low[self._driven], self._joint_high[self._driven]
         self._ctrl_mid, self._ctrl_half = (low + high) / 2, (high - low) / 2
-        self._fingertip = torch.tensor(hand.FINGERTIP, device=self.device)
+        self._fingertip = torch.tensor(self.hand.fingertip, device=self.device)
 
     # Meaning ----------------------------------------------------------------------------------
 
@@ -329,6 +348,7 @@ class HandTaskEnv(VecEnv):
             actions = tuple(command.name for command in self.hand_commands(h))
             found += readings.of_hand(
                 self.sim.model,
+                self.hand,
                 h,
                 velocity=_VEL_SCALE,
                 force=_FORCE_SCALE,
@@ -352,7 +372,7 @@ class HandTaskEnv(VecEnv):
 
     def hand_commands(self, index: int) -> list[Command]:
         """Returns what the actions of hand ``index`` command."""
-        return readings.of_drives(self.sim.model, index)
+        return readings.of_drives(self.sim.model, self.hand, index)
 
     # Resume -----------------------------------------------------------------------------------
 

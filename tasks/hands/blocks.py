@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import mujoco
 
 from tasks.hands import contacts
+from tasks.hands.hand import Hand
 from tasks.hands.objects import TABLE, Vector, add_free_body, add_geom, add_table, add_weight
 
 BLOCKS = ("right_block", "left_block")
@@ -23,27 +24,23 @@ class Blocks:
 
     places: tuple[Vector, ...]
     """Where the cubes start, metres."""
-    hand: float = 1.0
-    cube: float = 1.0
-    table: float = 1.0
+    hand_friction: float = 1.0
+    cube_friction: float = 1.0
+    table_friction: float = 1.0
     table_depth: float = 0.5
     """Metres along x."""
 
-    @property
-    def hand_friction(self) -> float:
-        """Friction between the hands."""
-        return self.hand
-
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds table, cubes, their weight and contacts."""
         mass = CUBE_DENSITY * CUBE_SIDE**3
-        add_table(spec, friction=(self.hand + self.table) / 2, depth=self.table_depth)
+        own, table = self.cube_friction, self.table_friction
+        add_table(spec, hand, friction=(self.hand_friction + table) / 2, depth=self.table_depth)
         for name, pos, rgba in zip(BLOCKS, self.places, _COLOURS, strict=True):
             # The orientation that Bi-DexHands' numbers start from, by which it is observed.
             block = add_free_body(spec, name, pos, (0.5, 0.5, 0.5, -0.5))
             size = 3 * (CUBE_SIDE / 2,)
             add_geom(block, name, mujoco.mjtGeom.mjGEOM_BOX, size, rgba, mass=mass)
             add_weight(spec, name, mass)
-            contacts.pair_with_hands(spec, name, friction=(self.hand + self.cube) / 2)
-            contacts.add_pair(spec, name, TABLE, condim=4, friction=(self.cube + self.table) / 2)
-        contacts.add_pair(spec, *BLOCKS, condim=4, friction=self.cube)
+            contacts.pair_with_hands(spec, hand, name, friction=(self.hand_friction + own) / 2)
+            contacts.add_pair(spec, name, TABLE, condim=4, friction=(own + table) / 2)
+        contacts.add_pair(spec, *BLOCKS, condim=4, friction=own)

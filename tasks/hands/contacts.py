@@ -12,7 +12,7 @@ import itertools
 import mujoco
 import numpy as np
 
-from tasks.hands import hand
+from tasks.hands.hand import Hand
 
 HAND_PREFIXES = ("hand0_", "hand1_")
 _PAIR_MARGIN = 0.0005
@@ -32,34 +32,38 @@ def add_pair(spec: mujoco.MjSpec, a: str, b: str, *, condim: int, friction: floa
     )
 
 
-def pair_with_itself(spec: mujoco.MjSpec, prefix: str) -> None:
-    """Lets the fingers of one hand touch each other, as its MJCF file lists."""
-    for a, b in hand.SELF_COLLISIONS:
-        add_pair(spec, prefix + a, prefix + b, condim=1)
+def solid_geoms(hand: Hand, prefix: str) -> list[str]:
+    """Returns the names that a hand's solid parts have in a scene."""
+    return [prefix + hand.full(name) for name in hand.solid]
 
 
-def pair_with_hands(spec: mujoco.MjSpec, geom: str, *, friction: float = 1.0) -> None:
+def pair_with_itself(spec: mujoco.MjSpec, hand: Hand, prefix: str) -> None:
+    """Lets the fingers of one hand touch each other, as its data say."""
+    for a, b in hand.self_collisions:
+        add_pair(spec, prefix + hand.full(a), prefix + hand.full(b), condim=1)
+
+
+def pair_with_hands(spec: mujoco.MjSpec, hand: Hand, geom: str, *, friction: float = 1.0) -> None:
     """Lets ``geom`` touch every solid part of both hands."""
     for prefix in HAND_PREFIXES:
-        for part in hand.COLLISION_GEOMS:
-            add_pair(spec, geom, prefix + part, condim=4, friction=friction)
+        for part in solid_geoms(hand, prefix):
+            add_pair(spec, geom, part, condim=4, friction=friction)
 
 
-def pair_hands(spec: mujoco.MjSpec, *, friction: float = 1.0) -> None:
+def pair_hands(spec: mujoco.MjSpec, hand: Hand, *, friction: float = 1.0) -> None:
     """Lets every solid part of a hand touch every one of the other hand."""
-    for a, b in itertools.product(hand.COLLISION_GEOMS, repeat=2):
-        names = (HAND_PREFIXES[0] + a, HAND_PREFIXES[1] + b)
-        add_pair(spec, *names, condim=3, friction=friction)
+    for a, b in itertools.product(*(solid_geoms(hand, prefix) for prefix in HAND_PREFIXES)):
+        add_pair(spec, a, b, condim=3, friction=friction)
 
 
-def filter_by_type(spec: mujoco.MjSpec, geoms: list[str], *, friction: float) -> None:
+def filter_by_type(spec: mujoco.MjSpec, hand: Hand, geoms: list[str], *, friction: float) -> None:
     """Lets hands touch each other and ``geoms``, which do not touch among themselves.
 
     The hands' own friction is 1; ``friction`` is that between a hand and one of ``geoms``.
     """
     for prefix, own, other in zip(HAND_PREFIXES, _HAND_TYPES, _HAND_TYPES[::-1], strict=True):
-        for name in hand.COLLISION_GEOMS:
-            geom = spec.geom(prefix + name)
+        for name in solid_geoms(hand, prefix):
+            geom = spec.geom(name)
             geom.contype, geom.conaffinity = own, other | _OBJECT_TYPE
             geom.condim, geom.margin = 3, 0.0
             geom.friction = _coefficients(1.0)[[0, 2, 3]]

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from tasks.hands import contacts
+from tasks.hands.hand import Hand
 from tasks.hands.objects import Quaternion, Vector, add_geom
 
 OPEN_ANGLE = 1.57
@@ -79,7 +80,7 @@ class DoubleDoor:
         """Orientation of the door's root."""
         return (0.0, 0.0, 1.0, 0.0) if self.inward else (1.0, 0.0, 0.0, 0.0)
 
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds frame and leaves; they touch the hands but not each other."""
         root = spec.worldbody.add_body(name="door", pos=self.pos, quat=self.quat)
         frame = root.add_body(name="door_frame", quat=_FRAME)
@@ -87,9 +88,8 @@ class DoubleDoor:
             _add_box(frame, name, (-0.883, 0.879), (y - _RAIL / 2, y + _RAIL / 2), (-0.036, 0.0125))
         for leaf in _LEAVES:
             self._add_leaf(spec, frame, leaf)
-        contacts.filter_by_type(
-            spec, [geom.name for geom in root.find_all("geom")], friction=_FRICTION
-        )
+        geoms = [geom.name for geom in root.find_all("geom")]
+        contacts.filter_by_type(spec, hand, geoms, friction=_FRICTION)
 
     def _add_leaf(self, spec: mujoco.MjSpec, frame: Any, leaf: _Leaf) -> None:
         body = frame.add_body(name=f"{leaf.name}_leaf", pos=leaf.hinge)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from madpo_isaac.env import Command, Reading
 from madpo_isaac.errors import UserError
-from tasks.hands import hand, readings
+from tasks.hands import readings
 from tasks.hands.base import NUM_HANDS, HandTaskConfig, HandTaskEnv
+from tasks.hands.hand import BASE_ROLES
 from tasks.hands.scene import Drive
 from tasks.rotations import quat_conjugate, quat_mul, quat_rotate, quat_to_rpy
 
@@ -47,7 +48,8 @@ class FloatingTaskEnv(HandTaskEnv):
         super().__init__(config, num_envs, **kwargs)
         turned = torch.tensor([p.quat for p in self.placements], device=self.device)
         self._unturn = quat_conjugate(turned).expand(num_envs, NUM_HANDS, 4)
-        mount = torch.tensor(hand.CENTRE_OF_MASS, device=self.device).neg()
+        assert self.hand.base is not None
+        mount = torch.tensor(self.hand.base.centre_of_mass, device=self.device).neg()
         self._mount = mount.expand(num_envs, NUM_HANDS, 3)
 
     def drive(self) -> Drive:
@@ -83,4 +85,4 @@ class FloatingTaskEnv(HandTaskEnv):
     def _write_controls(self, action: Tensor) -> None:
         """Maps actions to the base's force and torque, and to the joints' targets."""
         super()._write_controls(action)
-        self._base_control.copy_(self.split_hands(action)[..., : len(hand.BASE_ROLES)])
+        self._base_control.copy_(self.split_hands(action)[..., : len(BASE_ROLES)])

@@ -1,139 +1,214 @@
-"""The Shadow hand as data: where its model is, its joints, parts and collision pairs.
+"""A hand as data: where its model is, its joints, parts, fingertips and what of it collides.
 
-Order of joints and actuators is that of the MJCF file in gymnasium-robotics, which is also the
-order of Bi-DexHands.
+The data are YAML files in ``tasks/hands/models``; docs/new_hand.md shows how to add one.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from madpo_isaac.errors import UserError
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-NUM_JOINTS = 24
-NUM_ACTUATORS = 20
+from madpo_isaac.errors import UserError, unknown
 
-FINGERS = ("ff", "mf", "rf", "lf", "th")
-"""First, middle, ring and little finger, thumb."""
-
-PARTS = ("palm", "ff", "mf", "rf", "lf", "th")
-PART_ACTUATORS: tuple[tuple[int, ...], ...] = (
-    (0, 1),
-    (2, 3, 4),
-    (5, 6, 7),
-    (8, 9, 10),
-    (11, 12, 13, 14),
-    (15, 16, 17, 18, 19),
-)
-"""Actuators of each of :data:`PARTS`; the palm moves the wrist."""
-
-PART_ROLES: tuple[tuple[str, ...], ...] = (
-    ("abduction", "flexion"),
-    *3 * (("abduction", "flexion", "middle_flexion"),),
-    ("metacarpal", "abduction", "flexion", "middle_flexion"),
-    ("opposition", "flexion", "abduction", "middle_flexion", "distal_flexion"),
-)
-"""What each actuator of :data:`PARTS` does, from the base outwards; the palm's move the wrist."""
+MODELS = Path(__file__).parent / "models"
+SHADOW = "shadow"
+"""The hand that the tasks were made for."""
 
 BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
-"""What the first actions of a floating hand do, in world axes; they belong to the palm."""
-
-MASS = 5.011
-"""kg, of the whole hand."""
-CENTRE_OF_MASS = (-0.001636, -0.291660, -0.008112)
-"""Of the flat hand, from its mount, in the axes of the actor's pose, metres."""
-INERTIA = (0.026047, 0.011201, 0.026497)
-"""About the centre of mass along the same axes, kg m^2; the products are below 4e-4."""
-PALM_CENTRE = (0.0, -0.02, 0.08)
-"""The point of the palm that Bi-DexHands observes, in the frame of the palm's body, metres."""
-FINGERTIP = (0.0, 0.0, 0.02)
-"""The point of a finger that Bi-DexHands rewards, in the frame of its distal link, metres."""
-
-COUPLING_TENDONS = tuple(f"robot0:T_{finger}J1c" for finger in ("FF", "MF", "RF", "LF"))
-"""Tendons that make the distal joint J0 of a finger follow J1."""
-
-_FINGER_LINKS = ("proximal", "middle", "distal")
-COLLISION_GEOMS = (
-    "robot0:C_forearm",
-    "robot0:C_wrist",
-    "robot0:C_palm0",
-    "robot0:C_palm1",
-    "robot0:C_lfmetacarpal",
-    *(f"robot0:C_{finger}{link}" for finger in FINGERS for link in _FINGER_LINKS),
-)
-"""Primitives an object can touch."""
-
-SELF_COLLISIONS = tuple(
-    (f"robot0:C_{a}", f"robot0:C_{b}")
-    for a, b in (
-        ("ffdistal", "thdistal"),
-        ("ffmiddle", "thdistal"),
-        ("ffproximal", "thdistal"),
-        ("mfproximal", "thdistal"),
-        ("mfdistal", "thdistal"),
-        ("rfdistal", "thdistal"),
-        ("lfdistal", "thdistal"),
-        ("palm0", "thdistal"),
-        ("mfdistal", "ffdistal"),
-        ("rfdistal", "mfdistal"),
-        ("lfdistal", "rfdistal"),
-        ("mfproximal", "ffproximal"),
-        ("rfproximal", "mfproximal"),
-        ("lfproximal", "rfproximal"),
-        ("lfdistal", "mfdistal"),
-        ("lfdistal", "rfmiddle"),
-        ("lfmiddle", "rfdistal"),
-        ("lfmiddle", "rfmiddle"),
-    )
-)
-"""Pairs of the hand's own geoms that collide, without friction."""
+"""What the first actions of a floating hand do, in world axes; they belong to its first part."""
 
 
-def model_file() -> Path:
-    """Returns the MJCF file of one hand, shipped by gymnasium-robotics.
+@dataclass
+class Mount:
+    """Pose of a hand's root body in the actor frame of the tasks, where fingers point to -y."""
 
-    The package is located, not imported: its import is slow and its environments do not work
-    with this version of MuJoCo, while its models do.
-    """
-    package = importlib.util.find_spec("gymnasium_robotics")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("The hand model comes with gymnasium-robotics==1.4.2: install it.")
-    return Path(package.submodule_search_locations[0]) / "envs/assets/hand/reach.xml"
+    pos: list[float]
+    """(x, y, z), metres."""
+    quat: list[float] | None = None
+    """(w, x, y, z); None leaves the orientation that the model gives it."""
 
 
-def part_actions(part: int, *, floating: bool) -> list[tuple[int, str]]:
-    """Returns the actions of one of :data:`PARTS` as (column of the hand's action, role).
+@dataclass
+class Capsule:
+    """A capsule that takes the place of a mesh, along the z axis of its body."""
 
-    A floating hand has the base's six actions first, which the palm takes.
-    """
-    first = len(BASE_ROLES) if floating else 0
-    base = list(enumerate(BASE_ROLES[:first])) if part == 0 else []
-    columns = [first + actuator for actuator in PART_ACTUATORS[part]]
-    return base + list(zip(columns, PART_ROLES[part], strict=True))
+    size: list[float]
+    """Radius and half-length of the cylinder, metres."""
+    pos: list[float]
+    """Its centre, metres."""
 
 
-def agent_parts(agents: object) -> list[tuple[str, list[int]]]:
-    """Returns the agents of one hand as (name, part indices).
+@dataclass
+class Base:
+    """What has to be known of a hand to let it float."""
+
+    palm: str
+    """The palm's body."""
+    palm_centre: list[float]
+    """The point of the palm that is observed, in the palm's frame, metres."""
+    mass: float
+    """Of the whole hand, kg."""
+    centre_of_mass: list[float]
+    """Of the flat hand, from its mount, in the axes of the actor's pose, metres."""
+    inertia: list[float]
+    """About the centre of mass along the same axes, kg m^2."""
+
+
+@dataclass
+class Hand:
+    """A hand. Names are those of the model, without :attr:`prefix`."""
+
+    model: str
+    """MJCF file: beside the YAML file, or <package>/<path> in an installed Python package."""
+    root: str
+    """The body that carries all others; what else is in the model is dropped."""
+    mount: Mount
+    """Where the root is."""
+    fingers: dict[str, str]
+    """Fingers, and their outermost bodies, whose poses, velocities and loads are observed."""
+    fingertip: list[float]
+    """The rewarded point of a finger, in the frame of its outermost body, metres."""
+    joints: list[str]
+    """All hinges, in the order of the model."""
+    parts: dict[str, dict[str, str]]
+    """What ``agents=fingers`` makes an agent of: driven joints and what each does. All parts in a
+    row are the model's position actuators, in its order; MADPO pairs the actions of two parts by
+    what they do. The first part has the base of a floating hand."""
+    solid: list[str]
+    """Geoms that touch things, primitive shapes."""
+    name: str = ""
+    prefix: str = ""
+    """What all names of the model begin with."""
+    couplings: list[str] = field(default_factory=list)
+    """Tendons to keep, which make a joint without a drive follow another."""
+    capsules: dict[str, Capsule] = field(default_factory=dict)
+    """Meshes to replace."""
+    self_collisions: list[list[str]] = field(default_factory=list)
+    """Pairs of its own geoms that collide, without friction."""
+    base: Base | None = None
+    """None for a hand that cannot float."""
+
+    @property
+    def driven(self) -> list[str]:
+        """Joints that actions drive, in their order."""
+        return [joint for part in self.parts.values() for joint in part]
+
+    def full(self, name: str) -> str:
+        """Returns a name as the model has it."""
+        return self.prefix + name
+
+    @property
+    def model_file(self) -> Path:
+        """The MJCF file of one hand.
+
+        A package is located, not imported: gymnasium-robotics is slow to import and its
+        environments do not work with this version of MuJoCo, while its models do.
+
+        Raises:
+            UserError: it is not there.
+        """
+        path = self._folder / self.model
+        if path.is_file():
+            return path
+        package, _, inside = self.model.partition("/")
+        found = importlib.util.find_spec(package) if package.isidentifier() else None
+        for folder in (found.submodule_search_locations or []) if found else []:
+            if (Path(folder) / inside).is_file():
+                return Path(folder) / inside
+        hint = ": install gymnasium-robotics==1.4.2" if "gymnasium_robotics" in package else ""
+        raise UserError(f"The model '{self.model}' of hand '{self.name}' is not there{hint}.")
+
+    @property
+    def _folder(self) -> Path:
+        return _path(self.name).parent
+
+    def part_actions(self, part: int, *, floating: bool) -> list[tuple[int, str]]:
+        """Returns the actions of a part, by number, as (column of the hand's action, role).
+
+        A floating hand has the base's six actions first, which the first part takes.
+        """
+        first = len(BASE_ROLES) if floating else 0
+        base = list(enumerate(BASE_ROLES[:first])) if part == 0 else []
+        roles = [list(joints.values()) for joints in self.parts.values()]
+        start = first + sum(map(len, roles[:part]))
+        return base + list(enumerate(roles[part], start))
+
+    def agent_parts(self, agents: object) -> list[tuple[str, list[int]]]:
+        """Returns the agents of one hand as (name, part numbers).
+
+        Args:
+            agents: ``"hands"`` (one agent), ``"fingers"`` (one agent a part) or a list of lists of
+                numbers of :attr:`parts` that uses every part once.
+
+        Raises:
+            UserError: for anything else.
+        """
+        names = list(self.parts)
+        if agents == "hands":
+            return [("hand", list(range(len(names))))]
+        if agents == "fingers":
+            return [(part, [i]) for i, part in enumerate(names)]
+        if isinstance(agents, (list, tuple)) and all(isinstance(a, (list, tuple)) for a in agents):
+            groups = [list(group) for group in agents]
+            used = [part for group in groups for part in group]
+            whole = all(type(part) is int for part in used)  # True is no part
+            if whole and all(groups) and sorted(used) == list(range(len(names))):
+                return [("_".join(names[part] for part in group), group) for group in groups]
+        last = len(names) - 1
+        raise UserError(
+            f"task.agents={agents} is not a split of the hand. Allowed: hands, fingers, or a list "
+            f"of part lists that uses each of 0..{last} ({', '.join(names)}) once, as "
+            f"{_example(len(names))}."
+        )
+
+
+def _example(parts: int) -> str:
+    half = (parts + 1) // 2
+    return str([list(range(half)), list(range(half, parts))]).replace(" ", "")
+
+
+def _path(name: str) -> Path:
+    return Path(name) if name.endswith(".yaml") else MODELS / f"{name}.yaml"
+
+
+@functools.cache
+def load(name: str) -> Hand:
+    """Returns a hand.
 
     Args:
-        agents: ``"hands"`` (one agent), ``"fingers"`` (one agent a part) or a list of lists of
-            part indices 0 to 5 (see :data:`PARTS`) that uses every part once.
+        name: one of those that come with the project, or the path of a YAML file.
 
     Raises:
-        UserError: for anything else.
+        UserError: there is none, or it lacks something.
     """
-    if agents == "hands":
-        return [("hand", list(range(len(PARTS))))]
-    if agents == "fingers":
-        return [(part, [i]) for i, part in enumerate(PARTS)]
-    if isinstance(agents, (list, tuple)) and all(isinstance(a, (list, tuple)) for a in agents):
-        groups = [list(group) for group in agents]
-        used = [part for group in groups for part in group]
-        whole = all(type(part) is int for part in used)  # True is no part
-        if whole and all(groups) and sorted(used) == list(range(len(PARTS))):
-            return [("_".join(PARTS[part] for part in group), group) for group in groups]
-    raise UserError(
-        f"task.agents={agents} is not a split of the hand. Allowed: hands, fingers, or a list of "
-        f"part lists that uses each of 0..5 ({', '.join(PARTS)}) once, as [[0,1,2],[3,4,5]]."
-    )
+    path = _path(name)
+    if not path.is_file():
+        raise unknown("hand", name, sorted(file.stem for file in MODELS.glob("*.yaml")))
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Hand), OmegaConf.load(path), {"name": name})
+        found = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, YAMLError, OSError) as problem:
+        reason = str(problem).splitlines()[0].rstrip(".")
+        raise UserError(f"The hand in '{path}' cannot be read: {reason}.") from problem
+    assert isinstance(found, Hand)
+    _check(found, path)
+    return found
+
+
+def _check(hand: Hand, path: Path) -> None:
+    """Raises UserError where lists contradict each other."""
+    for key, value in {"mount.pos": hand.mount.pos, "fingertip": hand.fingertip}.items():
+        if len(value) != 3:
+            raise UserError(f"'{path}': {key}={value} must have 3 numbers.")
+    for joint in hand.driven:
+        if joint not in hand.joints:
+            raise unknown(f"joint in parts of '{path}'", joint, hand.joints)
+    for geom in (*hand.capsules, *(geom for pair in hand.self_collisions for geom in pair)):
+        if geom not in hand.solid:
+            raise unknown(f"solid geom in '{path}'", geom, hand.solid)

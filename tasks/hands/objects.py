@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from tasks.hands import contacts
+from tasks.hands.hand import Hand
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -59,11 +60,13 @@ def add_weight(spec: mujoco.MjSpec, name: str, mass: float) -> None:
     weight.biasprm[0] = -GRAVITY * mass
 
 
-def add_table(spec: mujoco.MjSpec, *, friction: float = 1.0, depth: float = 0.5) -> None:
+def add_table(
+    spec: mujoco.MjSpec, hand: Hand, *, friction: float = 1.0, depth: float = 0.5
+) -> None:
     """Adds a static table, ``depth`` x 1 m and 0.6 m high, that hands touch with ``friction``."""
     size, pos = (depth / 2, 0.5, 0.3), (0.0, 0.0, 0.3)
     add_geom(spec.worldbody, TABLE, mujoco.mjtGeom.mjGEOM_BOX, size, (0.62, 0.47, 0.35, 1), pos=pos)
-    contacts.pair_with_hands(spec, TABLE, friction=friction)
+    contacts.pair_with_hands(spec, hand, TABLE, friction=friction)
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,12 @@ class Solid:
     kind: mujoco.mjtGeom = mujoco.mjtGeom.mjGEOM_ELLIPSOID
     hand_friction: float | None = 1.0
 
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds the body, its weight and contacts; with ``visual`` a translucent mocap goal."""
         body = add_free_body(spec, self.name, self.pos)
         add_geom(body, self.name, self.kind, self.semi_axes, self.rgba, mass=self.mass)
         add_weight(spec, self.name, self.mass)
-        contacts.pair_with_hands(spec, self.name)
+        contacts.pair_with_hands(spec, hand, self.name)
         if visual:
             name = self.name.replace(OBJECT, "goal")
             goal = spec.worldbody.add_body(name=name, mocap=True, pos=self.pos)
@@ -98,10 +101,10 @@ class Solids:
     bodies: tuple[Solid, ...]
     hand_friction: float | None = 1.0
 
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds the bodies, see :class:`Solid`."""
         for body in self.bodies:
-            body.add_to(spec, visual=visual)
+            body.add_to(spec, hand, visual=visual)
         for a, b in itertools.combinations(self.bodies, 2):
             contacts.add_pair(spec, a.name, b.name, condim=4)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from madpo_isaac.env import Reading
 from tasks.hands import contacts, readings
 from tasks.hands.contacts import HAND_PREFIXES
+from tasks.hands.hand import Hand
 from tasks.hands.objects import GRAVITY, OBJECT, TABLE, add_free_body, add_geom, add_table
 from tasks.hands.reach import ReachConfig, ReachTask
 from tasks.hands.scene import Placement
@@ -33,20 +34,20 @@ class Pen:
     """How far the cap goes, metres; farther than it is long, a slip of the original."""
     hand_friction: float | None = 1.0
 
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds table, pen and contacts; gravity acts on all but the hands."""
         # Body and cap are two bodies: one force on the pen would lose the weight's torque.
         spec.option.gravity = (0.0, 0.0, -GRAVITY)
         for body in spec.bodies:
             if body.name.startswith(HAND_PREFIXES):
                 body.gravcomp = 1.0
-        add_table(spec)
+        add_table(spec, hand)
         pen = add_free_body(spec, OBJECT, self.pos, (0.5, 0.5, 0.5, -0.5))
         # A thin spinning body is unstable with explicit gyroscopic forces; this damping, the same
         # in all six directions, cures it.
         pen.joints[0].damping = (1e-3, 0.0, 0.0)
         barrel = pen.add_body(name="barrel", quat=(0.5, 0.5, -0.5, -0.5))  # its y axis is the pen's
-        self._add_part(spec, barrel, OBJECT, (-0.159, 0.2), 0.0105, 0.05, (0.2, 0.32, 0.8, 1.0))
+        self._add_part(barrel, OBJECT, (-0.159, 0.2), 0.0105, 0.05, (0.2, 0.32, 0.8, 1.0))
         cap = barrel.add_body(name=CAP)
         cap.add_joint(
             name=f"{CAP}_slide",
@@ -56,7 +57,10 @@ class Pen:
             range=(0.0, self.slide),
             damping=(0.5, 0.0, 0.0),
         )
-        self._add_part(spec, cap, CAP, (-0.172, -0.0405), 0.0115, 0.027, (0.85, 0.2, 0.15, 1.0))
+        self._add_part(cap, CAP, (-0.172, -0.0405), 0.0115, 0.027, (0.85, 0.2, 0.15, 1.0))
+        for name in (OBJECT, CAP):
+            contacts.pair_with_hands(spec, hand, name)
+            contacts.add_pair(spec, name, TABLE, condim=4)
         for body, y in ((cap, -0.1), (barrel, 0.07)):
             point = f"{body.name}_handle"
             body.add_site(name=point, pos=(0.0, y, 0.0))
@@ -69,7 +73,6 @@ class Pen:
 
     @staticmethod
     def _add_part(
-        spec: mujoco.MjSpec,
         body: Any,
         name: str,
         ends: tuple[float, float],
@@ -77,12 +80,10 @@ class Pen:
         mass: float,
         rgba: tuple[float, float, float, float],
     ) -> None:
-        """Adds a capsule between two y coordinates; it touches hands and table."""
+        """Adds a capsule between two y coordinates."""
         low, high = ends[0] + radius, ends[1] - radius
         kind, line = mujoco.mjtGeom.mjGEOM_CAPSULE, (0.0, low, 0.0, 0.0, high, 0.0)
         add_geom(body, name, kind, (radius, 0.0, 0.0), rgba, fromto=line, mass=mass)
-        contacts.pair_with_hands(spec, name)
-        contacts.add_pair(spec, name, TABLE, condim=4)
 
 
 @dataclass

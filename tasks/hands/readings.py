@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import mujoco
 
 from madpo_isaac.env import Command, Reading
-from tasks.hands import hand
+from tasks.hands.hand import BASE_ROLES, Hand
 from tasks.hands.scene import Drive
 
 AXES = ("x", "y", "z")
@@ -18,6 +17,7 @@ TURNS = ("roll", "pitch", "yaw")
 
 def of_hand(
     model: mujoco.MjModel,
+    hand: Hand,
     index: int,
     *,
     velocity: float,
@@ -29,27 +29,28 @@ def of_hand(
 
     Args:
         model: the compiled scene.
-        index: which hand.
+        hand: its data.
+        index: which of the two.
         velocity: scale of joint velocities.
         force: scale of forces and torques.
         base: what is seen of the base, before the actions.
         actions: names of the hand's actions, the last of which end the block.
     """
     name = f"hand{index}"
-    joints = _joints(model, index)
+    joints = {name: model.joint(f"hand{index}_{hand.full(name)}") for name in hand.joints}
     block = []
-    for joint in joints:
+    for short, joint in joints.items():
         low, high = joint.range.tolist()
         scale, offset = 2.0 / (high - low), -(high + low) / (high - low)
-        block.append(Reading(f"{name}/{_short(joint)}/position", "rad", "", scale, offset))
-    block += [Reading(f"{name}/{_short(j)}/velocity", "rad/s", "", velocity) for j in joints]
-    block += [Reading(f"{name}/{_short(j)}/actuator_torque", "N m", "", force) for j in joints]
-    for finger in hand.FINGERS:
-        block += of_free_body(f"{name}/{finger}distal")
-    for finger in hand.FINGERS:
-        tip, frame = f"{name}/{finger}distal", f"{name}/{finger}distal"
-        block += [Reading(f"{tip}/force_{a}", "N", frame, force) for a in AXES]
-        block += [Reading(f"{tip}/torque_{a}", "N m", frame, force) for a in AXES]
+        block.append(Reading(f"{name}/{short}/position", "rad", "", scale, offset))
+    block += [Reading(f"{name}/{joint}/velocity", "rad/s", "", velocity) for joint in joints]
+    block += [Reading(f"{name}/{joint}/actuator_torque", "N m", "", force) for joint in joints]
+    tips = [f"{name}/{body}" for body in hand.fingers.values()]
+    for tip in tips:
+        block += of_free_body(tip)
+    for tip in tips:
+        block += [Reading(f"{tip}/force_{a}", "N", tip, force) for a in AXES]
+        block += [Reading(f"{tip}/torque_{a}", "N m", tip, force) for a in AXES]
     return block + base + [Reading(f"{action}/last_action") for action in actions]
 
 
@@ -96,14 +97,12 @@ def clipped(readings: list[Reading], limit: float) -> tuple[Reading, ...]:
     return tuple(replace(reading, low=-limit, high=limit) for reading in readings)
 
 
-def of_drives(model: mujoco.MjModel, index: int) -> list[Command]:
+def of_drives(model: mujoco.MjModel, hand: Hand, index: int) -> list[Command]:
     """Returns the joint targets that a hand's actions command: [-1, 1] is the joint's range."""
-    first = model.actuator(f"hand{index}_robot0:A_WRJ1").id
     commands = []
-    for actuator in range(first, first + hand.NUM_ACTUATORS):
-        joint = model.joint(model.actuator_trnid[actuator, 0])
-        low, high = joint.range.tolist()
-        name = f"hand{index}/{_short(joint)}"
+    for joint in hand.driven:
+        low, high = model.joint(f"hand{index}_{hand.full(joint)}").range.tolist()
+        name = f"hand{index}/{joint}"
         commands.append(Command(name, "rad", (high - low) / 2, (high + low) / 2, -1.0, 1.0))
     return commands
 
@@ -113,15 +112,5 @@ def of_drive(index: int, drive: Drive) -> list[Command]:
     units = 3 * [("N", drive.force)] + 3 * [("N m", drive.torque)]
     return [
         Command(f"hand{index}/{role}", unit, scale, 0.0, -1.0, 1.0)
-        for role, (unit, scale) in zip(hand.BASE_ROLES, units, strict=True)
+        for role, (unit, scale) in zip(BASE_ROLES, units, strict=True)
     ]
-
-
-def _joints(model: mujoco.MjModel, index: int) -> list[Any]:
-    first = model.joint(f"hand{index}_robot0:WRJ1").id
-    return [model.joint(first + i) for i in range(hand.NUM_JOINTS)]
-
-
-def _short(joint: Any) -> str:
-    """FFJ3 for hand0_robot0:FFJ3."""
-    return joint.name.rpartition(":")[2]

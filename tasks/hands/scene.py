@@ -13,8 +13,10 @@ from typing import Any, Protocol
 import mujoco
 import numpy as np
 
-from tasks.hands import contacts, hand
+from madpo_isaac.errors import UserError, unknown
+from tasks.hands import contacts
 from tasks.hands.contacts import HAND_PREFIXES
+from tasks.hands.hand import SHADOW, Base, Capsule, Hand, load
 from tasks.hands.objects import Quaternion, Vector
 from tasks.hands.stage import add_stage
 
@@ -53,8 +55,8 @@ class Scenery(Protocol):
         """Friction between two floating hands; None if :meth:`add_to` lets them touch."""
         ...
 
-    def add_to(self, spec: mujoco.MjSpec, *, visual: bool) -> None:
-        """Adds bodies and their contacts, with ``visual`` also what only pictures show."""
+    def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
+        """Adds bodies and their contacts with ``hand``, with ``visual`` also what pictures show."""
         ...
 
 
@@ -62,64 +64,74 @@ def build_spec(
     placements: Sequence[Placement],
     scenery: Scenery,
     *,
+    hand: Hand | None = None,
     drive: Drive | None = None,
     visual: bool = False,
 ) -> mujoco.MjSpec:
-    """Returns the scene; with ``drive`` the hands float, else they are fixed to the world.
+    """Returns the scene of two hands, by default Shadow's; with ``drive`` they float.
 
     ``visual`` adds meshes, floor, light and ghosts. They take part in no contact and add no
     degree of freedom, so the state of a simulation fits both versions.
 
     Positions, velocities, controls and sensors start with one block for each hand. Without
-    ``drive`` these are 24 joints, 20 joint targets and 95 readings. A floating hand has its base
-    before the joints (7 positions, 6 velocities), force, torque and three unused controls of the
-    drag after the targets, palm centre and palm origin after the readings.
+    ``drive`` these are the joints, the joint targets and 19 readings a finger. A floating hand has
+    its base before the joints (7 positions, 6 velocities), force, torque and three unused controls
+    of the drag after the targets, palm centre and palm origin after the readings.
+
+    Raises:
+        UserError: with ``drive``, for a hand that cannot float.
     """
+    hand = hand or load(SHADOW)
+    if drive is not None and hand.base is None:
+        raise UserError(
+            f"task.hand={hand.name} cannot float, which this task needs: its data have no 'base'."
+        )
+    base = hand.base if drive is not None else None
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     _set_options(spec)
     for prefix, placement in zip(HAND_PREFIXES, placements, strict=True):
-        frame = _frame(spec, prefix, placement, floating=drive is not None)
-        spec.attach(_hand_spec(visual=visual), frame=frame, prefix=prefix)
-        _add_sensors(spec, prefix)
-        contacts.pair_with_itself(spec, prefix)
-        if drive is not None:
-            _add_drive(spec, prefix, drive)
-            _add_palm_sensors(spec, prefix)
-    scenery.add_to(spec, visual=visual)
+        frame = _frame(spec, prefix, placement, base)
+        spec.attach(_hand_spec(hand, visual=visual), frame=frame, prefix=prefix)
+        _add_sensors(spec, hand, prefix)
+        contacts.pair_with_itself(spec, hand, prefix)
+        if drive is not None and base is not None:
+            _add_drive(spec, prefix, drive, base)
+            _add_palm_sensors(spec, prefix + hand.full(base.palm), base)
+    scenery.add_to(spec, hand, visual=visual)
     if drive is not None and scenery.hand_friction is not None:
-        contacts.pair_hands(spec, friction=scenery.hand_friction)
+        contacts.pair_hands(spec, hand, friction=scenery.hand_friction)
     if visual:
         add_stage(spec)
     return spec
 
 
-def _frame(spec: mujoco.MjSpec, prefix: str, placement: Placement, *, floating: bool) -> Any:
-    """Returns where to attach a hand: a place in the world, or a body that moves freely.
+def _frame(spec: mujoco.MjSpec, prefix: str, placement: Placement, base: Base | None) -> Any:
+    """Returns where to attach a hand: a place in the world, or for a base a body that moves.
 
     The free joint is at the hand's centre of mass: there linear and angular drag are independent.
     """
-    if not floating:
+    if base is None:
         return spec.worldbody.add_frame(pos=placement.pos, quat=placement.quat)
-    centre = np.array(hand.CENTRE_OF_MASS)
+    centre = np.array(base.centre_of_mass)
     offset = np.empty(3)
     mujoco.mju_rotVecQuat(offset, centre, np.array(placement.quat))
     name = f"{prefix}base"
-    base = spec.worldbody.add_body(name=name, pos=placement.pos + offset, quat=placement.quat)
-    base.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_FREE)
-    return base.add_frame(pos=-centre)
+    body = spec.worldbody.add_body(name=name, pos=placement.pos + offset, quat=placement.quat)
+    body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_FREE)
+    return body.add_frame(pos=-centre)
 
 
-def _add_drive(spec: mujoco.MjSpec, prefix: str, drive: Drive) -> None:
+def _add_drive(spec: mujoco.MjSpec, prefix: str, drive: Drive, base: Base) -> None:
     """Three forces against linear drag, three torques, and the angular drag.
 
     The drag sits in actuators since MuJoCo Warp gives a free joint one damping for all its axes.
     """
     kind = mujoco.mjtTrn
     rows = (
-        ("force", kind.mjTRN_JOINT, 0, drive.force, 3 * (hand.MASS,)),
-        ("torque", kind.mjTRN_JOINTINPARENT, 3, drive.torque, 3 * (0.0,)),  # world axes
-        ("drag", kind.mjTRN_JOINT, 3, 0.0, hand.INERTIA),  # the hand's axes
+        ("force", kind.mjTRN_JOINT, 0, drive.force, 3 * [base.mass]),
+        ("torque", kind.mjTRN_JOINTINPARENT, 3, drive.torque, 3 * [0.0]),  # world axes
+        ("drag", kind.mjTRN_JOINT, 3, 0.0, base.inertia),  # the hand's axes
     )
     for name, transmission, first, gain, inertia in rows:
         for axis in range(3):
@@ -146,28 +158,34 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     spec.visual.global_.offheight = 1080
 
 
-def _hand_spec(*, visual: bool) -> mujoco.MjSpec:
+def _hand_spec(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
     """Loads one hand and reduces it to what the tasks use."""
-    spec = mujoco.MjSpec.from_file(str(hand.model_file()))
+    spec = mujoco.MjSpec.from_file(str(hand.model_file))
+    _check_names(spec, hand)
     _set_options(spec)  # equal options on both sides, or attaching warns of a conflict
     # Buffer sizes in the file are obsolete and clash when the hand is attached twice.
     spec.njmax = spec.nconmax = -1
     for field in ("jnt", "site", "tendon", "sensor", "actuator"):
         setattr(spec, f"nuser_{field}", -1)
     world = spec.worldbody
-    mount = spec.body("robot0:hand mount")
-    mount.pos = (0.0, 0.0, 0.0)  # the actor's pose replaces it; its rotation stays
-    for element in (*world.geoms, *world.lights, *spec.sensors, *spec.pairs):
+    root = spec.body(hand.full(hand.root))
+    root.pos = hand.mount.pos
+    if hand.mount.quat is not None:
+        root.quat = hand.mount.quat
+    others = [body for body in world.bodies if body.parent == world and body.name != root.name]
+    for element in (*world.geoms, *world.lights, *others, *spec.sensors, *spec.pairs):
         spec.delete(element)
-    spec.delete(spec.body("floor0"))
+    couplings = [hand.full(name) for name in hand.couplings]
     for tendon in spec.tendons:
-        if tendon.name not in hand.COUPLING_TENDONS:
+        if tendon.name not in couplings:
             spec.delete(tendon)
+    capsules = {hand.full(name): capsule for name, capsule in hand.capsules.items()}
+    solid = [hand.full(name) for name in hand.solid]
     for geom in spec.geoms:
         geom.contype = geom.conaffinity = 0
-        if geom.name == "robot0:C_forearm":
-            _to_capsule(geom)
-        elif geom.name not in hand.COLLISION_GEOMS and not visual:
+        if geom.name in capsules:
+            _to_capsule(geom, capsules[geom.name])
+        elif geom.name not in solid and not visual:
             spec.delete(geom)
     for texture in spec.textures:
         if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
@@ -181,18 +199,39 @@ def _hand_spec(*, visual: bool) -> mujoco.MjSpec:
     return spec
 
 
-def _to_capsule(geom: mujoco.MjsGeom) -> None:
-    """Replaces the forearm's convex mesh by a capsule of its length: far cheaper in contact."""
+def _check_names(spec: mujoco.MjSpec, hand: Hand) -> None:
+    """Raises UserError if the model is not what the hand's data say."""
+    for kind, names, elements in (
+        ("body", [hand.root, *hand.fingers.values()], spec.bodies),
+        ("geom", hand.solid, spec.geoms),
+        ("tendon", hand.couplings, spec.tendons),
+    ):
+        found = [element.name for element in elements]
+        for name in map(hand.full, names):
+            if name not in found:
+                raise unknown(f"{kind} in the model of hand '{hand.name}'", name, found)
+    for what, names, found in (
+        ("joints", hand.joints, [joint.name for joint in spec.joints]),
+        ("actuators of parts", hand.driven, [actuator.target for actuator in spec.actuators]),
+    ):
+        if (full := [hand.full(name) for name in names]) != found:
+            raise UserError(f"Hand '{hand.name}' has the {what} {full}, its model {found}.")
+
+
+def _to_capsule(geom: mujoco.MjsGeom, capsule: Capsule) -> None:
+    """Replaces a convex mesh by a capsule: far cheaper in contact."""
     geom.type = mujoco.mjtGeom.mjGEOM_CAPSULE
     geom.meshname = ""
-    geom.size = (0.045, 0.07, 0.0)
-    geom.pos = (0.0, 0.01, 0.154)
+    geom.size = (*capsule.size, 0.0)
+    geom.pos = capsule.pos
     geom.quat = (1.0, 0.0, 0.0, 0.0)
 
 
 def _move_damping_to_actuators(spec: mujoco.MjSpec) -> None:
     """Makes each drive kp (target - q) - kd v under one force limit, as a PhysX drive is."""
     driven = {actuator.target: actuator for actuator in spec.actuators}
+    for joint, actuator in driven.items():
+        actuator.name = actuator.name or f"{joint}_drive"  # hands are told apart by names
     for joint in spec.joints:
         joint.margin = 0.0
         joint.frictionloss = 0.0
@@ -201,10 +240,10 @@ def _move_damping_to_actuators(spec: mujoco.MjSpec) -> None:
             joint.damping = np.zeros_like(joint.damping)
 
 
-def _add_sensors(spec: mujoco.MjSpec, prefix: str) -> None:
-    """Five fingertip poses and velocities (13 numbers each), then five force-torques (6 each)."""
+def _add_sensors(spec: mujoco.MjSpec, hand: Hand, prefix: str) -> None:
+    """Fingertip poses and velocities (13 numbers each), then their force-torques (6 each)."""
     kind = mujoco.mjtSensor
-    distals = [f"{prefix}robot0:{finger}distal" for finger in hand.FINGERS]
+    distals = [prefix + hand.full(body) for body in hand.fingers.values()]
     for body in distals:
         for name, sensor in (
             ("pos", kind.mjSENS_FRAMEPOS),
@@ -229,11 +268,11 @@ def _add_sensors(spec: mujoco.MjSpec, prefix: str) -> None:
             )
 
 
-def _add_palm_sensors(spec: mujoco.MjSpec, prefix: str) -> None:
+def _add_palm_sensors(spec: mujoco.MjSpec, name: str, base: Base) -> None:
     """Positions of the palm's centre and of its body's origin (3 numbers each)."""
-    palm = spec.body(f"{prefix}robot0:palm")
+    palm = spec.body(name)
     centre = f"{palm.name}_centre"
-    palm.add_site(name=centre, pos=hand.PALM_CENTRE)
+    palm.add_site(name=centre, pos=base.palm_centre)
     kind = mujoco.mjtObj
     for objtype, name in ((kind.mjOBJ_SITE, centre), (kind.mjOBJ_XBODY, palm.name)):
         spec.add_sensor(
