@@ -12,7 +12,7 @@ pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
 from test_sim import BOX_AND_ARM, controls, dirty, rows, scramble
 
 from madpo_isaac.errors import UserError
-from madpo_isaac.sim import SimConfig, make_sim
+from madpo_isaac.sim import WarpConfig, make_sim
 from tasks.hands.over import EGG, PLACEMENTS
 from tasks.hands.scene import build_spec
 
@@ -31,7 +31,7 @@ def box() -> mujoco.MjModel:
 
 
 def make(model, num_envs, engine="warp", **settings):
-    return make_sim(SimConfig(engine, **settings), model, num_envs, "cpu", 1)
+    return make_sim(WarpConfig(engine, **settings), model, num_envs, "cpu", 1)
 
 
 def both(model, num_envs):
@@ -204,7 +204,7 @@ def test_long_runs_agree_in_the_mean_with_the_c_engine(hands, held):
         for sim in held:
             sim.ctrl[:, :40] = targets
             sim.step(2)
-            speeds.append(sim.qvel[:, :48].abs().mean())
+            speeds.append(sim.qvel[:, :48].abs().mean().item())
         assert speeds[1] == pytest.approx(speeds[0], abs=0.05)
     joints = [sim.qpos[:, :48].mean(0) for sim in held]
     torch.testing.assert_close(joints[1], joints[0], atol=0.02, rtol=0)

@@ -188,7 +188,7 @@ def make_sim(
             raise UserError(f"sim=mujoco runs on the CPU: use sim_device=cpu, not '{device}'.")
         return MjBatchSim(model, num_envs, num_threads)
     prepare_warp()
-    from madpo_isaac.sim.warp import WarpSim
+    from madpo_isaac.sim.mjwarp import WarpSim
 
     room = (settings.nconmax, settings.njmax) if isinstance(settings, WarpConfig) else ()
     return WarpSim(model, num_envs, checked, *room)

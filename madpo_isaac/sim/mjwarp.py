@@ -137,7 +137,7 @@ class WarpSim:
         if name in _NOT_KEPT:
             values = torch.tensor(getattr(self.model, name), dtype=torch.float32)
             return values.to(self.device).repeat(*rows, *(1,) * values.dim())
-        shared = getattr(self._model, name, None)
+        shared: Any = getattr(self._model, name, None)
         if not isinstance(shared, wp.array) or shared.shape[0] != 1:
             raise ValueError(f"MuJoCo Warp has no field '{name}' of every simulation")
         with wp.ScopedDevice(self._device):

@@ -1,0 +1,154 @@
+"""Tasks and training on MuJoCo Warp's CPU device: the code a GPU runs, but for the kernels."""
+
+import json
+
+import pytest
+import torch
+from test_runner import _keep_torch_settings, assert_same, timeless, weights  # noqa: F401
+
+pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
+import tasks
+from madpo_isaac import device
+from madpo_isaac.algos import base
+from madpo_isaac.cli import main
+from madpo_isaac.on_policy import OnPolicyRunner
+from madpo_isaac.overrides import compose
+
+READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__")
+"""What makes a host wait for a GPU. Of Tensor."""
+SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1")
+LOOSE = {
+    # Cubes that lie on a table have other contact points there.
+    "ShadowHandBlockStack": 2e-2,
+    "ShadowHandPushBlock": 2e-2,
+    # The egg starts inside a finger.
+    "ShadowHandCatchOver2Underarm": 0.3,
+}
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """No shortcut that asks the tensors."""
+    for module in (device, base):
+        monkeypatch.setattr(module, "surely_none", lambda flags: False)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Counts what the main thread reads of tensors."""
+    found = []
+    for name in READS:
+        own = getattr(torch.Tensor, name)
+
+        def counted(self, *args, _own=own, _name=name, **kwargs):
+            found.append(_name)
+            return _own(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    return found
+
+
+def make(task, engine, **settings):
+    return tasks.make(task, 4, sim=engine, seed=1, num_threads=1, **settings)
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_every_task_starts_and_steps_as_on_the_c_engine(task):
+    c, warp = make(task, "mujoco"), make(task, "warp")
+    bound = LOOSE.get(task, 1e-3)
+    torch.testing.assert_close(warp.reset(), c.reset(), atol=bound, rtol=1e-4)
+    action = torch.randn(4, c.action_dim, generator=torch.Generator().manual_seed(0))
+    ours, theirs = warp.step(action), c.step(action)
+    torch.testing.assert_close(ours.state, theirs.state, atol=bound, rtol=1e-4)
+    torch.testing.assert_close(ours.reward, theirs.reward, atol=bound, rtol=1e-4)
+    for name in ("terminated", "truncated"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
+    for _ in range(10):
+        step = warp.step(action)
+    assert torch.isfinite(step.state).all() and not step.diverged.any()
+    assert not step.log["overflow"].any()
+
+
+def test_episodes_end_and_begin_in_their_rows_only(as_on_a_gpu):
+    env = make("ShadowHandOver", "warp", episode_length=5)
+    env.reset()
+    env.episode_step[1] = 2
+    ends = [env.step(torch.zeros(4, 40)).truncated.tolist() for _ in range(5)]
+    assert ends == [4 * [False]] * 2 + [[False, True, False, False]] + [4 * [False]] + [
+        [True, False, True, True]
+    ]
+
+
+def test_a_world_that_goes_bad_is_reset_alone(as_on_a_gpu):
+    env, twin = make("ShadowHandOver", "warp"), make("ShadowHandOver", "warp")
+    for each in (env, twin):
+        each.reset()
+    env.sim.qvel[2, 3] = float("nan")
+    action = torch.zeros(4, 40)
+    ours, theirs = env.step(action), twin.step(action)
+    assert ours.diverged.tolist() == [False, False, True, False]
+    assert torch.isfinite(ours.state).all() and ours.reward[2] == 0.0
+    others = [0, 1, 3]
+    assert torch.equal(ours.state[others], theirs.state[others])
+    assert not env.step(action).diverged.any()
+
+
+def test_each_simulation_has_its_own_numbers():
+    settings = {"friction": [0.5, 1.5], "object_mass": [0.5, 2.0], "actuator_gain": [0.8, 1.2]}
+    env = make("ShadowHandOver", "warp", randomise={**settings, "object_size": [0.9, 1.1]})
+    c = make("ShadowHandOver", "mujoco", randomise={**settings, "object_size": [0.9, 1.1]})
+    torch.testing.assert_close(env.reset(), c.reset(), atol=1e-3, rtol=1e-4)
+    for name in ("pair_friction", "body_mass", "actuator_gainprm", "geom_size"):
+        ours, theirs = env.sim.expand(name), c.sim.expand(name).float()
+        torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=1e-5)
+        assert not torch.equal(ours[0], ours[1])
+    action = torch.zeros(4, 40)
+    for _ in range(3):
+        ours, theirs = env.step(action), c.step(action)
+    torch.testing.assert_close(ours.state, theirs.state, atol=2e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("task", ["ShadowHandOver", "HalfCheetah-2x3"])
+def test_training_continues_bit_for_bit(task, tmp_path):
+    run = tmp_path / "x"
+    argv = [f"task={task}", "sim=warp", "task.episode_length=12", *SMALL, f"runs_dir={tmp_path}"]
+    assert main([*argv, "experiment=x", "max_iterations=3", "save_frequency=1"]) == 0
+    lines, whole = timeless(run), weights(run, "last")
+    assert [line["iteration"] for line in lines] == [1, 2, 3]
+    assert [line["overflows"] for line in lines] == [0, 0, 0]
+    assert sum(line["episodes"] for line in lines) >= 4
+    assert main([f"checkpoint={run}/nn/ep_1.pth"]) == 0
+    assert timeless(run) == lines
+    again = weights(run, "last")
+    for own in ("wall_s", "config"):
+        assert again.pop(own) and whole.pop(own)
+    assert_same(again, whole)
+
+
+@pytest.mark.parametrize("algo", ["happo", "madpo", "mappo"])
+def test_collection_reads_nothing_and_an_iteration_as_often_however_long(
+    algo, as_on_a_gpu, reads, tmp_path
+):
+    counts = []
+    for horizon in (4, 12):
+        settings = [f"algo={algo}", "sim=warp", *SMALL, f"algo.horizon={horizon}"]
+        runner = OnPolicyRunner(compose([*settings, f"runs_dir={tmp_path}"]), observers=[])
+        runner.build()
+        runner.state = runner.env.reset()
+        runner._iterate()  # records graphs and allocates
+        reads.clear()
+        runner._collect()
+        assert reads == []
+        runner._iterate()
+        counts.append(len(reads))
+    # Order of the agents, bad worlds, episodes and the metrics, whose gaps a condition tells.
+    assert counts[0] == counts[1] <= 5
+
+
+def test_a_run_says_which_engine_it_had(tmp_path):
+    argv = ["sim=warp", *SMALL, "max_iterations=1", f"runs_dir={tmp_path}", "experiment=x"]
+    assert main([*argv, "sim.njmax=200", "sim.nconmax=64"]) == 0
+    config = (tmp_path / "x" / "config.yaml").read_text()
+    assert "name: warp" in config and "njmax: 200" in config
+    line = json.loads((tmp_path / "x" / "metrics.jsonl").read_text())
+    assert line["env_steps"] == 32
