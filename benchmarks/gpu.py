@@ -1,0 +1,215 @@
+"""MuJoCo Warp and training on it: physics, environments, stages of an iteration, divergence.
+
+    python benchmarks/gpu.py [device=cuda:0] [worlds=512,1024,...] [substeps=2,4] [envs=2048,8192]
+                             [algos=happo,madpo] [steps=100] [iterations=3] [sizes=4000x111x2,...]
+                             [out=gpu.json] [key=value]
+
+Further key=value pairs are train.py's (`task=ShadowHandOver` unless said otherwise). Controls are
+random, held for a control step. A stage's time ends when the device has done its work; nothing
+waits inside one. On a GPU collection also runs with torch's synchronisation check on: it stops if
+a step makes the host wait. `device=cpu` shows that all of it works; its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from divergence import inputs
+
+import tasks
+from madpo_isaac.divergence import gaussian_cs, kernel_cs
+from madpo_isaac.on_policy import OnPolicyRunner
+from madpo_isaac.overrides import compose
+from madpo_isaac.run_folder import machine
+from madpo_isaac.sim import make_sim
+
+WARM_UP = 5
+SAMPLES = "4000x111x2,9600x400x20"
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(device: torch.device, work: Callable[[], object], times: int = 1) -> float:
+    """Of one of ``times`` calls in a row, from an idle device to an idle device."""
+    wait(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    wait(device)
+    return (time.perf_counter() - start) / times
+
+
+def used_mb(device: torch.device) -> float:
+    """Of the whole device: Warp's memory is not torch's."""
+    if device.type != "cuda":
+        return 0.0
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / 2**20
+
+
+# Physics and environments -------------------------------------------------------------------------
+
+
+def physics(task: str, device: torch.device, worlds: int, substeps: int, steps: int) -> dict:
+    """Physics alone, and if ``substeps`` are the task's the environment."""
+    env = tasks.make(task, worlds, device=device, sim="warp", seed=1)
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (WARM_UP + steps, worlds, env.action_dim)
+    actions = 2.0 * torch.rand(shape, generator=generator, device=device) - 1.0
+    env.reset()
+    memory = used_mb(device)
+    sim = make_sim("warp", env.sim.model, worlds, device)
+    memory = used_mb(device) - memory
+    low, high = torch.tensor(env.sim.model.actuator_ctrlrange, dtype=torch.float32).T.to(device)
+    targets = low + (high - low) * torch.rand(sim.ctrl.shape, generator=generator, device=device)
+
+    def play(work: Callable[[torch.Tensor], object]) -> float:
+        for action in actions[:WARM_UP]:
+            work(action)
+        rows = iter(actions[WARM_UP:])
+        return seconds(device, lambda: work(next(rows)), steps)
+
+    def alone(action: torch.Tensor) -> None:
+        sim.ctrl.copy_(targets)
+        sim.step(substeps)
+
+    bare, whole = play(alone), play(env.step)
+    return {
+        "worlds": worlds,
+        "substeps": substeps,
+        "physics_steps_per_s": worlds * substeps / bare,
+        "env_steps_per_s": worlds / whole,
+        "mb": memory,
+        "overflowed": int(sim.overflowed().sum()) + int(env.sim.overflowed().sum()),
+        "diverged": int(sim.diverged().sum()) + int(env.sim.diverged().sum()),
+    }
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def training(settings: list[str], device: torch.device, iterations: int) -> dict:
+    """An iteration by stage; simulation is that of the same actions once more."""
+    runner = OnPolicyRunner(compose(settings), observers=[])
+    runner.build()
+    env, algo, rollout = runner.env, runner.algo, runner.rollout
+    runner.state = env.reset()
+    metrics = runner._iterate()
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+        runner._collect()
+        torch.cuda.set_sync_debug_mode("default")
+    collect = seconds(device, runner._collect, iterations)
+    update = seconds(device, lambda: algo.update(rollout), iterations)
+    rows = iter(list(rollout.action) * iterations)
+    horizon = len(rollout.action)
+    simulate = seconds(device, lambda: env.step(next(rows)), horizon * iterations) * horizon
+    bare = seconds(device, lambda: env.sim.step(2), horizon * iterations) * horizon
+    total, config = collect + update, runner.config
+    return {
+        "algo": config.algo.name,
+        "envs": config.num_envs,
+        "fps": config.num_envs * horizon / total,
+        "simulation_s": simulate,
+        "inference_s": collect - simulate,
+        "update_s": update,
+        "physics_share": bare / total,
+        "mb": used_mb(device),
+        "nan_resets": metrics["nan_resets"],
+        "overflows": metrics["overflows"],
+    }
+
+
+# Divergence ---------------------------------------------------------------------------------------
+
+
+def peaks(device: torch.device) -> tuple[float, float]:
+    """Bytes and float32 operations a second that this device reaches."""
+    n = 4096 if device.type == "cuda" else 512
+    x, y = torch.randn(2, n, n, device=device)
+    big = torch.empty(n * n * 8, device=device)
+    copy = seconds(device, lambda: big.copy_(big), 5)
+    product = seconds(device, lambda: x @ y, 5)
+    return 2 * 4 * big.numel() / copy, 2 * n**3 / product
+
+
+def divergences(size: str, device: torch.device, repeats: int) -> list[dict]:
+    """Forward and backward of every preset's divergence, against what it has to read and compute.
+
+    The kernel's floor: two Grams of states and actions forward, one pass over them backward, never
+    stored. The closed form's: means and standard deviations once each way.
+    """
+    n, d_s, d_a = map(int, size.split("x"))
+    s_p, a_p, _, a_q = (x.to(device) for x in inputs(n, d_s, d_a, same=True))
+    rate, speed = peaks(device)
+    pairs = 2.0 * n * n * (d_s + 2 * d_a) + 2.0 * n * n * d_a
+    floors = {"kernel": max(4 * n * (d_s + 3 * d_a) / rate, pairs / speed)}
+    floors["closed"] = 4 * n * 4 * d_a / rate
+    std = torch.full((d_a,), 0.4, device=device)
+
+    def kernel(variant: str) -> Callable[[], torch.Tensor]:
+        widths = {"state_width": 1.0, "action_width": 1.0}
+        return lambda: kernel_cs(s_p, leaf, s_p, a_q, variant=variant, **widths)
+
+    leaf = a_p.clone().requires_grad_()
+    calls = {f"kernel {variant}": kernel(variant) for variant in ("yu", "printed", "official")}
+    calls["closed form"] = lambda: gaussian_cs(leaf, std, a_q, std, bounded=True)
+    rows = []
+    for name, call in calls.items():
+        call().backward()
+        took = seconds(device, lambda call=call: call().backward(), repeats)
+        floor = floors[name.split()[0]]
+        rows.append({"divergence": name, "size": size, "s": took, "floor_s": floor})
+        rows[-1]["times_floor"] = took / floor
+    return rows
+
+
+def show(title: str, rows: list[dict]) -> None:
+    """A table with the columns of the first row."""
+    print(f"\n{title}")
+    print("  ".join(f"{key:>19}" for key in rows[0]))
+    for row in rows:
+        cells = (f"{x:,.4g}" if isinstance(x, float) else str(x) for x in row.values())
+        print("  ".join(f"{cell:>19}" for cell in cells))
+
+
+def main(argv: list[str]) -> None:
+    settings = {"device": "cuda:0", "worlds": "512,1024,2048,4096,8192,16384", "substeps": "2,4"}
+    settings |= {"envs": "2048,8192", "algos": "happo,madpo", "steps": "100", "iterations": "3"}
+    settings |= {"sizes": SAMPLES, "out": "", "task": "ShadowHandOver"}
+    given = dict(argument.split("=", 1) for argument in argv)
+    further = [f"{key}={value}" for key, value in given.items() if key not in settings]
+    settings |= {key: value for key, value in given.items() if key in settings}
+    device = torch.device(settings["device"])
+    steps, iterations = int(settings["steps"]), int(settings["iterations"])
+    result = {"machine": machine(), "settings": settings, "further": further}
+    result["physics"] = [
+        physics(settings["task"], device, int(worlds), int(substeps), steps)
+        for worlds in settings["worlds"].split(",")
+        for substeps in settings["substeps"].split(",")
+    ]
+    show("Physics and environments", result["physics"])
+    common = [f"task={settings['task']}", "sim=warp", f"sim_device={device}", *further]
+    result["training"] = [
+        training([*common, f"algo={algo}", f"num_envs={envs}"], device, iterations)
+        for envs in settings["envs"].split(",")
+        for algo in settings["algos"].split(",")
+    ]
+    show("An iteration of training", result["training"])
+    sizes = settings["sizes"].split(",")
+    result["divergence"] = [row for size in sizes for row in divergences(size, device, iterations)]
+    show("Divergence, forward and backward", result["divergence"])
+    if settings["out"]:
+        with open(settings["out"], "w") as file:
+            json.dump(result, file, indent=1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
