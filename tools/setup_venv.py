@@ -54,7 +54,7 @@ def main() -> None:
     say("upgrading pip")
     run(*PIP, "install", "--upgrade", "pip>=25.1")
     install_torch(backend)
-    install_project(backend)
+    install_project()
     if backend == "cpu" and (names := cuda_packages(installed())):
         raise SetupError(f"the CPU set-up brought CUDA packages all the same: {', '.join(names)}")
     write_stamp(wanted)
@@ -193,11 +193,10 @@ def install_torch_with_uv() -> None:
         ) from error
 
 
-def install_project(backend: str) -> None:
+def install_project() -> None:
     """Installs the project in place, with the PyTorch that is there."""
     say("installing the project and its dependencies")
-    extras = "dev,gpu" if backend == "cuda" else "dev"
-    run(*PIP, "install", "-e", f".[{extras}]", f"torch=={installed()['torch']}")
+    run(*PIP, "install", "-e", ".[dev,gpu]", f"torch=={installed()['torch']}")
 
 
 def run(*command: str) -> None:
