@@ -14,10 +14,11 @@ from torch import Tensor
 from yaml import YAMLError
 
 from madpo_isaac import checkpoint
-from madpo_isaac.config import Config, from_record
+from madpo_isaac.config import SIM_SCHEMAS, Config, from_record
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.run_folder import RunFolder
+from madpo_isaac.sim import ENGINES
 
 WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 """Keys that say what to continue; they belong to a command line, never to a record."""
@@ -94,6 +95,10 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
     path = checkpoint.find(name, runs, chosen.get("task"), chosen.get("algo"))
     folder = RunFolder.of_checkpoint(path)
     record = _record(path, folder)
+    if config.test and {record.sim.name, engine := chosen.get("sim", "auto")} <= set(ENGINES):
+        # A policy means the same on every engine; which one plays it goes by the device.
+        record.sim = OmegaConf.structured(SIM_SCHEMAS[engine](name=engine))
+        chosen = {group: value for group, value in chosen.items() if group != "sim"}
     for group, value in chosen.items():
         had = record[group].name
         if value != had:

@@ -10,6 +10,7 @@ from madpo_isaac.config import ALGO_SCHEMAS, Config, from_record, register, task
 from madpo_isaac.errors import UserError
 from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import as_yaml
+from madpo_isaac.sim import SimConfig, WarpConfig
 from madpo_isaac.validation import MAX_COUNT, MAX_SEED, MAX_THREADS, validate
 
 
@@ -313,3 +314,17 @@ def test_kernel_presets_refuse_settings_of_the_closed_form(setting):
     key, value = setting.split("=")
     with pytest.raises(UserError, match=rf"algo\.divergence\.{key}={value} (goes with|must)"):
         compose(["algo.divergence.preset=yu", f"algo.divergence.{setting}"])
+
+
+def test_the_engine_goes_by_the_device():
+    assert compose([]).sim == SimConfig("mujoco")
+    assert compose(["sim_device=cuda:0"]).sim == WarpConfig("warp")
+    assert compose(["sim=warp", "sim.nconmax=70"]).sim == WarpConfig("warp", nconmax=70)
+    assert compose(["sim=mujoco"]).sim == SimConfig("mujoco")
+    for argv, part in (
+        (["sim.nconmax=70"], "sim.nconmax=70 goes with sim=warp only"),
+        (["sim=warp", "sim.njmax=0"], "sim.njmax=0 must be"),
+        (["sim=wrap"], "Did you mean 'warp'"),
+    ):
+        with pytest.raises(UserError, match=part):
+            compose(argv)

@@ -13,6 +13,7 @@ from madpo_isaac.algos import base
 from madpo_isaac.cli import main
 from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.overrides import compose
+from madpo_isaac.sim import WarpConfig
 
 READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__")
 """What makes a host wait for a GPU. Of Tensor."""
@@ -152,3 +153,17 @@ def test_a_run_says_which_engine_it_had(tmp_path):
     assert "name: warp" in config and "njmax: 200" in config
     line = json.loads((tmp_path / "x" / "metrics.jsonl").read_text())
     assert line["env_steps"] == 32
+
+
+def test_a_policy_is_played_on_the_other_engine(tmp_path, capsys):
+    argv = ["sim=warp", *SMALL, "max_iterations=1", f"runs_dir={tmp_path}", "experiment=x"]
+    assert main(argv) == 0
+    run = f"checkpoint={tmp_path}/x"
+    assert compose([run, "test=True"]).sim.name == "mujoco"  # which is faster on a CPU
+    assert compose([run, "test=True", "sim=warp", "sim.njmax=99"]).sim == WarpConfig(
+        "warp", njmax=99
+    )
+    assert main([run, "test=True", "test_episodes=1", "task.episode_length=3"]) == 0
+    capsys.readouterr()
+    assert main([run, "sim=mujoco", "max_iterations=2"]) == 2
+    assert "is of sim=warp, not sim=mujoco" in capsys.readouterr().err
