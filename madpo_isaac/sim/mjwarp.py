@@ -141,7 +141,7 @@ class WarpSim:
         if not isinstance(shared, wp.array) or shared.shape[0] != 1:
             raise ValueError(f"MuJoCo Warp has no field '{name}' of every simulation")
         with wp.ScopedDevice(self._device):
-            own = wp.empty(rows + shared.shape[1:], dtype=shared.dtype)
+            own: Any = wp.empty(rows + shared.shape[1:], dtype=shared.dtype)
         view = wp.to_torch(own)
         view.copy_(wp.to_torch(shared).expand_as(view))
         own._is_batched = True  # as put_model marks what it makes for every world
