@@ -87,8 +87,8 @@ class Step(NamedTuple):
     final_state: Tensor
     """Joint state before any reset; differs from ``state`` where an episode ended. (N, S)"""
     log: dict[str, Tensor]
-    """Per-environment readings, each (N,): ``success`` (of the episode so far), reward terms, and
-    if anything can go bad ``diverged``, see there."""
+    """Per-environment readings, each (N,): ``success`` (of the episode so far), reward terms, if
+    anything can go bad ``diverged``, see there, and ``overflow`` where the engine had no room."""
 
     @property
     def diverged(self) -> Tensor:

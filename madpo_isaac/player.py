@@ -13,6 +13,8 @@ from madpo_isaac.env import Step, VecEnv
 CAUSES = ("terminated", "time_limit", "diverged")
 """How an episode ends: by the task's rules, by its time limit, or because its physics blew up."""
 
+_NOT_READINGS = ("success", "diverged", "overflow")
+
 
 @dataclass
 class Episodes:
@@ -41,7 +43,7 @@ class Scores:
 
     def add(self, step: Step) -> None:
         """Takes in one step of all environments."""
-        readings = {name: x for name, x in step.log.items() if name not in ("success", "diverged")}
+        readings = {name: x for name, x in step.log.items() if name not in _NOT_READINGS}
         sums = torch.stack([x.float() for x in (step.reward, *readings.values())])
         if self._names is None:
             self._names = list(readings)

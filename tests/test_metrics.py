@@ -39,6 +39,7 @@ def test_no_finished_episode_gives_none():
         "success_rate": None,
         "episodes": 0,
         "nan_resets": 0,
+        "overflows": 0,
     }
 
 
@@ -59,6 +60,7 @@ def test_means_over_finished_episodes_by_hand():
         "success_rate": pytest.approx(2 / 3),
         "episodes": 3,
         "nan_resets": 0,
+        "overflows": 0,
     }
     # Unfinished episodes go on after a flush, finished ones are not counted again.
     assert tracker.flush()["episodes"] == 0
@@ -71,8 +73,11 @@ def test_reward_terms_are_means_over_all_steps():
     """Mean of (1, 2, 3) and (5, 5, 5) is 3.5; two environments diverged."""
     tracker = EpisodeTracker(3, CPU)
     for distance, diverged in (([1.0, 2.0, 3.0], [1.0, 0.0, 0.0]), ([5.0] * 3, [0.0, 1.0, 0.0])):
-        tracker.add(make_step([0.0] * 3, distance=distance, diverged=diverged))
+        tracker.add(
+            make_step([0.0] * 3, distance=distance, diverged=diverged, overflow=[1.0, 1.0, 0.0])
+        )
     result = tracker.flush()
+    assert result["overflows"] == 4 and "Episode_Reward/overflow" not in result
     assert result["Episode_Reward/distance"] == pytest.approx(3.5)
     assert result["nan_resets"] == 2
     assert isinstance(result["nan_resets"], int)
