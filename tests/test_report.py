@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from report_runs import write_run
 from rliable import metrics
 
@@ -111,6 +112,11 @@ def test_a_curve_repeats_its_last_value_where_nothing_finished():
     curve = study.curves("T", "a", "episode_return", grid)[0]
     assert np.isnan(curve[0])
     assert curve[1:].tolist() == [2.0, 2.0, 5.0]
+    # Episodes that all end between the points.
+    assert study.curves("T", "a", "episode_return", np.array([35.0, 49.0]))[0].tolist() == [
+        2.0,
+        5.0,
+    ]
 
 
 def test_runs_are_compared_where_the_shortest_ends(tmp_path):
@@ -246,6 +252,34 @@ def test_sigma_of_the_printed_preset_carries_its_coefficient_along(tmp_path):
     (points,) = figures._lines(study, "T", "algo.divergence.sigma").values()
     assert [x for x, _ in points] == [500.0, 1000.0]
     assert figures.sensitivity(study, tmp_path / "out", 10, "algo.divergence.lam") is None
+
+
+def test_lines_are_named_by_what_makes_groups_where_that_is_enough(tmp_path):
+    for k, (lam, preset) in enumerate(((0.1, "yu"), (0.5, "yu"), (0.1, "x"), (0.5, "x"))):
+        extra = {"divergence": {"lam": lam, "preset": preset, "bound": f"of_{preset}"}}
+        write_run(tmp_path / f"{k}", "T", "madpo", **extra)
+    by = ["algo", "algo.divergence.preset", "algo.divergence.lam"]
+    study = Study(load([str(tmp_path)]), by)
+    lines = figures._lines(study, "T", "algo.divergence.lam")
+    assert list(lines) == ["madpo preset=x", "madpo preset=yu"]
+    study = Study(load([str(tmp_path)]), ["algo"])
+    lines = figures._lines(study, "T", "algo.divergence.lam")
+    assert list(lines) == ["madpo bound=of_x preset=x", "madpo bound=of_yu preset=yu"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_have_room_for_long_names(tmp_path):
+    for k in range(18):
+        extra = {"divergence": {"lam": k / 20, "preset": "a_preset_with_a_rather_long_name" * 2}}
+        write_run(tmp_path / f"{k}", f"Task{k % 2}", "madpo", **extra)
+    by = ["algo", "algo.divergence.preset", "algo.divergence.lam"]
+    study = Study(load([str(tmp_path)]), by)
+    figures.curves(study, tmp_path / "out", 10)
+    assert figures.sensitivity(study, tmp_path / "out", 10, "algo.divergence.lam")
+    for name in ("curves", "sensitivity_lam"):
+        pixels = np.asarray(Image.open(tmp_path / "out" / f"{name}.png").convert("L"))
+        edges = (pixels[:, :2], pixels[:, -2:], pixels[:2], pixels[-2:])
+        assert all((edge == 255).all() for edge in edges), name
 
 
 # Page -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from madpo_isaac.report import statistics
-from madpo_isaac.report.runs import Run
+from madpo_isaac.report.runs import SHORT, Run
 from madpo_isaac.report.study import Study, label, natural, varied
 
 STYLE: dict[Any, Any] = {
@@ -38,6 +38,7 @@ AGENT_METRICS = (
 _COLUMNS = 5
 _DASHES = ("-", "--", ":", "-.")
 _MILLION = 1e6
+_HANDLE_WIDTH, _LETTER_WIDTH = 0.55, 0.062  # inches in a legend, with its gaps
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def curves(study: Study, folder: Path, reps: int, key: str = "episode_return") -
         axes.set_xlabel("environment steps (millions)")
     name = key.replace("_", " ").removesuffix(" rate")
     panels[0].set_ylabel(name)
-    _legend(figure, study)
+    _legend(figure, study.groups)
     file = {"episode_return": "curves", "success_rate": "success"}.get(key, key)
     return _drawn(
         figure, folder, file, f"{name.capitalize()}: mean and 95 % bootstrap band over seeds"
@@ -88,7 +89,7 @@ def efficiency(study: Study, scores: statistics.Scores, folder: Path, reps: int)
         _band(axes, x, estimate, study, group)
     axes.set_xlabel("share of a task's steps" if scores.normalised else "steps (millions)")
     axes.set_ylabel("IQM of normalised return" if scores.normalised else "IQM of return")
-    _legend(figure, study)
+    _legend(figure, study.groups)
     return _drawn(figure, folder, "iqm", f"Sample efficiency over {_count(scores.tasks)}")
 
 
@@ -130,19 +131,21 @@ def sensitivity(study: Study, folder: Path, reps: int, key: str) -> Picture | No
     tasks = [task for task in study.tasks if lines[task]]
     if not tasks:
         return None
+    names = list(dict.fromkeys(name for task in tasks for name in lines[task]))
     figure, panels = _panels(len(tasks), (2.4, 2.2))
     for task, axes in zip(tasks, panels, strict=True):
-        for k, (name, points) in enumerate(lines[task].items()):
+        for name, points in lines[task].items():
             each = [statistics.mean_curve(v[:, None], reps) for _, v in points]
-            _error_bars(axes, [x for x, _ in points], each, name, COLOURS[k % len(COLOURS)])
+            colour = COLOURS[names.index(name) % len(COLOURS)]
+            _error_bars(axes, [x for x, _ in points], each, name, colour)
         for k, (group, runs) in enumerate(study.of_task(task).items()):
             finals = study.finals(task, group)
             if all(key not in run.settings for run in runs) and np.isfinite(finals).all():
                 axes.axhline(finals.mean(), color=f"{0.2 + 0.15 * (k % 4)}", ls="--", label=group)
         axes.set_title(task)
         axes.set_xlabel(key.removeprefix("algo."))
-        axes.legend(fontsize=6)
     panels[0].set_ylabel("return at the end")
+    _legend(figure, [*names, *study.groups])
     short = key.split(".")[-1]
     return _drawn(figure, folder, f"sensitivity_{short}", f"Sensitivity to {short}")
 
@@ -153,17 +156,22 @@ def _lines(study: Study, task: str, key: str) -> dict[str, list[tuple[float, np.
     runs = [r for r in runs if isinstance(r.settings.get(key), (int, float))]
     others = [name for name in varied(runs) if name != key]
     stop, window = study.end(task), study.window(task)
+    groups = [name for name in study.by if SHORT.get(name, name) != key]
     lines: dict[str, dict[float, list[float]]] = {}
+    brief: dict[str, str] = {}
     for run in runs:
         alike = [name for name in others if not _follows(run, name, key)]
         name = label(run, ["algo", *alike])
         points = lines.setdefault(name, {})
         final = run.mean("episode_return", stop, window)
         points.setdefault(float(run.settings[key]), []).append(final)
+        brief[name] = label(run, groups)
+    shown = sorted((name for name, points in lines.items() if len(points) > 1), key=natural)
+    # What groups are made by is enough where it tells all of them apart.
+    enough = len(set(brief.values())) == len(brief)
     return {
-        name: [(x, np.array(points[x])) for x in sorted(points)]
-        for name, points in sorted(lines.items(), key=lambda item: natural(item[0]))
-        if len(points) > 1
+        brief[name] if enough else name: [(x, np.array(v)) for x, v in sorted(lines[name].items())]
+        for name in shown
     }
 
 
@@ -265,14 +273,17 @@ def _colour(study: Study, group: str) -> str:
     return COLOURS[study.groups.index(group) % len(COLOURS)]
 
 
-def _legend(figure: Figure, study: Study) -> None:
+def _legend(figure: Figure, order: Sequence[str]) -> None:
+    """Puts one legend below all panels, in as many columns as its longest name leaves room for."""
     handles = {}
     for axes in figure.axes:
         found, names = axes.get_legend_handles_labels()
         handles |= dict(zip(names, found, strict=True))
-    names = [group for group in study.groups if group in handles]
-    columns = 4 if figure.get_figwidth() > 6 else 2
-    figure.set_figheight(figure.get_figheight() + 0.17 * (len(names) / columns))
+    names = [name for name in order if name in handles]
+    width = _HANDLE_WIDTH + _LETTER_WIDTH * max(map(len, names), default=0)
+    figure.set_figwidth(max(figure.get_figwidth(), width + 0.2))
+    columns = max(1, min(4, len(names), int(figure.get_figwidth() / width)))
+    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(names) // columns))
     figure.legend([handles[n] for n in names], names, loc="outside lower center", ncols=columns)
 
 

@@ -82,6 +82,13 @@ class Run:
         count, total = sums[:, ends[1]] - sums[:, ends[0]]
         return np.divide(total, count, out=np.full(len(stops), np.nan), where=count > 0)
 
+    def latest(self, key: str, stops: np.ndarray) -> np.ndarray:
+        """The newest known value of ``key`` at each stop; NaN before the first one."""
+        values = self.metrics.get(key, np.zeros(0))
+        known = np.flatnonzero(np.isfinite(values))
+        newest = np.searchsorted(self.metrics["env_steps"][known], stops, "right")
+        return np.append(np.nan, values[known])[newest]
+
     def mean(self, key: str, stop: float, window: float) -> float:
         """:meth:`means` for one stop."""
         return float(self.means(key, np.array([stop]), window)[0])

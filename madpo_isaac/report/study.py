@@ -86,14 +86,12 @@ class Study:
     def curves(self, task: str, group: str, key: str, grid: np.ndarray) -> np.ndarray:
         """Curves of a group's runs, (runs, P).
 
-        A point without finished episodes repeats the one before; NaN before the first one.
+        A point whose window has no finished episode shows the last before it; NaN without any.
         """
         window = self.window(task)
         runs = self.cells[task, group]
         curves = np.array([run.means(key, grid, window) for run in runs])
-        for k in range(1, curves.shape[1]):
-            curves[:, k] = np.where(np.isnan(curves[:, k]), curves[:, k - 1], curves[:, k])
-        return curves
+        return np.where(np.isnan(curves), [run.latest(key, grid) for run in runs], curves)
 
     def finals(self, task: str, group: str, key: str = "episode_return") -> np.ndarray:
         """Where a group's curves are at the task's common end, (runs,)."""

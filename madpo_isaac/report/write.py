@@ -85,7 +85,7 @@ def _explained(study: Study, reps: int) -> list[str]:
     lines = [
         f"{len(study.runs)} runs in groups by {', '.join(study.by)}. A point of a curve is "
         "the mean training return over the episodes finished in the last twentieth of the task's "
-        "steps, or as --window says; a point without such episodes repeats the one before.",
+        "steps, or as --window says; a point without such episodes shows the last before it.",
         f"Bands and intervals: 95 %, percentile bootstrap over seeds ({reps} resamples, rliable), "
         "and where it says so Student's t. A single seed has none.",
     ]
