@@ -38,6 +38,11 @@ TENSORBOARD_TAGS = {
 """Metric to rl_games' TensorBoard tag; other metrics keep their own name."""
 
 
+_OF_EPISODES = ("episode_return", "episode_length", "success_rate")
+_COUNTED = {"diverged": "nan_resets", "overflow": "overflows"}
+"""What a task logs that is counted, not averaged, and the metric it becomes."""
+
+
 class EpisodeTracker:
     """Accumulates returns and lengths of N environments, without leaving the device."""
 
@@ -70,30 +75,20 @@ class EpisodeTracker:
         self.returns.masked_fill_(done, 0.0)
         self.lengths.masked_fill_(done, 0.0)
 
-    def flush(self, ranks: Ranks = ALONE) -> dict[str, float | int | None]:
-        """Returns means over the episodes finished since the last flush; None if none did.
+    def take(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+        """Returns what was counted since the last time, of all ``ranks``, for :func:`episodes`.
 
-        Those of all ``ranks``, if there are several.
+        Nothing is read from the device.
         """
+        names = ["count", *_OF_EPISODES, *self._log]
         sums = ranks.sum(torch.stack((*self._totals, *self._log.values())))
-        count, *sums = sums.tolist()
-        means = [total / count if count else None for total in sums[:3]]
-        log = dict(zip(self._log, sums[3:], strict=True))
-        diverged, overflow = log.pop("diverged", 0.0), log.pop("overflow", 0.0)
-        result: dict[str, float | int | None] = {
-            "episode_return": means[0],
-            "episode_length": means[1],
-            "success_rate": means[2],
-            "episodes": int(count),
-            "nan_resets": int(diverged),
-            "overflows": int(overflow),
-        }
-        for name, total in log.items():
-            result[f"Episode_Reward/{name}"] = total / (self._steps * ranks.count)
+        totals = dict(zip(names, sums, strict=True))
+        for name in self._log.keys() - _COUNTED.keys():
+            totals[name] = totals[name] / (self._steps * ranks.count)
         self._totals.zero_()
         self._log.clear()
         self._steps = 0
-        return result
+        return totals
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the running episodes."""
@@ -105,10 +100,25 @@ class EpisodeTracker:
         self.lengths.copy_(state["lengths"])
 
 
-def to_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
-    """Reads scalar tensors in one transfer."""
-    values = torch.stack([value.detach().double() for value in metrics.values()]).tolist()
-    return dict(zip(metrics, values, strict=True))
+def to_numbers(*groups: dict[str, Tensor]) -> list[dict[str, float]]:
+    """Reads groups of scalar tensors in one transfer."""
+    scalars = [value.detach().double() for group in groups for value in group.values()]
+    values = iter(torch.stack(scalars).tolist())
+    return [{name: next(values) for name in group} for group in groups]
+
+
+def episodes(totals: dict[str, float]) -> dict[str, float | int | None]:
+    """Means over finished episodes, None if there were none, from :meth:`EpisodeTracker.take`."""
+    left = dict(totals)
+    count = left.pop("count")
+    sums = {name: left.pop(name) for name in _OF_EPISODES}
+    counted = {metric: int(left.pop(name, 0.0)) for name, metric in _COUNTED.items()}
+    return {
+        **{name: total / count if count else None for name, total in sums.items()},
+        "episodes": int(count),
+        **counted,
+        **{f"Episode_Reward/{name}": mean for name, mean in left.items()},
+    }
 
 
 class MetricsFile:

@@ -14,7 +14,6 @@ from madpo_isaac.algos import ALGORITHMS, OnPolicy
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluate import Act
-from madpo_isaac.metrics import to_numbers
 from madpo_isaac.runner import Learnt, Runner
 from madpo_isaac.storage import Rollout
 
@@ -66,10 +65,9 @@ class OnPolicyRunner(Runner):
         start = time.perf_counter()
         step_s = self.collect()
         collect_s = time.perf_counter() - start
-        numbers = to_numbers(self.algo.update(self.rollout))
-        self._check_skipped(numbers, self.algo.faults)
-        algo = self.config.algo
-        return Learnt(numbers, self.algo.learning_rate, algo.clip, step_s, collect_s)
+        metrics = self.algo.update(self.rollout)
+        lr, clip = self.algo.learning_rate, self.config.algo.clip
+        return Learnt(metrics, self.algo.faults, lr, clip, step_s, collect_s)
 
     def _learner_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the learner."""
@@ -101,7 +99,7 @@ class OnPolicyRunner(Runner):
         self.guard.begin()
         with device.single_threaded():
             step_s = self._collect()
-        self.guard.finish(self.iteration + 1)
+        self.rollout.whole = not self.guard.finish(self.iteration + 1)
         return step_s
 
     def _collect(self) -> float:

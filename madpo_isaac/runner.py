@@ -21,7 +21,7 @@ from madpo_isaac.config import Config, PpoConfig, sim_settings, task_settings
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluate import Act, Evaluator, Record
-from madpo_isaac.metrics import EpisodeTracker
+from madpo_isaac.metrics import EpisodeTracker, episodes, to_numbers
 from madpo_isaac.observers import ConsoleView, Observer, Recorder
 from madpo_isaac.play import play
 from madpo_isaac.render import choose_backend
@@ -40,7 +40,9 @@ SAVE_INTERVAL = 60.0
 class Learnt(NamedTuple):
     """What one iteration of a learner gives."""
 
-    metrics: dict[str, Any]
+    metrics: dict[str, Tensor]
+    """Scalars, still on the device."""
+    faults: Faults
     lr: float
     clip: float
     step_s: float
@@ -315,8 +317,10 @@ class Runner(ABC):
         """One iteration: collect, update, count. Returns the line of metrics.jsonl."""
         cfg = self.config
         start = time.perf_counter()
-        numbers, lr, clip, step_s, collect_s = self._learn()
-        episodes = self.tracker.flush(self.ranks)
+        metrics, faults, lr, clip, step_s, collect_s = self._learn()
+        # The iteration's one read of the device, but for the number of bad worlds.
+        numbers, totals = to_numbers(metrics, self.tracker.take(self.ranks))
+        self._check_skipped(numbers, faults)
         total_s = time.perf_counter() - start
         steps = cfg.num_envs * cfg.algo.horizon * self.ranks.count
         self.iteration += 1
@@ -327,8 +331,8 @@ class Runner(ABC):
             key: sum(numbers[f"agent{p}/{key}"] for p in agents) / len(agents)
             for key in ("loss", "entropy", "kl")
         }
-        # Algorithms without a divergence report null, so that every run has the same columns.
-        terms = ("divergence_intra", "divergence_inter")
+        # Algorithms that have none of them report null, so that every run has the same columns.
+        terms = ("preceding_ratio", "divergence_intra", "divergence_inter")
         absent = {f"agent{p}/{term}": None for p in agents for term in terms}
         return {
             "iteration": self.iteration,
@@ -341,7 +345,7 @@ class Runner(ABC):
             "time_step": step_s,
             "time_infer": collect_s - step_s,
             "time_update": total_s - collect_s,
-            **episodes,
+            **episodes(totals),
             "lr": lr,
             "clip": clip,
             **means,

@@ -32,6 +32,8 @@ class Rollout:
     """Joint state after the last step. (N, S)"""
     valid: Tensor
     """False where the environment went bad: nothing is learnt from that step. (T, N) bool"""
+    whole: bool = False
+    """All steps are known to be valid, so that nobody has to ask the device."""
 
     @classmethod
     def allocate(cls, env: VecEnv, horizon: int, value_shape: tuple[int, ...] = ()) -> Rollout:
@@ -58,7 +60,7 @@ class Rollout:
 
     def valid_rows(self) -> Tensor | None:
         """Indices (B,) of the valid ones among the flattened T N steps; None if all are."""
-        if self.valid.all():
+        if self.whole or self.valid.all():
             return None
         return self.valid.flatten().nonzero()[:, 0]
 

@@ -52,8 +52,11 @@ class WorldGuard:
         self._actions.append(action)
         self._bad.append(step.diverged)
 
-    def finish(self, iteration: int) -> None:
+    def finish(self, iteration: int) -> int:
         """Called after an iteration's last step; writes a dump if worlds went bad.
+
+        Returns:
+            How many steps did, in all processes.
 
         Raises:
             RunFailed: if that were more than ``max_bad_share`` of the steps, or all of a process.
@@ -62,11 +65,11 @@ class WorldGuard:
         counts = torch.stack((bad.sum(), bad.all().long(), torch.full_like(bad.sum(), bad.numel())))
         number, hopeless, total = self._ranks.sum(counts).tolist()
         if not number:
-            return
+            return 0
         path = self._dump(bad, iteration)
         share, most = number / total, self._config.max_bad_share
         if share <= most and not hopeless:
-            return
+            return number
         cause = "" if torch.stack(self._actions).isfinite().all() else "; actions are not finite"
         where = f"; dump: {path}" if path else ""
         raise RunFailed(

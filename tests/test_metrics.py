@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy import CPU
 
 from madpo_isaac.env import Step
-from madpo_isaac.metrics import EpisodeTracker, MetricsFile, TensorBoard, to_numbers
+from madpo_isaac.metrics import EpisodeTracker, MetricsFile, TensorBoard, episodes, to_numbers
 
 
 def make_step(reward, terminated=(), truncated=(), success=(), **log):
@@ -30,10 +30,14 @@ def make_step(reward, terminated=(), truncated=(), success=(), **log):
     )
 
 
+def flush(tracker):
+    return episodes(*to_numbers(tracker.take()))
+
+
 def test_no_finished_episode_gives_none():
     tracker = EpisodeTracker(3, CPU)
     tracker.add(make_step([1.0, 2.0, 3.0], success=[0, 1]))
-    assert tracker.flush() == {
+    assert flush(tracker) == {
         "episode_return": None,
         "episode_length": None,
         "success_rate": None,
@@ -54,7 +58,7 @@ def test_means_over_finished_episodes_by_hand():
     tracker.add(make_step([1.0, 2.0, 3.0], success=[0]))
     tracker.add(make_step([10.0, 20.0, 30.0], terminated=[0], success=[1]))
     tracker.add(make_step([4.0, 5.0, 6.0], terminated=[0], truncated=[1], success=[0, 1, 2]))
-    assert tracker.flush() == {
+    assert flush(tracker) == {
         "episode_return": pytest.approx((11 + 4 + 27) / 3),
         "episode_length": pytest.approx((2 + 1 + 3) / 3),
         "success_rate": pytest.approx(2 / 3),
@@ -63,9 +67,9 @@ def test_means_over_finished_episodes_by_hand():
         "overflows": 0,
     }
     # Unfinished episodes go on after a flush, finished ones are not counted again.
-    assert tracker.flush()["episodes"] == 0
+    assert flush(tracker)["episodes"] == 0
     tracker.add(make_step([1.0, 1.0, 1.0], terminated=[2], truncated=[2]))
-    result = tracker.flush()
+    result = flush(tracker)
     assert (result["episode_return"], result["episode_length"], result["episodes"]) == (40, 4, 1)
 
 
@@ -76,7 +80,7 @@ def test_reward_terms_are_means_over_all_steps():
         tracker.add(
             make_step([0.0] * 3, distance=distance, diverged=diverged, overflow=[1.0, 1.0, 0.0])
         )
-    result = tracker.flush()
+    result = flush(tracker)
     assert result["overflows"] == 4 and "Episode_Reward/overflow" not in result
     assert result["Episode_Reward/distance"] == pytest.approx(3.5)
     assert result["nan_resets"] == 2
@@ -84,7 +88,7 @@ def test_reward_terms_are_means_over_all_steps():
     assert "Episode_Reward/success" not in result
     assert "Episode_Reward/diverged" not in result
     tracker.add(make_step([0.0] * 3, distance=[2.0, 2.0, 5.0]))
-    assert tracker.flush()["Episode_Reward/distance"] == pytest.approx(3.0)
+    assert flush(tracker)["Episode_Reward/distance"] == pytest.approx(3.0)
 
 
 def test_tracker_continues_from_its_state():
@@ -94,7 +98,7 @@ def test_tracker_continues_from_its_state():
     tracker.add(make_step([100.0] * 3))
     other.load_state_dict(saved)
     other.add(make_step([1.0, 1.0, 1.0], terminated=[0, 1, 2]))
-    result = other.flush()
+    result = flush(other)
     assert result["episode_return"] == pytest.approx(3.0)
     assert result["episode_length"] == 2.0
 
@@ -114,7 +118,8 @@ def test_to_numbers_reads_scalars_of_any_type():
         "exact": torch.tensor(1.0 / 3.0, dtype=torch.float64),
         "bad": torch.tensor(float("inf")),
     }
-    numbers = to_numbers(metrics)
+    numbers, none, more = to_numbers(metrics, {}, {"loss": torch.tensor(2)})
+    assert none == {} and more == {"loss": 2.0}
     assert numbers == {"loss": 0.5, "count": 3.0, "exact": 1.0 / 3.0, "bad": math.inf}
     assert all(type(value) is float for value in numbers.values())
 

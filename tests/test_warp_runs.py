@@ -126,9 +126,9 @@ def test_training_continues_bit_for_bit(task, tmp_path):
     assert_same(again, whole)
 
 
-@pytest.mark.parametrize("algo", ["happo", "madpo", "mappo"])
+@pytest.mark.parametrize(("algo", "own"), [("happo", 1), ("madpo", 1), ("mappo", 0), ("a2po", 2)])
 def test_collection_reads_nothing_and_an_iteration_as_often_however_long(
-    algo, as_on_a_gpu, reads, tmp_path
+    algo, own, as_on_a_gpu, reads, tmp_path
 ):
     counts = []
     for horizon in (4, 12):
@@ -142,8 +142,9 @@ def test_collection_reads_nothing_and_an_iteration_as_often_however_long(
         assert reads == []
         runner._iterate()
         counts.append(len(reads))
-    # Order of the agents, bad worlds, episodes and the metrics, whose gaps a condition tells.
-    assert counts[0] == counts[1] <= 5
+    # How many worlds went bad, all metrics, and the order of the agents: drawn on the host, by
+    # A2PO from their influence.
+    assert counts[0] == counts[1] == 2 + own
 
 
 def test_a_run_says_which_engine_it_had(tmp_path):

@@ -19,17 +19,13 @@ from madpo_isaac import device
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import PpoConfig
 from madpo_isaac.env import Step, VecEnv
-from madpo_isaac.metrics import to_numbers
 from madpo_isaac.ppo.params import rl_games_params
-
-ABSENT = ("preceding_ratio", "divergence_intra", "divergence_inter")
-"""Metrics of multi-agent learning that a single agent has not."""
 
 
 class Epoch(NamedTuple):
     """What one iteration gives."""
 
-    metrics: dict[str, Any]
+    metrics: dict[str, Tensor]
     step_s: float
     """Seconds in the environment."""
     collect_s: float
@@ -138,12 +134,11 @@ class PpoLearner:
             "critic/loss": critic,
             "bounds_loss": bounds,
         }
-        means = {name: torch.stack(values).mean() for name, values in series.items()}
-        metrics = to_numbers({**means, "agent0/grad_norm": grad_norm, "agent0/skipped": skipped})
-        absent = dict.fromkeys(f"agent0/{name}" for name in ABSENT)
+        metrics = {name: torch.stack(values).mean() for name, values in series.items()}
         # Actor and critic share one network, so there is one gradient.
-        shared = {f"critic/{key}": metrics[f"agent0/{key}"] for key in ("grad_norm", "skipped")}
-        return agent.obs["obs"], Epoch({**metrics, **absent, **shared}, step_s, collect_s)
+        for owner in ("agent0", "critic"):
+            metrics |= {f"{owner}/grad_norm": grad_norm, f"{owner}/skipped": skipped}
+        return agent.obs["obs"], Epoch(metrics, step_s, collect_s)
 
     def act(self, state: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mean actions (N, A) at joint states (N, S), or samples drawn from ``generator``."""

@@ -50,9 +50,8 @@ class PpoRunner(Runner):
         self.guard.begin()
         self.state, epoch = self.ppo.learn(self.state)
         self.guard.finish(self.iteration + 1)
-        self._check_skipped(epoch.metrics, self.ppo.faults)
         lr, clip = self.ppo.learning_rate, self.config.algo.e_clip
-        return Learnt(epoch.metrics, lr, clip, epoch.step_s, epoch.collect_s)
+        return Learnt(epoch.metrics, self.ppo.faults, lr, clip, epoch.step_s, epoch.collect_s)
 
     def _learner_state(self) -> dict[str, Any]:
         self.ppo.agent.last_mean_rewards = self.best_return
