@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Rollout:
     """Joint state after the last step. (N, S)"""
     valid: Tensor
     """False where the environment went bad: nothing is learnt from that step. (T, N) bool"""
-    whole: bool = False
+    whole: bool = field(default=False, init=False)
     """All steps are known to be valid, so that nobody has to ask the device."""
 
     @classmethod

@@ -42,7 +42,7 @@ def share(rollout, index, count):
     return Rollout(**{f.name: part(f.name, getattr(rollout, f.name)) for f in FIELDS})
 
 
-FIELDS = dataclasses.fields(Rollout)
+FIELDS = [field for field in dataclasses.fields(Rollout) if field.init]
 
 
 def result(algo, metrics):
