@@ -18,10 +18,10 @@ import sys
 import time
 
 import torch
+from settings import read, run, save
 from torch import Tensor
 
 from madpo_isaac.divergence import StateGram, kernel_cs
-from madpo_isaac.run_folder import machine
 
 METHODS = {
     "dense": "dense, autograd",
@@ -132,26 +132,19 @@ def main(argv: list[str]) -> None:
         torch.set_num_threads(threads)
         print(json.dumps(one(method, *map(int, size.split("x")), same, repeats)))
         return
-    settings = {
-        "sizes": "4000x111x2,9600x400x20", "repeats": "3", "threads": "1", "dense": "1", "out": ""
-    }  # fmt: skip
-    for argument in argv:
-        key, separator, value = argument.partition("=")
-        if not separator or key not in settings:
-            sys.exit(f"{argument}: expected one of {', '.join(settings)} as key=value")
-        settings[key] = value
-    repeats, threads = int(settings["repeats"]), int(settings["threads"])
-    methods = [method for method in METHODS if method != "dense" or settings["dense"] != "0"]
+    sizes = ["4000x111x2", "9600x400x20"]
+    given = read(argv, sizes=sizes, repeats=3, threads=1, dense=1)
+    methods = [method for method in METHODS if method != "dense" or given.dense]
     rows = []
     print(
         f"{'n x d_s x d_a':>14} {'states':7} {'method':27} {'set-up':>7} {'1st call':>8} "
         f"{'call':>7} {'wall':>7} {'MB':>6} {'ratio':>6} {'value':>11} {'|grad|':>9}"
     )
-    for size in settings["sizes"].split(","):
+    for size in given.sizes:
         for same in (True, False):
             base = None
             for method in methods:
-                row = fresh(method, size, same, repeats, threads)
+                row = fresh(method, size, same, given.repeats, given.threads)
                 base = base or row["call_cpu_s"]
                 ratio = base / row["call_cpu_s"]
                 rows.append(
@@ -166,10 +159,8 @@ def main(argv: list[str]) -> None:
                     f"{row['value']:11.5g} {row['grad_norm']:9.3g}",
                     flush=True,
                 )
-    if settings["out"]:
-        with open(settings["out"], "w") as file:
-            json.dump({"machine": machine(), "threads": threads, "rows": rows}, file, indent=2)
+    save(given, rows=rows)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main, __doc__)

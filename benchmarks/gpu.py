@@ -12,23 +12,21 @@ a step makes the host wait. `device=cpu` shows that all of it works; its numbers
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable
 
 import torch
 from divergence import inputs
+from settings import read, run, save
 
 import tasks
 from madpo_isaac.divergence import gaussian_cs, kernel_cs
 from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.overrides import compose
-from madpo_isaac.run_folder import machine
 from madpo_isaac.sim import make_sim
 
 WARM_UP = 5
-SAMPLES = "4000x111x2,9600x400x20"
+SAMPLES = ["4000x111x2", "9600x400x20"]
 
 
 def wait(device: torch.device) -> None:
@@ -181,35 +179,37 @@ def show(title: str, rows: list[dict]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    settings = {"device": "cuda:0", "worlds": "512,1024,2048,4096,8192,16384", "substeps": "2,4"}
-    settings |= {"envs": "2048,8192", "algos": "happo,madpo", "steps": "100", "iterations": "3"}
-    settings |= {"sizes": SAMPLES, "out": "", "task": "ShadowHandOver"}
-    given = dict(argument.split("=", 1) for argument in argv)
-    further = [f"{key}={value}" for key, value in given.items() if key not in settings]
-    settings |= {key: value for key, value in given.items() if key in settings}
-    device = torch.device(settings["device"])
-    steps, iterations = int(settings["steps"]), int(settings["iterations"])
-    result = {"machine": machine(), "settings": settings, "further": further}
-    result["physics"] = [
-        physics(settings["task"], device, int(worlds), int(substeps), steps)
-        for worlds in settings["worlds"].split(",")
-        for substeps in settings["substeps"].split(",")
+    given = read(
+        argv,
+        task="ShadowHandOver",
+        device="cuda:0",
+        worlds=[512, 1024, 2048, 4096, 8192, 16384],
+        substeps=[2, 4],
+        steps=100,
+        envs=[2048, 8192],
+        algos=["happo", "madpo"],
+        iterations=3,
+        sizes=SAMPLES,
+        further=[],
+    )
+    device = torch.device(given.device)
+    bare = [
+        physics(given.task, device, worlds, substeps, given.steps)
+        for worlds in given.worlds
+        for substeps in given.substeps
     ]
-    show("Physics and environments", result["physics"])
-    common = [f"task={settings['task']}", "sim=warp", f"sim_device={device}", *further]
-    result["training"] = [
-        training([*common, f"algo={algo}", f"num_envs={envs}"], device, iterations)
-        for envs in settings["envs"].split(",")
-        for algo in settings["algos"].split(",")
+    show("Physics and environments", bare)
+    common = [f"task={given.task}", "sim=warp", f"sim_device={device}", *given.further]
+    whole = [
+        training([*common, f"algo={algo}", f"num_envs={envs}"], device, given.iterations)
+        for envs in given.envs
+        for algo in given.algos
     ]
-    show("An iteration of training", result["training"])
-    sizes = settings["sizes"].split(",")
-    result["divergence"] = [row for size in sizes for row in divergences(size, device, iterations)]
-    show("Divergence, forward and backward", result["divergence"])
-    if settings["out"]:
-        with open(settings["out"], "w") as file:
-            json.dump(result, file, indent=1)
+    show("An iteration of training", whole)
+    terms = [row for size in given.sizes for row in divergences(size, device, given.iterations)]
+    show("Divergence, forward and backward", terms)
+    save(given, physics=bare, training=whole, divergence=terms)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main, __doc__)

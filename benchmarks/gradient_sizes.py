@@ -10,12 +10,11 @@ and the norm is divided by that of the surrogate's gradient. Nothing is added to
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import defaultdict
 from typing import Any
 
 import torch
+from settings import read, run, save
 from torch import Tensor
 
 from madpo_isaac.algos import MADPO
@@ -24,7 +23,6 @@ from madpo_isaac.config import Config
 from madpo_isaac.models.actor import entropy, log_prob
 from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.overrides import compose
-from madpo_isaac.run_folder import machine
 
 CASES: dict[str, tuple[str, ...]] = {
     "gaussian (default)": (),
@@ -105,25 +103,21 @@ def probe(config: Config, iterations: int) -> dict[str, dict[int, float]]:
 
 def main(argv: list[str]) -> None:
     """Measures all cases, prints a table and writes JSON."""
-    options = dict(argument.split("=", 1) for argument in argv)
-    out, iterations = options.pop("out", ""), int(options.pop("iterations", "3"))
-    options.setdefault("task", "HalfCheetah-2x3")
-    overrides = ["algo=madpo", *(f"{key}={value}" for key, value in options.items())]
+    given = read(argv, task="HalfCheetah-2x3", iterations=3, further=[])
+    overrides = ["algo=madpo", f"task={given.task}", *given.further]
     results = {}
-    print(f"norm of the gradient / that of the surrogate, iteration {iterations}, by epoch")
+    print(f"norm of the gradient / that of the surrogate, iteration {given.iterations}, by epoch")
     print(f"{'':28}{'term':9}{'1':>10}{'2':>10}{'last':>10}")
     for name, settings in CASES.items():
         config = compose([*overrides, *(f"algo.{setting}" for setting in settings)])
-        results[name] = sizes = probe(config, iterations)
+        results[name] = sizes = probe(config, given.iterations)
         for term in ("bonus", "intra", "inter"):
             row = [sizes[term][epoch] for epoch in (0, 1, config.algo.epochs - 1)]
             print(f"{name:28}{term:9}" + "".join(f"{size:10.1e}" for size in row), flush=True)
     row = [sizes["entropy"][epoch] for epoch in (0, 1, config.algo.epochs - 1)]
     print(f"{'entropy bonus':28}{'':9}" + "".join(f"{size:10.1e}" for size in row))
-    if out:
-        with open(out, "w") as file:
-            json.dump({"machine": machine(), "overrides": argv, "ratios": results}, file, indent=1)
+    save(given, ratios=results)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main, __doc__)

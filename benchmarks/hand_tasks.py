@@ -8,15 +8,12 @@ that drifting machine speed cancels in the ratio. Two readings a task, the faste
 
 from __future__ import annotations
 
-import json
-import sys
-
 import torch
+from settings import read, run, save
 from throughput import BareTwin, Clock
 
 import tasks
 from madpo_isaac import device
-from madpo_isaac.run_folder import machine
 
 WARM_UP = 20
 
@@ -46,20 +43,17 @@ def measure(task: str, num_envs: int, threads: int, steps: int) -> dict:
 
 
 def main(argv: list[str]) -> None:
-    hands = ",".join(name for name in tasks.TASKS if name.startswith("ShadowHand"))
-    settings = {"envs": "128", "threads": "1", "steps": "300", "tasks": hands, "out": ""}
-    settings |= dict(argument.split("=", 1) for argument in argv)
-    size = [int(settings[key]) for key in ("envs", "threads", "steps")]
+    hands = [name for name in tasks.TASKS if name.startswith("ShadowHand")]
+    given = read(argv, envs=128, threads=1, steps=300, tasks=hands)
+    size = (given.envs, given.threads, given.steps)
     print(f"{'task':30} {'bare/CPU-s':>10} {'env/CPU-s':>10} {'ratio':>6}")
     rows = []
-    for task in settings["tasks"].split(","):
+    for task in given.tasks:
         row = max((measure(task, *size) for _ in range(2)), key=lambda r: r["bare_per_cpu_s"])
         rows.append(row)
         print(f"{task:30} {row['bare_per_cpu_s']:10} {row['env_per_cpu_s']:10} {row['ratio']:6.2f}")
-    if settings["out"]:
-        with open(settings["out"], "w") as file:
-            json.dump({"machine": machine(), "settings": settings, "rows": rows}, file, indent=2)
+    save(given, rows=rows)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main, __doc__)

@@ -11,9 +11,7 @@ run. CPU time counts all threads and all worker processes; ratios are of steps p
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,14 +21,14 @@ from pathlib import Path
 import gymnasium
 import torch
 from mjbatch import Batch
+from settings import read, run, save
 from throughput import Clock
 
 import tasks
 from madpo_isaac import device
-from madpo_isaac.run_folder import machine
 
 BARE, STEP, VIEWS = "bare mjbatch", "environment step", "and all agents' observations"
-ROBOT_TASKS = "HalfCheetah-2x3,Walker2d-2x3,Ant-4x2,Humanoid-17x1"
+ROBOT_TASKS = ["HalfCheetah-2x3", "Walker2d-2x3", "Ant-4x2", "Humanoid-17x1"]
 WARM_UP = 20
 
 
@@ -101,9 +99,9 @@ def gymnasium_vector(kind: str, robot: str, num_envs: int) -> object:
     return constructor[kind]([make] * num_envs)
 
 
-def peers(names: str) -> dict[str, Callable]:
+def peers(names: list[str]) -> dict[str, Callable]:
     found: dict[str, Callable] = {}
-    for name in filter(None, names.split(",")):
+    for name in filter(None, names):
         if name != "envpool":
             found[f"gymnasium {name}"] = partial(gymnasium_vector, name)
             continue
@@ -118,18 +116,17 @@ def peers(names: str) -> dict[str, Callable]:
 
 
 def main(argv: list[str]) -> None:
-    settings = {"envs": "20,128", "threads": "1", "seconds": "2", "tasks": ROBOT_TASKS}
-    settings |= {"peers": "sync,async,envpool", "out": ""}
-    settings |= dict(argument.split("=", 1) for argument in argv)
+    rivals = ["sync", "async", "envpool"]
+    given = read(argv, envs=[20, 128], threads=1, seconds=2.0, tasks=ROBOT_TASKS, peers=rivals)
     warnings.simplefilter("ignore", DeprecationWarning)
-    seconds, threads, rows = float(settings["seconds"]), int(settings["threads"]), []
+    seconds, threads, rows = given.seconds, given.threads, []
     device.configure(threads)
     print(f"{'task':16} {'envs':>5}  {'stage':30} {'steps/s':>9} {'/CPU-s':>9} {'ratio':>6}")
-    for task in settings["tasks"].split(","):
-        for num_envs in map(int, settings["envs"].split(",")):
+    for task in given.tasks:
+        for num_envs in given.envs:
             with device.single_threaded():
                 result = measure(task, num_envs, threads, seconds)
-            for name, make in peers(settings["peers"]).items():
+            for name, make in peers(given.peers).items():
                 result[name] = peer(make, task, num_envs, seconds)
             for stage, speed in result.items():
                 ratio = speed["per_cpu_s"] / result[BARE]["per_cpu_s"]
@@ -142,10 +139,8 @@ def main(argv: list[str]) -> None:
                     f"{task:16} {num_envs:5}  {stage:30} {speed['per_s']:9.0f} "
                     f"{speed['per_cpu_s']:9.0f} {ratio:6.3f}"
                 )
-    if settings["out"]:
-        with open(settings["out"], "w") as file:
-            json.dump({"machine": machine(), "rows": rows}, file, indent=2)
+    save(given, rows=rows)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main, __doc__)

@@ -9,19 +9,17 @@ other, so that drifting machine speed cancels in the ratios. CPU time counts all
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
 
 import torch
 from mjbatch import Batch
+from settings import read, run, save
 
 from madpo_isaac import device
 from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.overrides import compose
-from madpo_isaac.run_folder import machine
 from madpo_isaac.sim.cpu import MjBatchSim
 
 
@@ -106,19 +104,12 @@ def measure(num_envs: int, threads: int, overrides: list[str], iterations: int) 
 
 
 def main(argv: list[str]) -> None:
-    settings = {"envs": "128,1024", "threads": "1,0", "out": "", "iterations": "4"}
-    overrides = []
-    for argument in argv:
-        key, _, value = argument.partition("=")
-        if key in settings:
-            settings[key] = value
-        else:
-            overrides.append(argument)
+    given = read(argv, envs=[128, 1024], threads=[1, 0], iterations=4, further=[])
     rows = []
     print(f"{'envs':>6} {'threads':>7}  {'stage':34} {'steps/s':>9} {'/CPU-s':>9} {'ratio':>6}")
-    for num_envs in map(int, settings["envs"].split(",")):
-        for threads in map(int, settings["threads"].split(",")):
-            result = measure(num_envs, threads, overrides, int(settings["iterations"]))
+    for num_envs in given.envs:
+        for threads in given.threads:
+            result = measure(num_envs, threads, given.further, given.iterations)
             for stage, speed in result.items():
                 actions = "random actions" if "random" in stage else "policy"
                 bare = result[f"bare physics, {actions}"]
@@ -132,10 +123,8 @@ def main(argv: list[str]) -> None:
                     f"{num_envs:6} {threads or 'all':>7}  {stage:34} {speed['per_s']:9.0f} "
                     f"{speed['per_cpu_s']:9.0f} {ratio:6.2f}"
                 )
-    if settings["out"]:
-        with open(settings["out"], "w") as file:
-            json.dump({"machine": machine(), "rows": rows}, file, indent=2)
+    save(given, rows=rows)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main, __doc__)

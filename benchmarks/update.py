@@ -12,22 +12,26 @@ as one ordinary PyTorch network and Adam per agent, whole batches, no code of th
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
-import sys
 import time
 from collections import defaultdict
 
 import torch
 import torch.nn.functional as F
+from settings import read, run, save
 from torch import Tensor, nn
 
 from madpo_isaac.algos import ALGORITHMS
 from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.overrides import compose
-from madpo_isaac.run_folder import machine
 
-TASKS = "HalfCheetah-2x3,HalfCheetah-6x1,ShadowHandOver,ShadowHandOver fingers,Humanoid-17x1"
+TASKS = [
+    "HalfCheetah-2x3",
+    "HalfCheetah-6x1",
+    "ShadowHandOver",
+    "ShadowHandOver fingers",
+    "Humanoid-17x1",
+]
 
 
 def plain_network(inputs: int, hidden: list[int], outputs: int) -> nn.Sequential:
@@ -141,23 +145,13 @@ def measure(
 
 
 def main(argv: list[str]) -> None:
-    known = [name for name, kind in ALGORITHMS.items()]
-    settings = {
-        "tasks": TASKS, "algos": ",".join(known), "repeats": "5", "threads": "1", "plain": "1",
-        "out": "",
-    }  # fmt: skip
-    for argument in argv:
-        key, separator, value = argument.partition("=")
-        if not separator or key not in settings:
-            sys.exit(f"{argument}: expected one of {', '.join(settings)} as key=value")
-        settings[key] = value
+    given = read(argv, tasks=TASKS, algos=list(ALGORITHMS), repeats=5, threads=1, plain=1)
     rows = []
     print(f"{'task':24}{'agents':>7}{'samples':>8}  {'':8}{'update':>9}{'/happo':>8}"
           f"{'iteration':>11}{'/happo':>8}   CPU-s")  # fmt: skip
-    for task in settings["tasks"].split(","):
-        algos, repeats = settings["algos"].split(","), int(settings["repeats"])
-        result = measure(task, algos, repeats, int(settings["threads"]), settings["plain"] != "0")
-        base = result.get("happo", result[algos[0]])
+    for task in given.tasks:
+        result = measure(task, given.algos, given.repeats, given.threads, bool(given.plain))
+        base = result.get("happo", result[given.algos[0]])
         for algo, row in result.items():
             update = row["update_cpu_s"] / base["update_cpu_s"]
             text = f"{row['update_cpu_s']:9.3f}{update:8.2f}"
@@ -168,12 +162,8 @@ def main(argv: list[str]) -> None:
                 text += f"{row['iteration_cpu_s']:11.3f}{whole:8.2f}"
             rows.append({"task": task, "algo": algo} | row)
             print(f"{task:24}{row['agents']:7}{row['samples']:8}  {algo:8}{text}", flush=True)
-    if settings["out"]:
-        with open(settings["out"], "w") as file:
-            json.dump(
-                {"machine": machine(), "threads": settings["threads"], "rows": rows}, file, indent=1
-            )
+    save(given, rows=rows)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main, __doc__)

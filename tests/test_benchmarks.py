@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,4 +54,20 @@ def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
 
 
 def test_no_benchmark_is_left_out():
-    assert {path.stem for path in FOLDER.glob("*.py")} == set(CASES)
+    assert {path.stem for path in FOLDER.glob("*.py")} == {*CASES, "settings"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("nonsense", "'nonsense': settings are written <key>=<value>."),
+        ("env=3", "Unknown key 'env'. Did you mean 'envs'? Allowed: envs, out, "),
+        ("envs=many", "envs=many must be a whole number."),
+        ("tasks=ShadowHandPan", "Unknown task 'ShadowHandPan'. Did you mean 'ShadowHandPen'?"),
+    ],
+)
+def test_bad_arguments_are_one_line(argument, message):
+    command = [sys.executable, FOLDER / "hand_tasks.py", argument]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
