@@ -153,6 +153,13 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
     if setting == "name":
         raise UserError(f"'{override.input_line}': choose with {group}=<name>.")
     default = OmegaConf.select(config, key)
+    # OmegaConf would take any whole number but 0 for True.
+    if (
+        isinstance(default, bool)
+        and type(override.value()) is int
+        and override.value() not in (0, 1)
+    ):
+        raise UserError(f"{key}={_value(override)} must be {_kind(default)}.")
     try:
         OmegaConf.update(config, key, override.value())
     except ConfigKeyError as problem:

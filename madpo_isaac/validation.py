@@ -195,6 +195,8 @@ def _check_run(config: Config) -> None:
         raise UserError("resume=auto goes with training; to play give checkpoint=<run folder>.")
     if config.test and not config.checkpoint:
         raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
+    if not config.runs_dir.strip():
+        raise UserError("runs_dir= must name a folder.")
     if config.multi_gpu:
         _check_multi_gpu(config)
     if config.capture_video:

@@ -99,6 +99,8 @@ BAD = [
     ("algo.divergence=3", "a group of settings"),
     ("task.train.horizon=x", "a whole number"),
     ("test=maybe", "test=maybe", "True or False"),
+    ("headless=2", "headless=2", "True or False"),
+    ("runs_dir=", "runs_dir= must name a folder"),
     ("experiment=[a]", "text"),
     ("task=Ant-2x4 task.agent_obsk=x", "task.agent_obsk: Value 'x'", "Integer"),
     ("num_envs=${foo}", "num_envs", "'foo' not found"),
