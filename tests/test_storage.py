@@ -12,8 +12,9 @@ from madpo_isaac.storage import Rollout, gae
 
 def test_allocated_rollout_has_the_environments_shapes():
     rollout = Rollout.allocate(ToyEnv(4), horizon=3)
-    shapes = {f.name: tuple(getattr(rollout, f.name).shape) for f in dataclasses.fields(rollout)}
-    assert shapes == {
+    fields = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
+    assert fields.pop("whole") is False  # nothing is known of the steps yet
+    assert {name: tuple(value.shape) for name, value in fields.items()} == {
         "state": (3, 4, 6),
         "action": (3, 4, 6),
         "log_prob": (3, 4, 3),
@@ -24,11 +25,10 @@ def test_allocated_rollout_has_the_environments_shapes():
         "last_state": (4, 6),
         "valid": (3, 4),
     }
-    for field in dataclasses.fields(rollout):
-        value = getattr(rollout, field.name)
-        flag = field.name in ("terminated", "truncated", "valid")
+    for name, value in fields.items():
+        flag = name in ("terminated", "truncated", "valid")
         assert value.dtype == (torch.bool if flag else torch.float32)
-        assert value.all() if field.name == "valid" else not value.any()
+        assert value.all() if name == "valid" else not value.any()
 
 
 def test_gae_by_hand():
