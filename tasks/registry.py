@@ -13,6 +13,7 @@ from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import BRIDGES, WarpConfig
 from tasks.mujoco.partitions import ALIASES, SCENARIOS
+from tasks.settings import check_settings
 
 TASKS: dict[str, str] = {
     "ShadowHandOver": "tasks.hands.over",
@@ -85,6 +86,7 @@ def make(
         if key not in allowed:
             raise unknown(f"setting of task {task}", key, allowed)
     config = replace(module.Config(), **overrides)
+    check_settings(config)
     settings = dict(sim_settings or {})
     if sim in BRIDGES:
         bridge = importlib.import_module(f"tasks.bridges.{sim}")
