@@ -29,6 +29,8 @@ TASKS: dict[str, str] = {
     "ShadowHandTwoCatchUnderarm": "tasks.hands.two_catch",
     "ShadowHandPushBlock": "tasks.hands.push",
     "ShadowHandReOrientation": "tasks.hands.reorient",
+    "ShadowHandLiftUnderarm": "tasks.hands.lift_underarm",
+    "ShadowHandSwitch": "tasks.hands.switch",
     **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several

@@ -10,8 +10,9 @@ from madpo_isaac.errors import UserError
 
 _SIZES = (
     *("base_gain", "dist_reward_scale", "max_finger_distance", "max_hand_offset"),
-    *("near_distance", "reset_block_pos_noise", "reset_dof_pos_noise", "reset_object_pos_noise"),
-    *("spring", "success_angle", "success_distance", "success_gap", "target_distance"),
+    *("max_palm_distance", "near_distance", "reset_block_pos_noise", "reset_dof_pos_noise"),
+    *("reset_object_pos_noise", "spring", "success_angle", "success_distance", "success_gap"),
+    "target_distance",
 )
 """Numbers that mean nothing below 0."""
 
