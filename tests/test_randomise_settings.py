@@ -66,6 +66,7 @@ def test_bad_settings_from_python(settings, message):
 # All tasks --------------------------------------------------------------------------------------
 
 HAND_TASKS = [name for name in TASKS if name.startswith("ShadowHand")]
+TWO_OBJECTS = ("TwoCatchUnderarm", "ReOrientation", "PushBlock", "BlockStack", "Switch")
 
 
 @pytest.mark.parametrize("task", HAND_TASKS)
@@ -88,7 +89,7 @@ def test_every_hand_task_takes_what_its_objects_allow(task):
         tasks.make(task, num_envs=1, randomise=resized).reset()
 
 
-@pytest.mark.parametrize("name", ["TwoCatchUnderarm", "PushBlock", "BlockStack", "Switch"])
+@pytest.mark.parametrize("name", TWO_OBJECTS)
 def test_each_of_two_objects_has_a_mass_of_its_own(name):
     settings = {"object_mass": (0.5, 2.0)}
     env = tasks.make(f"ShadowHand{name}", num_envs=16, num_threads=1, randomise=settings)
