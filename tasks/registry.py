@@ -13,6 +13,7 @@ from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import BRIDGES, WarpConfig
 from tasks.mujoco.partitions import ALIASES, SCENARIOS
+from tasks.settings import check_settings
 
 TASKS: dict[str, str] = {
     "ShadowHandOver": "tasks.hands.over",
@@ -28,6 +29,8 @@ TASKS: dict[str, str] = {
     "ShadowHandTwoCatchUnderarm": "tasks.hands.two_catch",
     "ShadowHandPushBlock": "tasks.hands.push",
     "ShadowHandReOrientation": "tasks.hands.reorient",
+    "ShadowHandLiftUnderarm": "tasks.hands.lift_underarm",
+    "ShadowHandSwitch": "tasks.hands.switch",
     **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several
@@ -85,6 +88,7 @@ def make(
         if key not in allowed:
             raise unknown(f"setting of task {task}", key, allowed)
     config = replace(module.Config(), **overrides)
+    check_settings(config)
     settings = dict(sim_settings or {})
     if sim in BRIDGES:
         bridge = importlib.import_module(f"tasks.bridges.{sim}")

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 
 import numpy as np
@@ -72,11 +73,31 @@ def test_number_of_environments_must_be_a_positive_integer(num_envs):
         make(num_envs=num_envs)
 
 
-@pytest.mark.parametrize("settings", [{"episode_length": 0}, {"reset_dof_pos_noise": -0.1}])
-def test_impossible_settings_are_named(settings):
-    ((name, value),) = settings.items()
-    with pytest.raises(UserError, match=re.escape(f"task.{name}={value}")):
-        make(**settings)
+@pytest.mark.parametrize(
+    ("task", "name", "value", "allowed"),
+    [
+        (TASK, "episode_length", 0, "a whole number of at least 1"),
+        (TASK, "episode_length", True, "a whole number of at least 1"),
+        ("HalfCheetah-2x3", "episode_length", 2.5, "a whole number of at least 1"),
+        (TASK, "reset_dof_pos_noise", -0.1, "a finite number of at least 0"),
+        (TASK, "reset_dof_pos_noise", "a", "a finite number of at least 0"),
+        (TASK, "fall_height", math.nan, "a finite number"),
+        (TASK, "fall_height", None, "a finite number"),
+        (TASK, "hand", 5, "a text"),
+        ("ShadowHandPen", "base_gain", True, "a finite number of at least 0"),
+        ("ShadowHandPen", "near_distance", -1.0, "a finite number of at least 0"),
+        ("ShadowHandPen", "max_finger_distance", math.inf, "a finite number of at least 0"),
+        ("ShadowHandPen", "mean_finger_distance", "yes", "True or False"),
+    ],
+)
+def test_impossible_settings_are_named(task, name, value, allowed):
+    message = f"task.{name}={value} must be {allowed}."
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        tasks.make(task, num_envs=1, **{name: value})
+
+
+def test_a_height_may_be_negative_and_a_length_whole():
+    assert make(fall_height=-1, dist_reward_scale=20).config.fall_height == -1
 
 
 def test_wrong_engine_and_device_are_user_errors():

@@ -7,14 +7,15 @@ import torch
 from hand_oracle import make, noise
 from scipy.spatial.transform import Rotation
 
-HOMES = torch.tensor(((0.0, -0.39, 0.6), (0.0, -0.76, 0.6)))
+STARTS = torch.tensor(((0.0, -0.39, 0.6), (0.0, -0.76, 0.6)))
+GOALS = STARTS - torch.tensor((0.0, 0.0, 0.04))
 
 
 def place(env, offsets, turns):
-    """Cubes by ``offsets`` (N, 2) metres below their places, turned by ``turns`` from the goals."""
+    """Cubes by ``offsets`` (N, 2) metres below their goals, turned by ``turns`` from the goals."""
     env.reset()
     down = torch.tensor(offsets, dtype=torch.float32)[..., None] * torch.tensor((0.0, 0.0, 1.0))
-    env.egg_poses[..., :3] = HOMES - down
+    env.egg_poses[..., :3] = GOALS - down
     for k in range(2):
         goal = Rotation.from_quat(env.goal_quats[:, k].numpy(), scalar_first=True)
         axis = np.tile((0.0, 0.6, 0.8), (env.num_envs, 1))
@@ -22,7 +23,7 @@ def place(env, offsets, turns):
         env.egg_poses[:, k, 3:] = torch.tensor(turned.as_quat(scalar_first=True))
 
 
-OFFSETS = ((0.0, 0.0), (0.1, 0.02), (0.39, 0.0), (0.41, 0.0))
+OFFSETS = ((0.0, 0.0), (0.1, 0.02), (0.35, 0.0), (0.37, 0.0))
 TURNS = ((0.0, 0.05), (0.5, 2.0), (0.09, 1.0), (3.0, 0.11))
 
 
@@ -77,7 +78,7 @@ def test_a_saved_environment_remembers_a_reached_goal():
 def test_cubes_start_above_their_hands_turned_independently():
     env = make("ReOrientation", 256, reset_object_pos_noise=0.01)
     env.reset()
-    offset = env.egg_poses[..., :3] - HOMES
+    offset = env.egg_poses[..., :3] - STARTS
     assert offset.abs().max() <= 0.01 + 1e-6 and offset.std() > 0.005
     for quats in (env.egg_poses[..., 3:], env.goal_quats):
         turn = np.corrcoef(quats[:, 0, 0].numpy(), quats[:, 1, 0].numpy())[0, 1]

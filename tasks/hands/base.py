@@ -98,7 +98,6 @@ class HandTaskEnv(VecEnv):
         seed: int = 0,
         num_threads: int = 0,
     ) -> None:
-        _check(config)
         self.config = config
         self.num_envs = num_envs
         self.max_episode_length = config.episode_length
@@ -401,11 +400,3 @@ class HandTaskEnv(VecEnv):
 def _by_hand(field: Tensor, columns: int) -> Tensor:
     """Returns the hands' blocks at the start of ``field`` as a view. (N, 2, columns)"""
     return field[:, : NUM_HANDS * columns].unflatten(1, (NUM_HANDS, columns))
-
-
-def _check(config: HandTaskConfig) -> None:
-    length, noise = config.episode_length, config.reset_dof_pos_noise
-    if not isinstance(length, int) or length < 1:
-        raise UserError(f"task.episode_length={length} must be a whole number of at least 1.")
-    if not 0.0 <= noise < float("inf"):
-        raise UserError(f"task.reset_dof_pos_noise={noise} must be a number of at least 0.")

@@ -34,7 +34,8 @@ class Blocks:
         """Adds table, cubes, their weight and contacts."""
         mass = CUBE_DENSITY * CUBE_SIDE**3
         own, table = self.cube_friction, self.table_friction
-        add_table(spec, hand, friction=(self.hand_friction + table) / 2, depth=self.table_depth)
+        size, friction = (self.table_depth, 1.0, 0.6), (self.hand_friction + table) / 2
+        add_table(spec, hand, friction=friction, size=size)
         for name, pos, rgba in zip(BLOCKS, self.places, _COLOURS, strict=True):
             # The orientation that Bi-DexHands' numbers start from, by which it is observed.
             block = add_free_body(spec, name, pos, (0.5, 0.5, 0.5, -0.5))

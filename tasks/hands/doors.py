@@ -17,7 +17,6 @@ from tasks.hands.double_door import OPEN_ANGLE, DoubleDoor
 from tasks.hands.reach import ReachConfig, ReachTask
 from tasks.hands.scene import Placement
 from tasks.hands.stage import View
-from tasks.rotations import wxyz_to_xyzw
 
 
 @dataclass
@@ -84,11 +83,10 @@ class DoorTask(ReachTask):
         self._door = DoubleDoor(inward, config.spring, self.rest)
         super().__init__(config, num_envs, **kwargs)
         self._offset, self._limit = config.reward_offset, config.success_gap
-        pose = (*self._door.pos, *self._door.quat)
-        self._door_pose = torch.tensor(pose, device=self.device)
+        w, *xyz = self._door.quat
+        self._frame = torch.tensor((*self._door.pos, *xyz, w, *6 * (0.0,)), device=self.device)
         first = self.sim.model.joint(self._door.hinges[0]).qposadr[0]
-        self._hinges = slice(first, first + 2)
-        self._rest = torch.full((num_envs, 2), self._door.rest, device=self.device)
+        self._angles = self.sim.qpos[:, first : first + 2]
 
     def scenery(self) -> DoubleDoor:
         """Returns the door."""
@@ -100,14 +98,12 @@ class DoorTask(ReachTask):
 
     def reset_object(self, mask: Tensor) -> None:
         """Puts the leaves at rest; their velocity is zero."""
-        self.write_rows(self.sim.qpos[:, self._hinges], mask, self._rest)
+        self.write_rows(self._angles, mask, torch.full_like(self._angles, self.rest))
 
     def observe_tail(self, out: Tensor) -> None:
         """Writes the door's pose and its handles into ``out`` (N, 19)."""
-        out[:, :3] = self._door_pose[:3]
-        out[:, 3:7] = wxyz_to_xyzw(self._door_pose[3:])
-        out[:, 7:13] = 0.0
-        out[:, 13:19] = self.handles().flip(1).flatten(1)
+        out[:, :13] = self._frame
+        out[:, 13:] = self.handles().flip(1).flatten(1)
 
     def tail_readings(self) -> list[Reading]:
         """Returns what the columns of the tail mean."""

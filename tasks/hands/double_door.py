@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.hands import contacts
 from tasks.hands.hand import Hand
-from tasks.hands.objects import Quaternion, Vector, add_geom
+from tasks.hands.objects import Quaternion, Vector, add_geom, add_point
 
 OPEN_ANGLE = 1.57
 """Radians, where the leaves start in the tasks that close the door."""
@@ -122,14 +122,8 @@ class DoubleDoor:
                     fromto=ends,
                     mass=_HANDLE_MASS,
                 )
-        point = f"{leaf.name}_handle"
-        body.add_site(name=point, pos=(leaf.point_x, -0.5, 0.04 if self.inward else -0.04))
-        spec.add_sensor(
-            name=point,
-            type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
-            objtype=mujoco.mjtObj.mjOBJ_SITE,
-            objname=point,
-        )
+        point = (leaf.point_x, -0.5, 0.04 if self.inward else -0.04)
+        add_point(spec, body, f"{leaf.name}_handle", point)
 
 
 def _add_box(parent: Any, name: str, x: Range, y: Range, z: Range, **settings: Any) -> None:

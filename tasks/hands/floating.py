@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Command, Reading
-from madpo_isaac.errors import UserError
 from tasks.hands import readings
 from tasks.hands.base import NUM_HANDS, HandTaskConfig, HandTaskEnv
 from tasks.hands.hand import BASE_ROLES
@@ -42,8 +41,6 @@ class FloatingTaskEnv(HandTaskEnv):
     """Bi-DexHands' scale of the torque: its unit is 1e3 / 60 N m."""
 
     def __init__(self, config: FloatingConfig, num_envs: int, **kwargs: Any) -> None:
-        if not 0.0 <= config.base_gain < float("inf"):
-            raise UserError(f"task.base_gain={config.base_gain} must be a number of at least 0.")
         self._gain = config.base_gain
         super().__init__(config, num_envs, **kwargs)
         turned = torch.tensor([p.quat for p in self.placements], device=self.device)

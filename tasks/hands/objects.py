@@ -60,12 +60,32 @@ def add_weight(spec: mujoco.MjSpec, name: str, mass: float) -> None:
     weight.biasprm[0] = -GRAVITY * mass
 
 
+def add_gravity(spec: mujoco.MjSpec) -> None:
+    """Pulls down all but the hands: for objects of several bodies, where one force is too few."""
+    spec.option.gravity = (0.0, 0.0, -GRAVITY)
+    for body in spec.bodies:
+        if body.name.startswith(contacts.HAND_PREFIXES):
+            body.gravcomp = 1.0
+
+
+def add_point(spec: mujoco.MjSpec, body: Any, name: str, pos: Vector) -> None:
+    """Adds a point of ``body`` (m, in its frame) and a sensor of where in the world it is."""
+    body.add_site(name=name, pos=pos)
+    kind, site = mujoco.mjtSensor.mjSENS_FRAMEPOS, mujoco.mjtObj.mjOBJ_SITE
+    spec.add_sensor(name=name, type=kind, objtype=site, objname=name)
+
+
 def add_table(
-    spec: mujoco.MjSpec, hand: Hand, *, friction: float = 1.0, depth: float = 0.5
+    spec: mujoco.MjSpec,
+    hand: Hand,
+    *,
+    friction: float = 1.0,
+    size: Vector = (0.5, 1.0, 0.6),
+    place: tuple[float, float] = (0.0, 0.0),
 ) -> None:
-    """Adds a static table, ``depth`` x 1 m and 0.6 m high, that hands touch with ``friction``."""
-    size, pos = (depth / 2, 0.5, 0.3), (0.0, 0.0, 0.3)
-    add_geom(spec.worldbody, TABLE, mujoco.mjtGeom.mjGEOM_BOX, size, (0.62, 0.47, 0.35, 1), pos=pos)
+    """Adds a static table of ``size`` (m), its middle at ``place``; hands touch it."""
+    half, pos = (size[0] / 2, size[1] / 2, size[2] / 2), (*place, size[2] / 2)
+    add_geom(spec.worldbody, TABLE, mujoco.mjtGeom.mjGEOM_BOX, half, (0.62, 0.47, 0.35, 1), pos=pos)
     contacts.pair_with_hands(spec, hand, TABLE, friction=friction)
 
 

@@ -11,9 +11,16 @@ from torch import Tensor
 
 from madpo_isaac.env import Reading
 from tasks.hands import contacts, readings
-from tasks.hands.contacts import HAND_PREFIXES
 from tasks.hands.hand import Hand
-from tasks.hands.objects import GRAVITY, OBJECT, TABLE, add_free_body, add_geom, add_table
+from tasks.hands.objects import (
+    OBJECT,
+    TABLE,
+    add_free_body,
+    add_geom,
+    add_gravity,
+    add_point,
+    add_table,
+)
 from tasks.hands.reach import ReachConfig, ReachTask
 from tasks.hands.scene import Placement
 from tasks.hands.stage import View
@@ -36,11 +43,7 @@ class Pen:
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds table, pen and contacts; gravity acts on all but the hands."""
-        # Body and cap are two bodies: one force on the pen would lose the weight's torque.
-        spec.option.gravity = (0.0, 0.0, -GRAVITY)
-        for body in spec.bodies:
-            if body.name.startswith(HAND_PREFIXES):
-                body.gravcomp = 1.0
+        add_gravity(spec)
         add_table(spec, hand)
         pen = add_free_body(spec, OBJECT, self.pos, (0.5, 0.5, 0.5, -0.5))
         # A thin spinning body is unstable with explicit gyroscopic forces; this damping, the same
@@ -62,14 +65,7 @@ class Pen:
             contacts.pair_with_hands(spec, hand, name)
             contacts.add_pair(spec, name, TABLE, condim=4)
         for body, y in ((cap, -0.1), (barrel, 0.07)):
-            point = f"{body.name}_handle"
-            body.add_site(name=point, pos=(0.0, y, 0.0))
-            spec.add_sensor(
-                name=point,
-                type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
-                objtype=mujoco.mjtObj.mjOBJ_SITE,
-                objname=point,
-            )
+            add_point(spec, body, f"{body.name}_handle", (0.0, y, 0.0))
 
     @staticmethod
     def _add_part(

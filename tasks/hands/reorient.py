@@ -50,7 +50,7 @@ class Env(EggTask):
         Placement((0.0, -1.15, 0.5), (0.0, 0.0, 0.0, 1.0)),
     )
     eggs = (_cube((0.0, -0.39, 0.6)), _cube((0.0, -0.76, 0.6), **_SECOND))
-    goals = tuple(cube.pos for cube in eggs)
+    goals = ((0.0, -0.39, 0.56), (0.0, -0.76, 0.56))
     view = View(lookat=(0.0, -0.57, 0.5), distance=1.1, azimuth=30.0, elevation=-38.0)
 
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:

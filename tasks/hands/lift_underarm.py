@@ -1,0 +1,100 @@
+"""ShadowHandLiftUnderarm: two hands lift a heavy pot from a table by its handles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Reading
+from tasks.hands import readings
+from tasks.hands.base import Outcome
+from tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+from tasks.hands.objects import OBJECT
+from tasks.hands.pot import Pot
+from tasks.hands.scene import Placement
+from tasks.hands.stage import View
+
+
+@dataclass
+class Config(FloatingConfig):
+    """Settings of ShadowHandLiftUnderarm; but for ``base_gain`` the numbers are Bi-DexHands'."""
+
+    episode_length: int = 500
+    reset_dof_pos_noise: float = 0.0
+    base_gain: float = 1.0 / 6.0
+    """As elsewhere, but a sixth: with a twelfth the pot rises too slowly for the episode."""
+    near_distance: float = 0.08
+    """Metres between palm and handle below which a hand is near; lifting pays if both are."""
+    max_palm_distance: float = 0.2
+    """Metres between palm and handle at which the episode terminates."""
+    fall_height: float = 0.3
+    """Height of the pot, metres, at or below which the episode terminates."""
+    success_distance: float = 0.05
+    """Metres between pot and goal below which the episode counts as a success."""
+
+
+class Env(FloatingTaskEnv):
+    """Hand 0 goes for the handle at +y, hand 1 for the other, palms up; every reset is the same.
+
+    The tail of the joint state: the pot's pose xyzw (7), linear velocity (3), angular velocity x
+    0.2 (3), the handle at +y (3) and the one at -y (3); world frame.
+    """
+
+    tail_dim = 19
+    transition_scale = 0.25
+    orientation_scale = 1.0
+    placements = (
+        Placement.euler((0.0, 0.05, 0.45), 0.0, 0.0, 0.0),
+        Placement.euler((0.0, -1.25, 0.45), 0.0, 0.0, 3.14159),
+    )
+    view = View(lookat=(0.0, -0.6, 0.5), distance=1.45, azimuth=30.0, elevation=-28.0)
+    start = (0.0, -0.6, 0.4652)
+    goal = (0.0, -0.6, 0.85)
+
+    def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(config, num_envs, **kwargs)
+        self._rules = config
+        joint = self.sim.model.joint(f"{OBJECT}_free")
+        self._pose = self.sim.qpos[:, joint.qposadr[0] :][:, :7]
+        self._vel = self.sim.qvel[:, joint.dofadr[0] :][:, :6]
+        self._goal = torch.tensor(self.goal, device=self.device)
+
+    def scenery(self) -> Pot:
+        """Returns the pot on its table."""
+        return Pot(self.start, self.goal)
+
+    def handles(self) -> Tensor:
+        """Handle points at +y and at -y, metres. (N, 2, 3)"""
+        return self.object_sensors.unflatten(1, (2, 3))
+
+    def observe_tail(self, out: Tensor) -> None:
+        """Writes the pot and its handle points into ``out`` (N, 19)."""
+        self.observe_free(self._pose, self._vel, out[:, :13])
+        out[:, 13:] = self.object_sensors
+
+    def tail_readings(self) -> list[Reading]:
+        """Returns what the columns of the tail mean."""
+        points = readings.of_points("right_handle", "left_handle")
+        return readings.of_free_body(OBJECT, angular=0.2) + points
+
+    def evaluate(self) -> Outcome:
+        """Reward: 0.2 - the palms' distances to their handles + near * 3 (0.385 - the goal's)."""
+        rules, pos = self._rules, self._pose[:, :3]
+        palms = torch.linalg.vector_norm(self.base_position() - self.handles(), dim=-1)
+        distance = torch.linalg.vector_norm(pos - self._goal, dim=-1)
+        near = (palms < rules.near_distance).all(1)
+        far = (palms >= rules.max_palm_distance).any(1)
+        return Outcome(
+            reward=0.2 - palms.sum(1) + near * 3.0 * (0.385 - distance),
+            terminated=far | (pos[:, 2] <= rules.fall_height),
+            success=distance < rules.success_distance,
+            terms={
+                "goal_distance": distance,
+                "right_palm_distance": palms[:, 0],
+                "left_palm_distance": palms[:, 1],
+                "near_handles": near.float(),
+            },
+        )

@@ -1,0 +1,48 @@
+"""Checks of a task's settings that hold whoever gives them: a command line, YAML or Python."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+from madpo_isaac.errors import UserError
+
+_SIZES = (
+    *("base_gain", "dist_reward_scale", "max_finger_distance", "max_hand_offset"),
+    *("max_palm_distance", "near_distance", "reset_block_pos_noise", "reset_dof_pos_noise"),
+    *("reset_object_pos_noise", "spring", "success_angle", "success_distance", "success_gap"),
+    "target_distance",
+)
+"""Numbers that mean nothing below 0."""
+
+
+def check_settings(config: Any) -> None:
+    """Checks the settings of plain types: numbers, texts, True or False.
+
+    Raises:
+        UserError: naming the first bad value and what is allowed.
+    """
+    for field in fields(config):
+        value = getattr(config, field.name)
+        allowed = _broken_rule(field.name, str(field.type), value)
+        if allowed:
+            raise UserError(f"task.{field.name}={value} must be {allowed}.")
+
+
+def _broken_rule(name: str, kind: str, value: Any) -> str:
+    """Returns what a setting has to be if it is not, else nothing."""
+    if kind == "bool":
+        return "" if isinstance(value, bool) else "True or False"
+    if kind == "str":
+        return "" if isinstance(value, str) else "a text"
+    number = not isinstance(value, bool)  # which Python counts as one
+    if kind == "int":
+        good = number and isinstance(value, int) and value >= 1
+        return "" if good else "a whole number of at least 1"
+    if kind != "float":
+        return ""
+    good = number and isinstance(value, (int, float)) and math.isfinite(value)
+    if name in _SIZES:
+        return "" if good and value >= 0.0 else "a finite number of at least 0"
+    return "" if good else "a finite number"
