@@ -316,6 +316,19 @@ def test_play_films_into_the_run_or_where_it_is_told(opengl, tmp_path, capsys):
     assert len(printed) == 2 and "episodes: 4" in printed[0] and "y.mp4" in printed[1]
 
 
+def test_a_place_that_takes_no_video_is_named_before_anything_is_played(tmp_path, capsys):
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").touch()
+    for name, part in (("folder.mp4", "is a folder"), ("file/x.gif", "file")):
+        path = tmp_path / name
+        assert main(["play", "HalfCheetah-2x3", "num_envs=1", "--video", str(path)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(f"error: Cannot write '{path}'")
+        assert part in captured.err and len(captured.err.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.mp4"]
+
+
 FILMED = ("capture_video=True", "capture_video_freq=8", "capture_video_len=8")
 FILMED += ("capture_video_envs=4",)
 
