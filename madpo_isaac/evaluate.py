@@ -60,8 +60,11 @@ def summary(episodes: Episodes) -> dict[str, Any]:
     }
 
 
-def metrics(episodes: Episodes) -> dict[str, list[float | None]]:
-    """Every episode's numbers by name, as marl-eval has them."""
+def metrics(episodes: Episodes) -> dict[str, list[float]]:
+    """Every episode's numbers by name, as marl-eval has them.
+
+    Readings are those of the episodes whose physics did not blow up: marl-eval takes no null.
+    """
     columns = {
         "return": episodes.returns,
         "success": episodes.success,
@@ -69,7 +72,9 @@ def metrics(episodes: Episodes) -> dict[str, list[float | None]]:
         **episodes.causes,
         **episodes.readings,
     }
-    return {name: [_finite(x) for x in values.tolist()] for name, values in columns.items()}
+    return {
+        name: [x for x in values.tolist() if math.isfinite(x)] for name, values in columns.items()
+    }
 
 
 def _finite(value: float) -> float | None:
@@ -83,7 +88,8 @@ class Record:
     """A file in marl-eval's layout: environment, task, algorithm, seed, then steps of training.
 
     Gorsane et al., *Towards a Standardised Performance Evaluation Protocol for Cooperative MARL*
-    (2022). Several runs' files are merged by key.
+    (2022). Several runs' files are merged by key. The absolute metrics, which marl-eval asks for,
+    are those of the step with the best mean return.
     """
 
     def __init__(self, task: str, algo: str, seed: int) -> None:
@@ -108,6 +114,8 @@ class Record:
     def write(self, path: Path) -> None:
         """Replaces ``path``."""
         content: Any = {f"step_{k}": step for k, step in enumerate(self._steps, 1)}
+        best = max(self._steps, key=lambda step: sum(step["return"]) / len(step["return"]))
+        content["absolute_metrics"] = {k: x for k, x in best.items() if k != "step_count"}
         for key in reversed(self._keys):
             content = {key: content}
         write_json(path, content)

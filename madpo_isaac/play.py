@@ -9,7 +9,7 @@ from madpo_isaac import console, pretrained
 from madpo_isaac.env import Step
 from madpo_isaac.metrics import EpisodeTracker
 from madpo_isaac.player import play_episodes, play_steps
-from madpo_isaac.video import Clip
+from madpo_isaac.video import Clip, prepare
 
 if TYPE_CHECKING:
     from madpo_isaac.evaluate import Act
@@ -27,6 +27,9 @@ def play(runner: Runner, video: Path | None = None, *, each: bool = True) -> int
     cfg = runner.config
     source = runner.load_policy()
     path = Path(source["checkpoint"])
+    if cfg.capture_video:
+        video = video or runner.output_folder("videos") / f"{path.stem}.mp4"
+        prepare(video)
     if path.suffix == pretrained.SUFFIX:
         _introduce(pretrained.describe(path))
     act = runner.policy()
@@ -39,8 +42,8 @@ def play(runner: Runner, video: Path | None = None, *, each: bool = True) -> int
         f"av reward: {returns.mean():.3f} av steps: {lengths.mean():.1f} "
         f"success: {success.mean():.3f} episodes: {len(returns)}"
     )
-    if cfg.capture_video:
-        film(runner, act, video or runner.output_folder("videos") / f"{path.stem}.mp4")
+    if video:
+        film(runner, act, video)
     return 0
 
 

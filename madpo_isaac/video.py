@@ -134,6 +134,23 @@ def check_path(path: Path) -> None:
         raise UserError(f"'{path}': the name of a video ends with {' or '.join(FORMATS)}.")
 
 
+def prepare(path: Path) -> None:
+    """Makes the folder of ``path`` and sees that a video can be written there.
+
+    Raises:
+        UserError: it cannot.
+    """
+    probe = path.with_name(f".{path.name}.probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+    except OSError as problem:
+        raise UserError(f"Cannot write '{path}': {problem}.") from problem
+
+
 # Pictures ---------------------------------------------------------------------------------------
 
 
@@ -188,15 +205,12 @@ class Clip:
 
     def __init__(self, env: VecEnv, path: Path, count: int, length: int) -> None:
         check_path(path)
+        prepare(path)
         self.path, self._env, self._count = path, env, count
         self._left, self._length = length, length
         kind = FORMATS[path.suffix]
         self._stride = math.ceil(1.0 / (kind.max_fps * env.step_dt) - 1e-6)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer: Writer = kind(path, 1.0 / (env.step_dt * self._stride))
-        except OSError as problem:
-            raise UserError(f"Cannot write '{path}': {problem}.") from problem
+        self._writer: Writer = kind(path, 1.0 / (env.step_dt * self._stride))
         self._painter = Painter(env, *tile_size(count))
         self._before: Tensor | None = None
         self._last: list[str] = [""] * count

@@ -12,7 +12,7 @@ from test_runner import _keep_torch_settings, assert_same, timeless, weights  # 
 from madpo_isaac import stats
 from madpo_isaac.__main__ import main
 from madpo_isaac.env import Step, VecEnv
-from madpo_isaac.evaluate import metrics, summary
+from madpo_isaac.evaluate import Record, metrics, summary
 from madpo_isaac.player import CAUSES, play_episodes
 
 # Statistics -------------------------------------------------------------------------------------
@@ -127,8 +127,26 @@ def test_summary_of_known_episodes():
     assert found["terminations"] == {"terminated": 5, "time_limit": 3, "diverged": 1}
     assert found["readings"] == {"reading": pytest.approx((3 + 4 + 3 * 0.5 + 3 * 7) / 8)}
     every = metrics(episodes)
-    assert every["reading"].count(None) == 1  # of the episode that diverged
-    json.dumps(every, allow_nan=False)
+    counts = {name: len(values) for name, values in every.items()}
+    assert counts.pop("reading") == 8  # the episode that diverged has none
+    assert set(counts.values()) == {9}
+    assert np.isfinite(every["reading"]).all()
+
+
+def test_record_is_complete_in_marl_evals_sense(tmp_path):
+    """marl-eval refuses files without absolute metrics: here those of the best evaluation."""
+    record = Record("Ant-4x2", "happo", 3)
+    worse, better, last = (
+        play_episodes(Scripted(), lambda state: state, episodes) for episodes in (2, 3, 1)
+    )
+    assert better.returns.mean() > worse.returns.mean() > last.returns.mean()
+    for steps, episodes in ((10, worse), (20, better), (30, last)):
+        record.add(steps, episodes)
+    record.write(tmp_path / "x.json")
+    run = json.loads((tmp_path / "x.json").read_text())["mujoco"]["Ant-4x2"]["happo"]["seed_3"]
+    assert list(run) == ["step_1", "step_2", "step_3", "absolute_metrics"]
+    assert run["step_2"] == {"step_count": 20, **run["absolute_metrics"]}
+    assert run["absolute_metrics"]["return"] == better.returns.tolist()
 
 
 # The command ------------------------------------------------------------------------------------
@@ -161,9 +179,10 @@ def test_eval_writes_scores_in_marl_evals_layout(runs, capsys, algo):
     found = json.loads((run / "eval" / "last_sampled.json").read_text())
     assert list(found) == ["hands"]
     steps = found["hands"]["ShadowHandOver"][algo]["seed_1"]
-    assert list(steps) == ["step_1"]
+    assert list(steps) == ["step_1", "absolute_metrics"]
     step = steps["step_1"]
     assert step.pop("step_count") == 2 * 8 * 4
+    assert steps["absolute_metrics"] == step
     assert {len(values) for values in step.values()} == {3 * 4}
     assert {"return", "success", "length", *CAUSES, "goal_distance", "goal_angle"} == set(step)
     report = json.loads((run / "eval" / "last_sampled_summary.json").read_text())
@@ -255,7 +274,8 @@ def test_evaluation_leaves_training_as_it_is(tmp_path, algo):
     path = tmp_path / "evaluated" / "eval" / "training.json"
     record = json.loads(path.read_text())
     steps = record["hands"]["ShadowHandOver"][algo]["seed_1"]
-    assert [step["step_count"] for step in steps.values()] == [64, 128]
+    assert [steps[f"step_{k}"]["step_count"] for k in (1, 2)] == [64, 128]
+    assert len(steps) == 3  # and the absolute metrics
     assert len(steps["step_2"]["return"]) == 6
     assert np.mean(steps["step_2"]["return"]) == pytest.approx(lines[3]["eval/return"])
     # Continued in the middle, it gives the same record again.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from report_runs import write_run
 from rliable import metrics
@@ -126,6 +127,53 @@ def test_runs_are_compared_where_the_shortest_ends(tmp_path):
     assert study.end("Task") == 1000.0
     assert study.finals("Task", "happo") == pytest.approx([1.0, 1.0])
     assert "compared at 1,000 steps, where x_s1 ends" in study.notes()[0]
+
+
+def test_each_group_is_drawn_as_far_as_its_runs_go(tmp_path):
+    write_run(tmp_path / "short_s1", "T", "happo", lines=10)
+    write_run(tmp_path / "long_s1", "T", "madpo", lines=40)
+    study = Study(load([str(tmp_path)]))
+    for group, end in (("happo", 1000.0), ("madpo", 4000.0)):
+        grid, values = study.whole_curves("T", group, "episode_return")
+        assert (grid[-1], values[0, -1]) == (end, pytest.approx(end / 1000, rel=0.03))
+    assert study.finals("T", "madpo") == pytest.approx([1.0])
+    row = tables.results(study, [900, 2000], reps=5).rows[0]
+    assert row[1:6] == ["happo", "1", "1000", "0.90", "-"]  # it never got to 2000
+    assert row[6:9] == ["1.00", "-", "-"]  # no interval of a single seed
+
+
+def test_a_run_without_episodes_is_left_out_and_named(tmp_path):
+    write_run(tmp_path / "a_s1", seed=1)
+    idle = write_run(tmp_path / "a_s2", seed=2, lines=3)
+    lines = [json.loads(line) for line in (idle / "metrics.jsonl").read_text().splitlines()]
+    nothing = {"episode_return": None, "success_rate": None, "episodes": 0}
+    text = "".join(json.dumps(line | nothing) + "\n" for line in lines)
+    (idle / "metrics.jsonl").write_text(text)
+    study = Study(load([str(tmp_path)]))
+    assert [run.name for run in study.runs] == ["a_s1"]
+    assert study.notes() == ["No episode has finished in a_s2; left out."]
+    assert (study.end("Task"), len(study.grid("Task"))) == (2000.0, 20)
+    alone = Study(load([str(idle)]))
+    assert alone.notes() == ["No episode has finished in a_s2."]
+    assert tables.results(alone, [], reps=5).rows[0][2:] == ["1", "300", *["-"] * 5]
+
+
+def test_success_is_that_of_the_last_episodes_too():
+    run = run_of([1.0, np.nan, np.nan, np.nan], [2, 0, 0, 0])
+    metrics = {**run.metrics, "success_rate": np.array([0.5, np.nan, np.nan, np.nan])}
+    study = Study([Run("x", run.settings, metrics)], window=10)
+    assert tables.results(study, [], reps=5).rows[0][4:8] == ["1.00", "-", "-", "0.50"]
+
+
+def test_how_a_run_is_watched_makes_no_difference(tmp_path):
+    for k, frequency in enumerate((0, 5)):
+        run = write_run(tmp_path / f"a_s{k}", seed=k)
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config |= {"eval_frequency": frequency, "eval_envs": 8 + k, "capture_video_envs": 1 + k}
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+    study = Study(load([str(tmp_path)]))
+    assert study.notes() == []
+    assert tables.settings(study).rows == []
 
 
 def test_groups_are_named_by_settings_and_mixed_ones_are_reported(tmp_path):
@@ -318,6 +366,36 @@ def test_figures_are_there_as_png_and_pdf(report):
     expected = {"curves", "success", "iqm", "aggregates", "improvement"}
     assert names == expected | {f"agents_{t}_{a}" for t in "AB" for a in ("happo", "madpo")}
     assert all(path.read_bytes()[:5] == b"%PDF-" for path in (report / "figures").glob("*.pdf"))
+
+
+def test_evaluations_are_drawn_where_there_are_some(tmp_path):
+    run = write_run(tmp_path / "a_s1", lines=20)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for k in (4, 9, 14, 19):
+        lines[k]["eval/return"] = float(k)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    grid, values = Study(load([str(run)])).whole_curves("Task", "happo", "eval/return")
+    assert grid.tolist() == [500.0, 1000.0, 1500.0, 2000.0]
+    assert values.tolist() == [[4.0, 9.0, 14.0, 19.0]]
+    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "figures" / "evaluations.pdf").is_file()
+
+
+def test_a_page_is_set_like_print(report):
+    """Pictures are shown at half of their 300 dots an inch, numbers stand on the right."""
+    html = (report / "report.html").read_text()
+    shown = int(re.search(r'<img alt="Episode[^"]*" width="(\d+)"', html)[1])
+    with Image.open(report / "figures" / "curves.png") as picture:
+        assert picture.width // 2 == shown
+        assert picture.info["dpi"][0] == pytest.approx(300, abs=0.1)
+    assert '<td>happo</td><td class="n">2</td><td class="n">2000</td>' in html
+
+
+def test_curves_of_a_file_have_no_wall_time(runs, tmp_path):
+    tables.write_csv(Study(load([str(runs / "A_happo_s1")])), tmp_path / "A.csv")
+    assert main(["report", str(tmp_path / "A.csv"), "--out", str(tmp_path / "out")]) == 0
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Wall time</h2>" not in html and "<h2>Results</h2>" in html
 
 
 def test_a_success_that_never_changes_is_not_drawn(tmp_path):

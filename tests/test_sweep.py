@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 
 from madpo_isaac.__main__ import main
 from madpo_isaac.errors import UserError
+from madpo_isaac.lock import Lock
 from madpo_isaac.overrides import compose
 from madpo_isaac.sweep import pool
 from madpo_isaac.sweep.paper import FIGURES, HANDS, MUJOCO, SCALES, Figure, Scale, suite
@@ -155,6 +157,31 @@ def test_a_signal_is_passed_on_and_nothing_else_starts(tmp_path, stub, capsys):
     assert pool.run(jobs, 1, 1) == ({}, 128 + signal.SIGTERM)
     assert starts(tmp_path / "runs") == {"slow": 1}
     assert "slow: stopped" in capsys.readouterr().out
+
+
+def test_a_run_that_outlived_its_sweep_is_waited_for(tmp_path, stub, capsys):
+    """kill -9 leaves the runs of a sweep alive, each with the lock of its folder."""
+    jobs = jobs_named(tmp_path / "runs", "done", "left", "b")
+    locks = [Lock(job.folder / "lock") for job in jobs[:2]]
+    for job, lock in zip(jobs, locks, strict=False):
+        job.folder.mkdir(parents=True)
+        assert lock.acquire()
+    assert [job.taken() for job in jobs] == [True, True, False]
+
+    def end():
+        while not (tmp_path / "runs/b/status.json").exists():
+            threading.Event().wait(0.02)
+        shutil.copytree(tmp_path / "runs/b", tmp_path / "runs/done", dirs_exist_ok=True)
+        (tmp_path / "runs/done/arguments").unlink()
+        for lock in locks:
+            lock.release()
+
+    threading.Thread(target=end).start()
+    assert pool.run(jobs, 1, 1) == ({}, 0)
+    assert starts(tmp_path / "runs") == {"left": 1, "b": 1}
+    out = capsys.readouterr().out
+    assert all(f"{name}: another process has it; waiting" in out for name in ("done", "left"))
+    assert "done: finished by another process" in out
 
 
 def test_a_run_with_other_settings_is_not_taken(tmp_path):

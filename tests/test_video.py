@@ -1,5 +1,6 @@
 """Videos: what they show, their format, and that nothing is drawn outside a clip."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -31,13 +32,14 @@ def opengl():
 
 def decode(path):
     """All frames (T, height, width, 3), and what ffmpeg says about the file."""
-    reader = imageio_ffmpeg.read_frames(str(path))
-    about = next(reader)
+    # Reading to the end with imageio_ffmpeg would leave its pipe open.
+    with contextlib.closing(imageio_ffmpeg.read_frames(str(path))) as reader:
+        about = next(reader)
+    command = [FFMPEG, "-loglevel", "error", "-i", str(path)]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    pixels = subprocess.run(command, capture_output=True, check=True).stdout
     width, height = about["size"]
-    shape = (height, width, 3)
-    frames = np.stack([np.frombuffer(frame, np.uint8).reshape(shape) for frame in reader])
-    reader.close()
-    return frames, about
+    return np.frombuffer(pixels, np.uint8).reshape(-1, height, width, 3), about
 
 
 def film(env, path, steps, count=1, act=None):
@@ -150,6 +152,20 @@ def test_caption_tells_return_success_and_the_last_episode(opengl, tmp_path, mon
         [f"return {d:.1f}, success", f"last episode: {a + b + c:.1f}, success"],
         [f"return {d + e:.1f}, success", f"last episode: {a + b + c:.1f}, success"],
     ]
+
+
+@pytest.mark.parametrize("task", ["ShadowHandPushBlock", "ShadowHandBlockStack"])
+def test_the_places_of_blocks_are_shown_and_change_no_physics(task):
+    env = tasks.make(task, num_envs=1)
+    model, physics = env.scene(visual=True).compile(), env.scene(visual=False).compile()
+    for block, place in zip(("right_block", "left_block"), env.targets, strict=True):
+        goal = model.geom(f"{block}_goal")
+        np.testing.assert_allclose(goal.pos, place)
+        np.testing.assert_allclose(goal.rgba[:3], model.geom(block).rgba[:3])
+        assert goal.rgba[3] < 0.5 and not (goal.contype or goal.conaffinity)
+    named = {physics.geom(k).name for k in range(physics.ngeom)}
+    assert not [name for name in named if name.endswith("_goal")]
+    assert (model.nq, model.nv, model.npair) == (physics.nq, physics.nv, physics.npair)
 
 
 def test_grid_keeps_the_order():
@@ -298,6 +314,19 @@ def test_play_films_into_the_run_or_where_it_is_told(opengl, tmp_path, capsys):
     assert decode(out)[0].shape[0] == 2
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 and "episodes: 4" in printed[0] and "y.mp4" in printed[1]
+
+
+def test_a_place_that_takes_no_video_is_named_before_anything_is_played(tmp_path, capsys):
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").touch()
+    for name, part in (("folder.mp4", "is a folder"), ("file/x.gif", "file")):
+        path = tmp_path / name
+        assert main(["play", "HalfCheetah-2x3", "num_envs=1", "--video", str(path)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(f"error: Cannot write '{path}'")
+        assert part in captured.err and len(captured.err.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.mp4"]
 
 
 FILMED = ("capture_video=True", "capture_video_freq=8", "capture_video_len=8")

@@ -30,14 +30,21 @@ STYLE: dict[Any, Any] = {
 }
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
+CURVES = {
+    "episode_return": ("curves", "episode return"),
+    "success_rate": ("success", "success rate"),
+    "eval/return": ("evaluations", "return of evaluations"),
+}
+"""What is drawn against steps: the file's name and the axis'."""
 SENSITIVE = ("algo.divergence.lam", "algo.divergence.sigma", "algo.divergence.coef")
 AGENT_METRICS = (
     *("entropy", "kl", "clip_fraction", "grad_norm"),
     *("preceding_ratio", "divergence_intra", "divergence_inter"),
 )
 _COLUMNS = 5
+_DPI, _PAGE_DPI = 300, 150
+"""Of a PNG, and what it is shown with."""
 _DASHES = ("-", "--", ":", "-.")
-_MILLION = 1e6
 _HANDLE_WIDTH, _LETTER_WIDTH = 0.55, 0.062  # inches in a legend, with its gaps
 
 
@@ -50,29 +57,36 @@ class Picture:
     title: str
     png: bytes
 
-    def alt(self) -> str:
-        """What to say where it cannot be shown."""
-        return self.title
+    @property
+    def width(self) -> int:
+        """Of the picture on a page, in CSS pixels."""
+        return int.from_bytes(self.png[16:20], "big") * _PAGE_DPI // _DPI
 
 
 @matplotlib.rc_context(STYLE)
 def curves(study: Study, folder: Path, reps: int, key: str = "episode_return") -> Picture:
-    """Learning curves: mean over seeds and its 95 % bootstrap band, one panel a task."""
+    """Learning curves: mean over seeds and its 95 % bootstrap band, one panel a task.
+
+    A dotted line is where runs are compared if some go far beyond.
+    """
     figure, panels = _panels(len(study.tasks))
     for task, axes in zip(study.tasks, panels, strict=True):
+        unit, unit_name = _unit(study.end(task))
         for group in study.of_task(task):
-            grid = study.grid(task, group)
-            values = study.curves(task, group, key, grid)
+            grid, values = study.whole_curves(task, group, key)
             known = np.isfinite(values).all(axis=0)
             if known.any():
                 estimate = statistics.mean_curve(values[:, known], reps)
-                _band(axes, grid[known] / _MILLION, estimate, study, group)
+                _band(axes, grid[known] / unit, estimate, study, group)
+        if study.uneven(task):
+            axes.axvline(study.end(task) / unit, color="grey", linestyle=":")
+        if key == "success_rate":
+            axes.set_ylim(-0.03, 1.03)
         axes.set_title(task)
-        axes.set_xlabel("environment steps (millions)")
-    name = key.replace("_", " ").removesuffix(" rate")
+        axes.set_xlabel(f"environment steps ({unit_name})")
+    file, name = CURVES[key]
     panels[0].set_ylabel(name)
     _legend(figure, study.groups)
-    file = {"episode_return": "curves", "success_rate": "success"}.get(key, key)
     return _drawn(
         figure, folder, file, f"{name.capitalize()}: mean and 95 % bootstrap band over seeds"
     )
@@ -82,12 +96,13 @@ def curves(study: Study, folder: Path, reps: int, key: str = "episode_return") -
 def efficiency(study: Study, scores: statistics.Scores, folder: Path, reps: int) -> Picture:
     """Sample efficiency: interquartile mean over runs and tasks against steps."""
     figure, (axes,) = _panels(1, (4.2, 2.8))
+    end = study.end(scores.tasks[0])
+    unit, unit_name = _unit(end)
     for group, estimate in statistics.iqm_curve(scores.curves, reps).items():
-        x = scores.share
-        if not scores.normalised:
-            x = x * study.end(scores.tasks[0]) / _MILLION
+        x = scores.share if scores.normalised else scores.share * end / unit
         _band(axes, x, estimate, study, group)
-    axes.set_xlabel("share of a task's steps" if scores.normalised else "steps (millions)")
+    of_one = f"environment steps ({unit_name})"
+    axes.set_xlabel("share of a task's steps" if scores.normalised else of_one)
     axes.set_ylabel("IQM of normalised return" if scores.normalised else "IQM of return")
     _legend(figure, study.groups)
     return _drawn(figure, folder, "iqm", f"Sample efficiency over {_count(scores.tasks)}")
@@ -97,9 +112,11 @@ def efficiency(study: Study, scores: statistics.Scores, folder: Path, reps: int)
 def aggregate(study: Study, scores: statistics.Scores, folder: Path, reps: int) -> Picture:
     """Aggregate metrics at the end with their 95 % intervals."""
     estimates = statistics.aggregates(scores.finals, reps)
-    names = list(statistics.AGGREGATES)[: 4 if scores.normalised else 3]
+    every = list(statistics.AGGREGATES)
+    names = every if scores.normalised else ["IQM", "mean"]  # of one task the median is the mean
     figure, panels = _panels(len(names), (1.9, 0.5 + 0.22 * len(study.groups)), share_y=True)
-    for k, (name, axes) in enumerate(zip(names, panels, strict=True)):
+    for name, axes in zip(names, panels, strict=True):
+        k = every.index(name)
         each = {group: _at(estimate, k) for group, estimate in estimates.items()}
         _intervals(axes, each, study)
         axes.set_title(name)
@@ -196,14 +213,15 @@ def agents(study: Study, folder: Path, task: str, group: str) -> Picture | None:
     iterations = min(len(run.metrics["env_steps"]) for run in runs)
     points = min(iterations, 100)
     grid = study.end(task, group) * np.arange(1, points + 1) / points
+    unit, unit_name = _unit(study.end(task, group))
     figure, panels = _panels(len(keys), (1.9, 1.7), columns=4)
     for metric, axes in zip(keys, panels, strict=True):
         for name in names:
             each = [run.means(f"{name}/{metric}", grid, grid[0]) for run in runs]
-            axes.plot(grid / _MILLION, np.mean(each, axis=0), lw=0.9, label=name)
+            axes.plot(grid / unit, np.mean(each, axis=0), lw=0.9, label=name)
         axes.set_title(metric.replace("_", " "))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    title = f"{task}, {group}: each agent against environment steps (millions)"
+    title = f"{task}, {group}: each agent against environment steps ({unit_name})"
     return _drawn(figure, folder, f"agents_{slug(task)}_{slug(group)}", title)
 
 
@@ -221,9 +239,9 @@ def _panels(
     columns: int = _COLUMNS,
     share_y: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` panels of ``size`` inches, row by row."""
-    columns = min(count, columns)
+    """A figure with ``count`` panels of ``size`` inches, in rows of about equal length."""
     rows = -(-count // columns)
+    columns = -(-count // rows)
     width = max(size[0] * columns + 0.4, 3.2)
     figure = Figure((width, size[1] * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
@@ -287,6 +305,11 @@ def _legend(figure: Figure, order: Sequence[str]) -> None:
     figure.legend([handles[n] for n in names], names, loc="outside lower center", ncols=columns)
 
 
+def _unit(steps: float) -> tuple[float, str]:
+    """What to count steps in that go up to ``steps``."""
+    return (1e6, "millions") if steps >= 1e5 else (1e3, "thousands")
+
+
 def _count(tasks: Sequence[str]) -> str:
     return tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
 
@@ -295,7 +318,7 @@ def _drawn(figure: Figure, folder: Path, name: str, title: str) -> Picture:
     """Writes the files and keeps the PNG for the page."""
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=_DPI)
     # Without dates, so that equal runs give equal files.
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     (folder / f"{name}.png").write_bytes(buffer.getvalue())

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from madpo_isaac.report.figures import Picture
 from madpo_isaac.report.tables import Table
 
+_NUMBER = re.compile(r"-|[-±]?[\d.,:]+( M)?( to -?[\d.,]+)?")
+"""Also times, steps, and intervals."""
 _STYLE = """
 body { font: 15px/1.45 sans-serif; color: #222; }
 body { max-width: 1150px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ccc; }
 img, video { max-width: 100%; height: auto; } figure { margin: 1em 0; }
 figcaption, .note { color: #555; font-size: 0.9em; }
+.videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 1em; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85em; }
 th, td { padding: 0.25em 0.7em; text-align: left; border-bottom: 1px solid #e4e4e4; }
-td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+td { white-space: nowrap; font-variant-numeric: tabular-nums; } .n { text-align: right; }
 @media print { details { display: block; } }
 """
 
@@ -46,15 +50,16 @@ class Page:
             title = escape(picture.title)
             source = _data("image/png", picture.png)
             caption = f"<figcaption>{title} (figures/{escape(picture.name)}.pdf)</figcaption>"
-            self._parts.append(f'<figure><img alt="{title}" src="{source}">{caption}</figure>')
+            image = f'<img alt="{title}" width="{picture.width}" src="{source}">'
+            self._parts.append(f"<figure>{image}{caption}</figure>")
 
     def table(self, table: Table) -> None:
         """Adds a table, if it has rows."""
         if table.rows:
-            head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
-            cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows)
-            rows = "".join(f"<tr>{row}</tr>" for row in cells)
-            self._parts.append(f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>')
+            columns = zip(*table.rows, strict=True)
+            right = [all(map(_NUMBER.fullmatch, column)) for column in columns]
+            rows = (_row("th", table.head, right), *(_row("td", row, right) for row in table.rows))
+            self._parts.append(f'<div class="wide"><table>{"".join(rows)}</table></div>')
 
     def folded(self, title: str, pictures: Iterable[Picture]) -> None:
         """Adds figures that are shown on a click."""
@@ -63,13 +68,14 @@ class Page:
             self.picture(picture)
         self._parts.append("</details>")
 
-    def video(self, caption: str, path: Path) -> None:
-        """Adds an MP4 file."""
-        source = _data("video/mp4", path.read_bytes())
-        self._parts.append(
-            f'<figure><video controls muted loop src="{source}"></video>'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
+    def videos(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Adds MP4 files, each with its caption."""
+        figures = (
+            f'<figure><video controls muted loop src="{_data("video/mp4", path.read_bytes())}">'
+            f"</video><figcaption>{escape(caption)}</figcaption></figure>"
+            for caption, path in files
         )
+        self._parts.append(f'<div class="videos">{"".join(figures)}</div>')
 
     def html(self) -> str:
         """The whole file."""
@@ -80,6 +86,13 @@ class Page:
             f"<title>{title}</title><style>{_STYLE}</style></head>\n"
             f"<body><h1>{title}</h1>\n{body}\n</body></html>\n"
         )
+
+
+def _row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:
+    """A table's row; cells of columns of numbers stand on the right."""
+    kinds = (' class="n"' if number else "" for number in right)
+    parts = zip(kinds, map(escape, cells), strict=True)
+    return f"<tr>{''.join(f'<{tag}{kind}>{cell}</{tag}>' for kind, cell in parts)}</tr>"
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -16,18 +16,21 @@ POINTS = 40
 """Of a curve, at most."""
 WINDOW = 0.05
 """Share of a task's steps that each point of a curve looks back on."""
+_EVEN = 0.9
+"""Share of the longest run's steps from which on runs count as equally long."""
 _OF_A_RUN = frozenset(
     (
         *("seed", "run", "experiment", "runs_dir", "checkpoint", "resume", "num_threads"),
-        *("headless", "save_frequency", "max_iterations", "test", "test_episodes"),
-        *("capture_video", "capture_video_freq", "capture_video_len"),
+        *("headless", "save_frequency", "max_iterations", "max_dumps", "test", "test_episodes"),
+        *("eval_frequency", "eval_episodes", "eval_envs"),
+        *("capture_video", "capture_video_freq", "capture_video_len", "capture_video_envs"),
     )
 )
 """Settings that do not tell one experiment from another."""
 
 
 class Study:
-    """Runs by task and group.
+    """Runs by task and group; without those that have finished no episode, unless all have not.
 
     Args:
         runs: any number, at least one.
@@ -48,6 +51,10 @@ class Study:
         for key in by:
             if SHORT.get(key, key) not in known:
                 raise unknown("key", key, known | SHORT.keys())
+        idle = [run for run in runs if not run.metrics["episodes"].any()]
+        self._idle = [run.name for run in idle]
+        if len(idle) < len(runs):
+            runs = [run for run in runs if run not in idle]
         self.runs = list(runs)
         self.by = list(by)
         self._window = window
@@ -72,26 +79,41 @@ class Study:
         cells = self.of_task(task)
         return min(run.steps for g, runs in cells.items() if group in (None, g) for run in runs)
 
-    def window(self, task: str) -> float:
-        """Environment steps that a point of a curve looks back on."""
-        return self._window or WINDOW * self.end(task)
+    def uneven(self, task: str) -> bool:
+        """Whether runs of a task go far beyond its common end."""
+        longest = max(run.steps for runs in self.of_task(task).values() for run in runs)
+        return self.end(task) < _EVEN * longest
 
-    def grid(self, task: str, group: str | None = None) -> np.ndarray:
+    def window(self, task: str, group: str | None = None) -> float:
+        """Environment steps that a point of a curve looks back on."""
+        return self._window or WINDOW * self.end(task, group)
+
+    def grid(self, task: str, group: str | None = None, key: str = "episode_return") -> np.ndarray:
         """Environment steps of a curve's points, (P,), as many as every run has to show."""
         runs = [r for g, rs in self.of_task(task).items() if group in (None, g) for r in rs]
-        points = min(int((run.metrics["episodes"] > 0).sum()) for run in runs)
+        points = min(int(np.isfinite(run.metrics.get(key, np.nan)).sum()) for run in runs)
         points = min(max(points, 1), POINTS)
         return self.end(task, group) * np.arange(1, points + 1) / points
 
-    def curves(self, task: str, group: str, key: str, grid: np.ndarray) -> np.ndarray:
-        """Curves of a group's runs, (runs, P).
+    def curves(
+        self, task: str, group: str, key: str, grid: np.ndarray, window: float = 0.0
+    ) -> np.ndarray:
+        """Curves of a group's runs, (runs, P); with 0 of the task's window.
 
-        A point whose window has no finished episode shows the last before it; NaN without any.
+        A point whose window has no finished episode shows the last before it; NaN without any,
+        and where a run had ended before the window.
         """
-        window = self.window(task)
+        window = window or self.window(task)
         runs = self.cells[task, group]
         curves = np.array([run.means(key, grid, window) for run in runs])
-        return np.where(np.isnan(curves), [run.latest(key, grid) for run in runs], curves)
+        latest = np.array([run.latest(key, grid) for run in runs])
+        over = grid - window >= np.array([[run.steps] for run in runs])
+        return np.where(over, np.nan, np.where(np.isnan(curves), latest, curves))
+
+    def whole_curves(self, task: str, group: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """A grid as far as all of a group's runs go, (P,), and their curves on it, (runs, P)."""
+        grid = self.grid(task, group, key)
+        return grid, self.curves(task, group, key, grid, self.window(task, group))
 
     def finals(self, task: str, group: str, key: str = "episode_return") -> np.ndarray:
         """Where a group's curves are at the task's common end, (runs,)."""
@@ -100,6 +122,9 @@ class Study:
     def notes(self) -> list[str]:
         """What a reader has to know about the runs: unequal lengths and mixed settings."""
         notes = []
+        if self._idle:
+            left_out = "" if self.runs[0].name in self._idle else "; left out"
+            notes.append(f"No episode has finished in {', '.join(self._idle)}{left_out}.")
         for (task, group), runs in self.cells.items():
             mixed = [key for key in varied(runs) if SHORT.get(key, key) not in self.by]
             if mixed:
@@ -108,15 +133,13 @@ class Study:
             seeds = [run.settings["seed"] for run in runs if "seed" in run.settings]
             if not mixed and len(set(seeds)) < len(seeds):
                 notes.append(f"{task}, {group}: a seed comes more than once.")
-        for task in self.tasks:
+        for task in filter(self.uneven, self.tasks):
             every = [run for runs in self.of_task(task).values() for run in runs]
-            shortest = min(every, key=lambda run: run.steps)
-            longest = max(run.steps for run in every)
-            if shortest.steps < 0.9 * longest:
-                notes.append(
-                    f"{task}: compared at {shortest.steps:,.0f} steps, where {shortest.name} ends; "
-                    f"the longest run has {longest:,.0f}."
-                )
+            shortest, *_, longest = sorted(every, key=lambda run: run.steps)
+            notes.append(
+                f"{task}: compared at {shortest.steps:,.0f} steps, where {shortest.name} ends; "
+                f"the longest run has {longest.steps:,.0f}."
+            )
         return notes
 
 

@@ -38,10 +38,10 @@ def results(study: Study, marks: Sequence[float], reps: int) -> Table:
     head = ["task", "group", "seeds", "steps", *heads, "return", "95 % (t)", "95 % (bootstrap)"]
     rows = []
     for (task, group), runs in study.cells.items():
-        stop, window = study.end(task), study.window(task)
+        stop = study.end(task)
         finals = study.finals(task, group)
-        success = [run.mean("success_rate", stop, window) for run in runs]
-        at = [_mean([run.mean("episode_return", mark, window) for run in runs]) for mark in marks]
+        success = study.finals(task, group, "success_rate")
+        at = study.curves(task, group, "episode_return", np.array(marks)).mean(axis=0)
         digits = 0 if np.abs(finals).max() >= 100 else 2
         interval = statistics.mean_curve(finals[:, None], reps)
         rows.append(
@@ -49,9 +49,9 @@ def results(study: Study, marks: Sequence[float], reps: int) -> Table:
                 *(task, group, str(len(runs)), _steps(stop)),
                 *(_number(value, digits) for value in at),
                 _number(float(finals.mean()), digits),
-                f"±{_number(statistics.t_half_width(finals), digits)}",
-                f"{_number(interval.low[0], digits)} to {_number(interval.high[0], digits)}",
-                _number(_mean(success), 2),
+                _interval("±{}", digits, statistics.t_half_width(finals)),
+                _interval("{} to {}", digits, interval.low[0], interval.high[0]),
+                _number(float(success.mean()), 2),
                 ", ".join(_number(value, digits) for value in finals),
             ]
         )
@@ -122,6 +122,11 @@ def _steps(value: float) -> str:
 
 def _number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}" if np.isfinite(value) else "-"
+
+
+def _interval(text: str, digits: int, *ends: float) -> str:
+    known = np.isfinite(ends).all()
+    return text.format(*(_number(end, digits) for end in ends)) if known else "-"
 
 
 def _mean(values: Sequence[float]) -> float:

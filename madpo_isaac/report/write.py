@@ -67,11 +67,14 @@ def _page(
     rates = np.concatenate([run.metrics.get("success_rate", np.zeros(0)) for run in study.runs])
     if len(np.unique(rates[~np.isnan(rates)])) > 1:  # a constant says nothing
         page.picture(figures.curves(study, folder, reps, "success_rate"))
+    if any("eval/return" in run.metrics for run in study.runs):
+        page.picture(figures.curves(study, folder, reps, "eval/return"))
     page.heading("Results")
     page.table(results)
     _aggregated(page, study, folder, base, reps)
-    page.heading("Wall time")
-    page.table(tables.wall_time(study, base))
+    if any("wall_s" in run.metrics for run in study.runs):  # files of curves have no times
+        page.heading("Wall time")
+        page.table(tables.wall_time(study, base))
     pictures = [figures.sensitivity(study, folder, reps, key) for key in figures.SENSITIVE]
     if any(pictures):
         page.heading("Sensitivity")
@@ -83,8 +86,8 @@ def _page(
 
 def _explained(study: Study, reps: int) -> list[str]:
     lines = [
-        f"{len(study.runs)} runs in groups by {', '.join(study.by)}. A point of a curve is "
-        "the mean training return over the episodes finished in the last twentieth of the task's "
+        f"Runs: {len(study.runs)}, in groups by {', '.join(study.by)}. A point of a curve is "
+        "the mean training return over the episodes finished in the last twentieth of the "
         "steps, or as --window says; a point without such episodes shows the last before it.",
         f"Bands and intervals: 95 %, percentile bootstrap over seeds ({reps} resamples, rliable), "
         "and where it says so Student's t. A single seed has none.",
@@ -122,11 +125,10 @@ def _details(page: Page, study: Study, folder: Path) -> None:
     if pictures:
         page.heading("Agents")
         page.folded(f"{len(pictures)} figures", pictures)
-    videos = [(run.name, path) for run in study.runs if (path := run.video())]
+    videos = [(f"{run.name}: {p.name}", p) for run in study.runs if (p := run.video())]
     if videos:
         page.heading("Videos")
-        for name, path in videos:
-            page.video(f"{name}: {path.name}", path)
+        page.videos(videos)
     differing = tables.settings(study)
     if differing.rows:
         page.heading(differing.title)

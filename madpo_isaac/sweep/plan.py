@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from madpo_isaac.errors import UserError
+from madpo_isaac.lock import Lock
 from madpo_isaac.overrides import compose
 from madpo_isaac.sweep.paper import SUITES, Figure, Scale, suite
 from tasks import TASKS
@@ -47,6 +48,13 @@ class Job:
         """Environment steps and seconds so far."""
         line = _last_line(self.folder / "metrics.jsonl")
         return float(line.get("env_steps", 0)), float(line.get("wall_s", 0.0))
+
+    def taken(self) -> bool:
+        """Whether another process has it, such as one that outlived the killed one it was of."""
+        lock = Lock(self.folder / "lock")
+        taken = lock.path.is_file() and not lock.acquire()
+        lock.release()
+        return taken
 
     def finished(self) -> bool:
         """Whether nothing is left to be run.

@@ -102,7 +102,8 @@ def _pace(so_far: Collection[tuple[float, float]]) -> float | None:
 def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, str], int]:
     """Runs what is not finished, ``workers`` at a time, and waits.
 
-    Ctrl-C or SIGTERM ask the running ones to save and leave; the same call goes on from there.
+    Ctrl-C or SIGTERM ask the running ones to save and leave; the same call goes on from there. What
+    another process has is waited for, and continued if it leaves it unfinished.
 
     Args:
         jobs: in the order in which they are started.
@@ -116,6 +117,7 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, s
     waiting = [job for job in jobs if not job.finished()]
     failed: dict[str, str] = {}
     running: dict[Job, subprocess.Popen[bytes]] = {}
+    taken: set[Job] = set()
     stop, told = StopRequest(), False
     with View(jobs, workers) as view, stop.listening():
         for job in jobs:
@@ -123,9 +125,13 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, s
                 view.ended(job, "finished before")
         try:
             while running or (waiting and not stop):
-                while waiting and len(running) < workers and not stop:
-                    job = waiting.pop(0)
-                    running[job] = _start(job, threads)
+                free = [] if stop or len(running) >= workers else _not_taken(waiting, taken)
+                for job in free[: workers - len(running)]:
+                    waiting.remove(job)
+                    if job in taken and job.finished():
+                        view.ended(job, "finished by another process")
+                    else:
+                        running[job] = _start(job, threads)
                 time.sleep(_POLL_S)
                 if stop and not told:
                     told = True
@@ -142,6 +148,18 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, s
                 _signal(process, signal.SIGKILL)
                 process.wait()
     return failed, stop.exit_code
+
+
+def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
+    """Those of ``jobs`` that no other process has; adds the others to ``taken``."""
+    free = []
+    for job in jobs:
+        if not job.taken():
+            free.append(job)
+        elif job not in taken:
+            taken.add(job)
+            console.info(f"{job.name}: another process has it; waiting")
+    return free
 
 
 def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:

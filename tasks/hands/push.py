@@ -56,7 +56,7 @@ class Env(ReachTask):
 
     def scenery(self) -> Blocks:
         """Returns the blocks on their table."""
-        return Blocks(self.starts, table_friction=0.5, table_depth=1.0)
+        return Blocks(self.starts, self.targets, table_friction=0.5, table_depth=1.0)
 
     def handles(self) -> Tensor:
         """Centres of the blocks, metres. (N, 2, 3)"""

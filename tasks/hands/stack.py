@@ -58,7 +58,9 @@ class Env(ReachTask):
 
     def scenery(self) -> Blocks:
         """Returns the blocks on their table."""
-        return Blocks(self.starts, hand_friction=0.5, cube_friction=0.25, table_friction=0.2)
+        return Blocks(
+            self.starts, self.targets, hand_friction=0.5, cube_friction=0.25, table_friction=0.2
+        )
 
     def reset_object(self, mask: Tensor) -> None:
         """Moves the blocks by noise in the plane of the table."""
