@@ -37,6 +37,7 @@ def numbers(node):
             yield from numbers(part)
 
 
+@pytest.mark.timeout(1800)  # with an empty cache Warp compiles
 @pytest.mark.parametrize("name", CASES)
 def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
     if name == "gpu":
