@@ -5,14 +5,17 @@
                              [out=gpu.json] [key=value]
 
 Further key=value pairs are train.py's (`task=ShadowHandOver` unless said otherwise). Controls are
-random, held for a control step. A stage's time ends when the device has done its work; nothing
-waits inside one. On a GPU collection also runs with torch's synchronisation check on: it stops if
-a step makes the host wait. `device=cpu` shows that all of it works; its numbers mean nothing.
+random, drawn anew for every control step. A stage's time ends when the device has done its work;
+nothing waits inside one. `host_waits` is how often torch saw the host wait for the GPU while it
+collected and updated: 0 is right. What does not fit into memory is said in its row, and the rest
+goes on. `device=cpu` shows that all of it works; its numbers mean nothing.
 """
 
 from __future__ import annotations
 
+import gc
 import time
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -21,6 +24,7 @@ from settings import read, run, save
 
 import tasks
 from madpo_isaac.divergence import gaussian_cs, kernel_cs
+from madpo_isaac.env import VecEnv
 from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.overrides import compose
 from madpo_isaac.sim import make_sim
@@ -52,11 +56,38 @@ def used_mb(device: torch.device) -> float:
     return (total - free) / 2**20
 
 
+def count_waits(device: torch.device, work: Callable[[], object]) -> int:
+    """How often ``work`` makes the host wait for a GPU."""
+    if device.type != "cuda":
+        work()
+        return 0  # nobody waits for itself
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing CUDA operation" in str(warning.message) for warning in found)
+
+
+def attempt(row: dict, work: Callable[..., dict], *arguments: object) -> dict:
+    """``row`` with what ``work`` measures, or with the reason why it could not."""
+    try:
+        return {**row, **work(*arguments)}
+    except (RuntimeError, MemoryError) as problem:  # of torch and Warp, when memory is short
+        return {**row, "failed": str(problem).partition("\n")[0]}
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
 # Physics and environments -------------------------------------------------------------------------
 
 
 def physics(task: str, device: torch.device, worlds: int, substeps: int, steps: int) -> dict:
-    """Physics alone, and if ``substeps`` are the task's the environment."""
+    """Physics alone, and if ``substeps`` are the task's the environment with all it does."""
     env = tasks.make(task, worlds, device=device, sim="warp", seed=1)
     generator = torch.Generator(device).manual_seed(0)
     shape = (WARM_UP + steps, worlds, env.action_dim)
@@ -66,7 +97,7 @@ def physics(task: str, device: torch.device, worlds: int, substeps: int, steps: 
     sim = make_sim("warp", env.sim.model, worlds, device)
     memory = used_mb(device) - memory
     low, high = torch.tensor(env.sim.model.actuator_ctrlrange, dtype=torch.float32).T.to(device)
-    targets = low + (high - low) * torch.rand(sim.ctrl.shape, generator=generator, device=device)
+    own = substeps_of(env) == substeps
 
     def play(work: Callable[[torch.Tensor], object]) -> float:
         for action in actions[:WARM_UP]:
@@ -74,20 +105,25 @@ def physics(task: str, device: torch.device, worlds: int, substeps: int, steps: 
         rows = iter(actions[WARM_UP:])
         return seconds(device, lambda: work(next(rows)), steps)
 
-    def alone(action: torch.Tensor) -> None:
-        sim.ctrl.copy_(targets)
+    def alone(_: torch.Tensor) -> None:
+        draw = torch.rand(sim.ctrl.shape, generator=generator, device=device)
+        torch.addcmul(low, high - low, draw, out=sim.ctrl)
         sim.step(substeps)
 
-    bare, whole = play(alone), play(env.step)
+    bare = play(alone)
     return {
-        "worlds": worlds,
-        "substeps": substeps,
         "physics_steps_per_s": worlds * substeps / bare,
-        "env_steps_per_s": worlds / whole,
+        "control_steps_per_s": worlds / bare,
+        "env_steps_per_s": worlds / play(env.step) if own else None,
         "mb": memory,
         "overflowed": int(sim.overflowed().sum()) + int(env.sim.overflowed().sum()),
         "diverged": int(sim.diverged().sum()) + int(env.sim.diverged().sum()),
     }
+
+
+def substeps_of(env: VecEnv) -> int:
+    """Physics steps that ``env`` takes for a control step."""
+    return round(env.step_dt / env.sim.model.opt.timestep)
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -100,25 +136,23 @@ def training(settings: list[str], device: torch.device, iterations: int) -> dict
     env, algo, rollout = runner.env, runner.algo, runner.rollout
     runner.state = env.reset()
     metrics = runner._iterate()
-    if device.type == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
-        runner._collect()
-        torch.cuda.set_sync_debug_mode("default")
+    waits = count_waits(device, lambda: (runner._collect(), algo.update(rollout)))
     collect = seconds(device, runner._collect, iterations)
     update = seconds(device, lambda: algo.update(rollout), iterations)
     rows = iter(list(rollout.action) * iterations)
     horizon = len(rollout.action)
     simulate = seconds(device, lambda: env.step(next(rows)), horizon * iterations) * horizon
-    bare = seconds(device, lambda: env.sim.step(2), horizon * iterations) * horizon
+    step = substeps_of(env)
+    bare = seconds(device, lambda: env.sim.step(step), horizon * iterations) * horizon
     total, config = collect + update, runner.config
     return {
-        "algo": config.algo.name,
-        "envs": config.num_envs,
         "fps": config.num_envs * horizon / total,
         "simulation_s": simulate,
         "inference_s": collect - simulate,
         "update_s": update,
         "physics_share": bare / total,
+        "outside_physics_s": total - bare,
+        "host_waits": waits,
         "mb": used_mb(device),
         "nan_resets": metrics["nan_resets"],
         "overflows": metrics["overflows"],
@@ -164,15 +198,16 @@ def divergences(size: str, device: torch.device, repeats: int) -> list[dict]:
         call().backward()
         took = seconds(device, lambda call=call: call().backward(), repeats)
         floor = floors[name.split()[0]]
-        rows.append({"divergence": name, "size": size, "s": took, "floor_s": floor})
-        rows[-1]["times_floor"] = took / floor
+        row = {"divergence": name, "s": took, "floor_s": floor, "times_floor": took / floor}
+        rows.append({"size": size, **row})
     return rows
 
 
 def show(title: str, rows: list[dict]) -> None:
-    """A table with the columns of the first row."""
+    """A table with the columns of the first row that has all, and what failed."""
+    columns = max(rows, key=len)
     print(f"\n{title}")
-    print("  ".join(f"{key:>19}" for key in rows[0]))
+    print("  ".join(f"{key:>19}" for key in columns))
     for row in rows:
         cells = (f"{x:,.4g}" if isinstance(x, float) else str(x) for x in row.values())
         print("  ".join(f"{cell:>19}" for cell in cells))
@@ -194,14 +229,20 @@ def main(argv: list[str]) -> None:
     )
     device = torch.device(given.device)
     bare = [
-        physics(given.task, device, worlds, substeps, given.steps)
+        attempt(
+            {"worlds": worlds, "substeps": substeps},
+            *(physics, given.task, device, worlds, substeps, given.steps),
+        )
         for worlds in given.worlds
         for substeps in given.substeps
     ]
     show("Physics and environments", bare)
     common = [f"task={given.task}", "sim=warp", f"sim_device={device}", *given.further]
     whole = [
-        training([*common, f"algo={algo}", f"num_envs={envs}"], device, given.iterations)
+        attempt(
+            {"algo": algo, "envs": envs},
+            *(training, [*common, f"algo={algo}", f"num_envs={envs}"], device, given.iterations),
+        )
         for envs in given.envs
         for algo in given.algos
     ]

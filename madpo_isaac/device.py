@@ -40,14 +40,17 @@ def surely_none(flags: Tensor) -> bool:
     return flags.device.type == "cpu" and not flags.any()
 
 
-def configure(num_threads: int) -> int:
-    """Sets torch's threads (0 for one per core) and matrix product; returns the thread count."""
+def configure(num_threads: int, sim_device: str = "cpu") -> int:
+    """Sets torch's threads (0 for one per core) and matrix product; returns the thread count.
+
+    ``sim_device`` is where the products are computed.
+    """
     _keep_freed_memory()
     threads = num_threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    if _onednn_is_faster_and_exact():
+    if sim_device == "cpu" and _onednn_is_faster_and_exact():
         # "medium" lets torch choose oneDNN, which on these CPUs computes in full float32 with
-        # AVX-512; the default, MKL, is half as fast there.
+        # AVX-512; the default, MKL, is half as fast there. On a GPU "medium" means TF32.
         torch.set_float32_matmul_precision("medium")
     return threads
 

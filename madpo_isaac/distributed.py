@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
@@ -60,20 +61,20 @@ class Ranks:
         return flat[size:].view_as(sums)
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's value, any object."""
+        """The first process's value: tensors, numbers and text, or lists and dicts of them."""
         if self.count == 1:
             return value
-        box = [value]
+        box = [_packed(value)]
         dist.broadcast_object_list(box)
-        return box[0]
+        return _unpacked(box[0])
 
     def gather(self, value: Any) -> list[Any]:
-        """All processes' values, any objects, in the first process; nothing in the others."""
+        """All processes' values, in the first process; nothing in the others."""
         if self.count == 1:
             return [value]
-        found = [None] * self.count if self.index == 0 else None
-        dist.gather_object(value, found)
-        return found or []
+        found: list[Any] | None = [None] * self.count if self.index == 0 else None
+        dist.gather_object(_packed(value), found)
+        return [_unpacked(data) for data in found or []]
 
     def leave(self) -> None:
         """Ends the connection to the other processes."""
@@ -82,6 +83,17 @@ class Ranks:
         numbers: list[Any] = [None] * self.count
         dist.all_gather_object(numbers, number)
         return numbers
+
+
+def _packed(value: Any) -> bytes:
+    data = io.BytesIO()
+    torch.save(value, data)
+    return data.getvalue()
+
+
+def _unpacked(data: bytes) -> Any:
+    """A packed value, its tensors on the CPU: another process's GPU is not for this one to use."""
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 ALONE = Ranks()

@@ -33,7 +33,8 @@ class AgentSpec:
     @property
     def act_dim(self) -> int:
         """Number of its actions."""
-        return len(self.action_columns)
+        columns = self.action_slice  # a tensor is asked for its size only: it may be on a GPU
+        return len(self.action_columns if isinstance(columns, slice) else columns)
 
     @property
     def action_columns(self) -> list[int]:

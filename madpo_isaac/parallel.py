@@ -7,9 +7,13 @@ import os
 import tempfile
 from dataclasses import replace
 
+import torch
+
 from madpo_isaac import console
 from madpo_isaac.config import Config
 from madpo_isaac.distributed import Ranks
+from madpo_isaac.errors import UserError
+from madpo_isaac.sim.base import check_device
 
 
 def of_this_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
@@ -25,10 +29,8 @@ def of_this_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
     """
     seed, checkpoint = ranks.broadcast((config.seed, checkpoint))
     threads = config.num_threads or _share(len(os.sched_getaffinity(0)))
-    device = _own_gpu(config.sim_device)
-    config = replace(
-        config, seed=seed, checkpoint=checkpoint, num_threads=threads, sim_device=device
-    )
+    _take_gpu(config.sim_device)
+    config = replace(config, seed=seed, checkpoint=checkpoint, num_threads=threads)
     if not ranks.index:
         return config
     console.out.quiet = True
@@ -37,9 +39,18 @@ def of_this_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
     return replace(config, runs_dir=scratch.name, experiment="rank")
 
 
-def _own_gpu(device: str) -> str:
-    """The GPU of this process where ``device`` is cuda, else ``device``."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+def _take_gpu(device: str) -> None:
+    """Makes ``cuda`` mean a GPU of this process's own.
+
+    The configuration, which is recorded and continued from, goes on saying ``cuda``.
+    """
+    if device == "cuda":
+        torch.cuda.set_device(check_device(f"cuda:{os.environ['LOCAL_RANK']}"))
+    elif device.startswith("cuda") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"sim_device={device} is one GPU for several processes: with multi_gpu=True write "
+            "sim_device=cuda, which gives each its own."
+        )
 
 
 def _share(threads: int) -> int:

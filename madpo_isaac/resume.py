@@ -64,6 +64,12 @@ class Source:
                     f"{key}={_show(wanted)}: '{name}' is of {key}={_show(had)}, which a run that "
                     "is continued or played keeps."
                 )
+        had, wanted = self.record.sim_device, config.sim_device
+        if not config.test and self.path and had.split(":")[0] != wanted.split(":")[0]:
+            raise UserError(
+                f"sim_device={wanted}: '{name}' is of sim_device={had}, whose random numbers a "
+                "run that is continued goes on drawing."
+            )
         for key, value in config.task.train.items():
             if value != self.record.task.train[key]:
                 raise UserError(

@@ -99,7 +99,7 @@ class Runner(ABC):
             self.config = config = parallel.of_this_rank(config, self.ranks, path)
         if self.ranks.index:
             self.observers = []
-        self.threads = device.configure(config.num_threads)
+        self.threads = device.configure(config.num_threads, config.sim_device)
         self.iteration = 0
         self.env_steps = 0
         self.wall_s = 0.0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_runner import _keep_torch_settings  # noqa: F401
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -20,7 +21,7 @@ CASES = {
     "hand_tasks": ["envs=2", "steps=3", "tasks=ShadowHandPen"],
     "divergence": ["sizes=40x5x2", "repeats=1"],
     "gpu": [
-        *("device=cpu", "worlds=4", "substeps=2", "envs=4", "algos=madpo", "steps=3"),
+        *("device=cpu", "worlds=4", "substeps=1,2", "envs=4", "algos=madpo", "steps=3"),
         *("iterations=1", "sizes=64x5x2", "algo.horizon=4", "algo.hidden=[16]"),
     ],
 }
@@ -37,6 +38,7 @@ def numbers(node):
             yield from numbers(part)
 
 
+@pytest.mark.timeout(1800)  # with an empty cache Warp compiles
 @pytest.mark.parametrize("name", CASES)
 def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
     if name == "gpu":
@@ -48,9 +50,28 @@ def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
         module.main([*CASES[name], f"out={out}"])
     finally:
         sys.modules.pop(name)
-    found = list(numbers(json.loads(out.read_text())))
+    content = json.loads(out.read_text())
+    assert not any(
+        "failed" in row for row in content.get("training", []) + content.get("physics", [])
+    )
+    found = list(numbers(content))
     assert len(found) > 3 and all(map(math.isfinite, found))
     assert capsys.readouterr().out.count("\n") > 1
+
+
+def test_what_does_not_fit_into_memory_is_a_row_and_its_reason(monkeypatch, capsys):
+    pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gpu = importlib.import_module("gpu")
+
+    def full(number):
+        raise torch.OutOfMemoryError(f"no room for {number}\nTrace")
+
+    rows = [gpu.attempt({"n": 1}, full, 3), gpu.attempt({"n": 2}, lambda: {"fps": 4.0})]
+    sys.modules.pop("gpu")
+    assert rows == [{"n": 1, "failed": "no room for 3"}, {"n": 2, "fps": 4.0}]
+    gpu.show("Table", rows)
+    assert "no room for 3" in capsys.readouterr().out
 
 
 def test_no_benchmark_is_left_out():

@@ -13,10 +13,12 @@ from test_runner import PATIENCE, _keep_torch_settings, assert_same, timeless  #
 from toy import ToyEnv, collect
 from two_ranks import CASES, FIELDS, fresh, result
 
+from madpo_isaac import parallel
 from madpo_isaac.cli import main
 from madpo_isaac.distributed import ALONE, join
 from madpo_isaac.errors import UserError
 from madpo_isaac.overrides import compose
+from madpo_isaac.sim.base import check_device
 from madpo_isaac.validation import validate
 
 TESTS = Path(__file__).resolve().parent
@@ -171,6 +173,23 @@ def test_several_processes_without_the_setting_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"2 processes: add multi_gpu=True"):
         join(multi_gpu=False)
+
+
+def test_every_process_takes_its_own_gpu_and_the_record_says_cuda(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: taken[-1].index)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    config = dataclasses.replace(compose([]), multi_gpu=True, sim_device="cuda")
+    assert parallel.of_this_rank(config, ALONE, "").sim_device == "cuda"
+    assert taken == [torch.device("cuda:1")] == [check_device("cuda")]
+    with pytest.raises(UserError, match="sim_device=cuda:0 is one GPU for several processes"):
+        parallel.of_this_rank(dataclasses.replace(config, sim_device="cuda:0"), ALONE, "")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="'cuda:2' is not there"):
+        parallel.of_this_rank(config, ALONE, "")
 
 
 @pytest.mark.parametrize(

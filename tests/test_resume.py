@@ -118,6 +118,7 @@ def test_a_drawn_seed_stays(tmp_path):
 MISMATCHES = [
     (("num_envs=5",), "num_envs=5", "num_envs=4"),
     (("seed=8",), "seed=8", "seed=7"),
+    (("sim_device=cuda:0",), "sim_device=cuda:0", "is of sim_device=cpu"),
     (("algo.hidden=[16,16]",), "algo.hidden=[16,16]", "algo.hidden=[16]"),
     (("algo.activation=tanh",), "algo.activation=tanh", "algo.activation=relu"),
     (("algo.normalise_observations=True",), "algo.normalise_observations=False"),

@@ -377,6 +377,7 @@ def test_absent_device_is_said_to_be_absent(box, monkeypatch):
 
 def test_cpu_engine_refuses_a_gpu(box, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     with pytest.raises(UserError, match="runs on the CPU"):
         make_sim("mujoco", box, 1, "cuda")
 

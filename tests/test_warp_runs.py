@@ -15,6 +15,7 @@ from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.overrides import compose
 from madpo_isaac.sim import WarpConfig
 
+pytestmark = pytest.mark.timeout(1800)  # for a slow machine with an empty cache
 READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__")
 """What makes a host wait for a GPU. Of Tensor."""
 SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1")

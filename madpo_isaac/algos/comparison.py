@@ -17,7 +17,8 @@ from madpo_isaac.divergence import StateGram, bounded_divergence, kernel_cs, med
 from madpo_isaac.divergence.presets import DivergenceConfig, Preset
 from madpo_isaac.env import AgentSpec
 
-Columns = slice | list[int]
+Columns = slice | Tensor
+"""Of actions: a slice, or indices (k,) on the device, where a list would be copied every time."""
 
 STORED_GRAM = 6000
 """Largest batch whose state Grams are kept, rather than made again for every call."""
@@ -40,9 +41,9 @@ class Comparison(ABC):
 
     batch: Batch
 
-    def __init__(self, agents: Sequence[AgentSpec]) -> None:
+    def __init__(self, agents: Sequence[AgentSpec], device: torch.device) -> None:
         self._pairs = {
-            (i, j): shared_actions(a, b)
+            (i, j): tuple(_columns(c, device) for c in shared_actions(a, b))
             for i, a in enumerate(agents)
             for j, b in enumerate(agents)
             if i != j
@@ -92,8 +93,10 @@ class Comparison(ABC):
 class GaussianComparison(Comparison):
     """The closed form, bounded, per state."""
 
-    def __init__(self, agents: Sequence[AgentSpec], config: DivergenceConfig) -> None:
-        super().__init__(agents)
+    def __init__(
+        self, agents: Sequence[AgentSpec], config: DivergenceConfig, device: torch.device
+    ) -> None:
+        super().__init__(agents, device)
         self._config = config
 
     def _sum(self, mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
@@ -144,8 +147,9 @@ class KernelComparison(Comparison):
         config: DivergenceConfig,
         preset: Preset,
         seed: int,
+        device: torch.device,
     ) -> None:
-        super().__init__(agents)
+        super().__init__(agents, device)
         assert config.sigma is not None
         self._agents, self._variant = agents, preset.estimator
         # Its own draws, so that those of the training do not depend on the preset.
@@ -165,7 +169,10 @@ class KernelComparison(Comparison):
             # Copies: the batch is a view of the rollout, which the next iteration overwrites.
             trajectory = batch.state.clone(), batch.action.clone()
             last, self._trajectory = self._trajectory, trajectory
-            self._last = last and tuple(cycled(x, len(batch.state)) for x in last)
+            # A checkpoint's is on the CPU.
+            self._last = last and tuple(
+                cycled(x.to(batch.state.device), len(batch.state)) for x in last
+            )
         width = max(agent.act_dim for agent in self._agents)
         noise = torch.randn(len(batch.state), width, generator=self._generator)
         self._noise = noise.to(batch.state.device)
@@ -290,7 +297,7 @@ def log_density(mean: Tensor, std: Tensor, action: Tensor) -> Tensor:
     return -0.5 * z.square() - std.log() - 0.5 * math.log(2.0 * math.pi)
 
 
-def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[Columns, Columns]:
+def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[slice | list[int], slice | list[int]]:
     """Which actions of two agents correspond: those of equal roles, in the order of ``a``.
 
     Where an agent names no roles, the leading ones that both have.
@@ -304,6 +311,12 @@ def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[Columns, Columns]:
     own = [k for k, role in enumerate(_numbered(a.action_roles)) if role in theirs]
     roles = list(_numbered(a.action_roles))
     return own, [theirs[roles[k]] for k in own]
+
+
+def _columns(columns: slice | list[int], device: torch.device) -> Columns:
+    if isinstance(columns, slice):
+        return columns
+    return torch.tensor(columns, dtype=torch.long, device=device)
 
 
 def count_columns(columns: Columns) -> int:

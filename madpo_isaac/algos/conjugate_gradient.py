@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from madpo_isaac.device import surely_none
+
 
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float
@@ -25,13 +27,16 @@ def conjugate_gradient(
     x, residual, search = torch.zeros_like(b), b.clone(), b.clone()
     size = residual @ residual
     for k in range(iterations):
-        # The tolerance is absolute: a small b still gets its first step.
-        if size <= (tolerance if k else 0.0):
+        # The tolerance is absolute: a small b still gets its first step. A GPU is not asked whether
+        # to stop: what follows changes nothing there.
+        going = ~(size <= (tolerance if k else 0.0))
+        if surely_none(going):
             break
         image = product(search)
-        alpha = size / (search @ image)
+        alpha = torch.where(going, size / (search @ image), 0.0)
         x = x + alpha * search
         residual = residual - alpha * image
         shrunk = residual @ residual
-        search, size = residual + (shrunk / size) * search, shrunk
+        search = torch.where(going, residual + (shrunk / size) * search, search)
+        size = shrunk
     return x, residual

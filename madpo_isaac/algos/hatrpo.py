@@ -53,7 +53,7 @@ class HATRPO(OnPolicy):
         """
         cfg, p = self.config, view.index
         old = self.actors.stack.flat[p].clone()
-        surrogate, gradient = self.surrogate_gradient(view, old)
+        value, gradient = self.surrogate_gradient(view, old)
         direction, residual = conjugate_gradient(
             lambda v: self.fisher_product(view, old, v) + cfg.damping * v,
             gradient,
@@ -61,9 +61,9 @@ class HATRPO(OnPolicy):
             cfg.cg_tolerance,
         )
         # x^T H x without another product: H x = g - residual.
-        curvature = float(direction @ (gradient - residual))
+        bend, length = direction @ (gradient - residual), torch.linalg.vector_norm(gradient)
+        surrogate, curvature, norm = torch.stack((value, bend, length)).tolist()
         accepted, expected, trial = False, 0.0, Trial()
-        norm = float(torch.linalg.vector_norm(gradient))
         finite = math.isfinite(surrogate + norm)
         if finite and curvature > 0.0 and math.isfinite(curvature):
             step = math.sqrt(2.0 * cfg.kl_threshold / curvature) * direction
@@ -77,23 +77,24 @@ class HATRPO(OnPolicy):
         extra = {name: gradient.new_tensor(value) for name, value in values.items()}
         return {**self.step_metrics(p, [gradient.new_tensor(row)]), **extra}
 
-    def surrogate_gradient(self, view: AgentView, flat: Tensor) -> tuple[float, Tensor]:
+    def surrogate_gradient(self, view: AgentView, flat: Tensor) -> tuple[Tensor, Tensor]:
         """The surrogate mean(ratio * M) at the parameters ``flat`` (K,), and its gradient.
 
         Returns:
-            The surrogate, and the gradient in float64, 0 at padded parameters. (K,)
+            The surrogate () and its gradient (K,), 0 at padded parameters; float64.
         """
         leaf = flat.clone().requires_grad_()
         net, rows = self.actors.stack.unpack(view.index, leaf), slice(0, len(view.obs))
-        total, gradient = 0.0, torch.zeros_like(flat, dtype=torch.float64)
+        gradient = torch.zeros_like(flat, dtype=torch.float64)
+        total = gradient.new_zeros(())
         for part in self._tiles(rows):
             mean, std = self.actors.distribution(view.index, view.obs[part], net)
             ratio = torch.exp(log_prob(mean, std, view.action[part]) - view.old_log_prob[part])
             value = (ratio * view.weighted_advantage[part]).sum() / count(rows)
             gradient += torch.autograd.grad(value, leaf, retain_graph=True)[0]
-            total += float(value.detach())
-        both = self.ranks.mean(torch.cat((gradient, gradient.new_tensor([total]))))
-        return float(both[-1]), both[:-1]
+            total += value.detach()
+        both = self.ranks.mean(torch.cat((gradient, total[None])))
+        return both[-1], both[:-1]
 
     def fisher_product(self, view: AgentView, flat: Tensor, vector: Tensor) -> Tensor:
         """Product of the policy's Fisher matrix at ``flat`` with a vector.

@@ -48,10 +48,10 @@ class MADPO(HAPPO):
         self._reference: FixedPolicy | None = None
         self._predecessor: FixedPolicy | None = None
         if self.preset.estimator == "gaussian":
-            self.comparison = GaussianComparison(env.agents, div)
+            self.comparison = GaussianComparison(env.agents, div, env.device)
         else:
             seed = init_generator.initial_seed() + 3
-            self.comparison = KernelComparison(env.agents, div, self.preset, seed)
+            self.comparison = KernelComparison(env.agents, div, self.preset, seed, env.device)
             self.tile = 2**31  # these estimators are no sums over rows
         if self.preset.previous == "minibatch":
             other = torch.Generator().manual_seed(init_generator.initial_seed() + 2)

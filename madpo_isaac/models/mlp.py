@@ -88,6 +88,10 @@ class MLPStack:
         self.grad = torch.zeros_like(self.flat)
         self.stacked = _carve(self.flat, shapes)
         grads = _carve(self.grad, shapes)
+        columns = torch.arange(max(in_dims)).expand(self.num_nets, -1)
+        has_input = columns < torch.tensor(self.in_dims)[:, None]
+        self.has_input = has_input.to(device, torch.float32)
+        """1 where a network has that input, 0 where it is padding. (P, max(in_dims))"""
         self.nets: list[dict[str, Tensor]] = []
         for p in range(self.num_nets):
             net, row = {}, 0 if shared else p
@@ -170,9 +174,8 @@ class FoldedMLPs:
         num_nets = stack.num_nets
         # Inputs that a network does not have are zero after LayerNorm's first half. Its second
         # half would not leave them so where the parameters are shared.
-        columns = torch.arange(max(stack.in_dims))
-        has = (columns < torch.tensor(stack.in_dims)[:, None]).to(stack.flat)
-        params = {**stack.stacked, "norm0.bias": stack.stacked["norm0.bias"] * has}
+        bias = stack.stacked["norm0.bias"] * stack.has_input
+        params = {**stack.stacked, "norm0.bias": bias}
         self._weights, self._biases = [], []
         for k, name in enumerate([*(f"linear{k}" for k in range(stack.depth)), "out"]):
             weight, scale = params[f"{name}.weight"], params[f"norm{k}.weight"]

@@ -140,7 +140,10 @@ class Sim(Protocol):
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Returns ``device`` as a torch device, or raises if it is unknown or not on this machine."""
+    """Returns ``device`` as a torch device, or raises if it is unknown or not on this machine.
+
+    ``cuda`` is the GPU of this process, see :func:`madpo_isaac.parallel.of_this_rank`.
+    """
     try:
         checked = torch.device(device)
     except RuntimeError:
@@ -150,6 +153,8 @@ def check_device(device: str | torch.device) -> torch.device:
     if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise UserError(f"Device '{device}' is not there: torch finds {found} CUDA devices.")
+    if checked.type == "cuda" and checked.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return checked
 
 

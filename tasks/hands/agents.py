@@ -48,7 +48,7 @@ def make_agents(
             agents.append(
                 AgentSpec(
                     name=f"hand{h}" if name == "hand" else f"hand{h}_{name}",
-                    action_slice=_as_slice(torch.tensor(index, device=device)),
+                    action_slice=_columns(index, device),
                     obs_dim=len(columns),
                     observe=lambda state, columns=columns: state[:, columns],
                     role=name,
@@ -59,8 +59,9 @@ def make_agents(
     return tuple(agents)
 
 
-def _as_slice(index: Tensor) -> slice | Tensor:
+def _columns(index: list[int], device: torch.device) -> slice | Tensor:
     """Returns consecutive columns as a slice, which needs no gather."""
-    columns = index.tolist()
-    consecutive = columns == list(range(columns[0], columns[0] + len(columns)))
-    return slice(columns[0], columns[0] + len(columns)) if consecutive else index
+    consecutive = index == list(range(index[0], index[0] + len(index)))
+    if consecutive:
+        return slice(index[0], index[0] + len(index))
+    return torch.tensor(index, device=device)

@@ -1,0 +1,142 @@
+"""Rules of a GPU, kept on a device that has no numbers: see :mod:`ghost`.
+
+Collection and updates read nothing, copy nothing to the device and stay on it.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_runner import _keep_torch_settings  # noqa: F401
+
+pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
+from ghost import GPU, gpu, rules  # noqa: F401
+
+import tasks
+from madpo_isaac import device
+from madpo_isaac.algos.comparison import KernelComparison
+from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
+from madpo_isaac.on_policy import OnPolicyRunner
+from madpo_isaac.overrides import compose
+from madpo_isaac.player import Scores
+
+SMALL = (
+    "num_envs=4",
+    "algo.horizon=2",
+    "algo.hidden=[8]",
+    "num_threads=1",
+    "algo.num_minibatches=2",
+)
+ALL = {
+    **{"friction": [0.5, 1.5], "object_mass": [0.5, 2.0], "actuator_gain": [0.8, 1.2]},
+    **{"action_noise": 0.1, "observation_noise": 0.1},
+}
+ONCE = ("algo.epochs=1", "algo.critic_epochs=1")
+LEARNERS = {
+    "happo": ("task=Ant-2x4", "algo.normalise_observations=True", *ONCE),
+    # Actions that are no slice, and fingers that have only some joints in common.
+    "madpo": ("task.agents=[[0,2,3,5],[1],[4]]", *ONCE),
+    "madpo/kl": ("task=Ant-4x2", "task.agent_obsk=1", "algo.divergence.kind=kl", *ONCE),
+    "mappo": ("algo.share_parameters=True", *ONCE),
+    "ippo": ONCE,
+    "a2po": ("algo.agent_order=default", *ONCE),
+}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda x, g: x.sum().item(),
+        lambda x, g: bool(x.any()),
+        lambda x, g: x[x > 0],
+        lambda x, g: x.cpu(),
+        lambda x, g: x[:, [0, 1]],
+        lambda x, g: x + x.new_tensor([1.0, 2.0]),
+        lambda x, g: torch.ones(2).to(x),
+        lambda x, g: x @ torch.ones(2),
+        lambda x, g: x[:, torch.arange(2)],
+        lambda x, g: x.copy_(torch.ones(3, 2)),
+        lambda x, g: torch.rand(2, generator=g, device=x.device),
+    ],
+)
+def test_the_rules_find_what_breaks_them(broken, gpu):  # noqa: F811
+    x = torch.zeros(3, 2, device=GPU)
+    with pytest.raises((AssertionError, RuntimeError)), rules():
+        broken(x, torch.Generator())
+    with rules():
+        torch.rand(2, generator=torch.Generator(GPU), device=GPU) * x * 2.0
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_environments_stay_on_the_device(task, gpu):  # noqa: F811
+    settings = {"randomise": ALL} if task.startswith("Shadow") else {}
+    env = tasks.make(task, 4, sim="warp", **settings)
+    state, scores = env.reset(), Scores(env, 1)
+    with rules():
+        step = env.step(torch.zeros(4, env.action_dim, device=GPU))
+        env.observations(state)
+        scores.add(step)
+        env.load_state_dict(env.state_dict())
+    assert {x.device for x in (step.state, step.reward, step.truncated, *step.log.values())} == {
+        GPU
+    }
+
+
+def learner(algo, settings, monkeypatch, folder):
+    """A run that has collected and learnt once, on the device."""
+    argv = [f"algo={algo.partition('/')[0]}", "sim=warp", *SMALL, *settings, f"runs_dir={folder}"]
+    runner = OnPolicyRunner(compose(argv), observers=[])
+    runner.build()
+    runner.state = runner.env.reset()
+    # The number of bad worlds is read once an iteration.
+    monkeypatch.setattr(runner.guard, "finish", lambda iteration: 0)
+    with rules():
+        runner._learn()
+    return runner
+
+
+@pytest.mark.parametrize("algo", LEARNERS)
+def test_learning_stays_on_the_device(algo, gpu, monkeypatch, tmp_path):  # noqa: F811
+    runner = learner(algo, LEARNERS[algo], monkeypatch, tmp_path)
+    with rules():
+        runner.policy()(runner.state)
+        totals = runner.tracker.take()
+        runner._learn()
+    assert all(x.device == GPU for x in totals.values())
+    runner.algo.load_state_dict(runner._learner_state()["algo_state"])
+
+
+def test_hatrpo_reads_what_decides_its_steps(gpu, monkeypatch, tmp_path):  # noqa: F811
+    """For each agent surrogate, curvature and norm at once, the promise, and every trial."""
+    reads, tolist = [], torch.Tensor.tolist
+    for name in ("tolist", "__float__"):
+        own = lambda x: reads.append(x) or tolist(torch.ones(x.shape))  # noqa: E731
+        monkeypatch.setattr(torch.Tensor, name, own)
+    # What it has read it gives back as metrics.
+    monkeypatch.setattr(
+        torch.Tensor, "new_tensor", lambda x, value: x.new_zeros(torch.tensor(value).shape)
+    )
+    settings = ("algo.line_search_steps=3", "algo.critic_epochs=1", "algo.agent_order=default")
+    learner("hatrpo", settings, monkeypatch, tmp_path)
+    assert sum(x.device == GPU for x in reads) == 2 * (2 + 3)
+
+
+def test_what_a_checkpoint_has_of_the_last_iteration_comes_to_the_device(gpu):  # noqa: F811
+    agents = tasks.make("HalfCheetah-2x3", 4, sim="warp").agents
+    config, preset = completed(DivergenceConfig(preset="printed")), PRESETS["printed"]
+    comparison = KernelComparison(agents, config, preset, 0, GPU)
+    saved = {"state": torch.ones(8, 17), "action": torch.ones(8, 6)}
+    comparison.load_state_dict({"generator": torch.Generator().get_state(), **saved})
+    state, action = torch.ones(8, 17, device=GPU), torch.ones(8, 6, device=GPU)
+    comparison.begin(SimpleNamespace(state=state, action=action))
+    assert {x.device for x in comparison._last} == {GPU}
+
+
+def test_products_on_a_gpu_keep_their_precision(monkeypatch):
+    """What makes oneDNN fast on some CPUs would be TF32 there."""
+    monkeypatch.setattr(device, "_onednn_is_faster_and_exact", lambda: True)
+    torch.set_float32_matmul_precision("highest")
+    device.configure(1, "cuda:0")
+    assert torch.get_float32_matmul_precision() == "highest"
+    device.configure(1, "cpu")
+    assert torch.get_float32_matmul_precision() == "medium"
