@@ -35,8 +35,8 @@ OPSET = 17
 """Of ONNX; the first with LayerNormalization."""
 TOLERANCE = 1e-5
 """How far a file's actions, which are of the order of 1, may be from the policy's."""
-CHECKED_ENVS = 8
-"""Environments whose states the files are checked on."""
+CHECKED_ENVS, CHECKED_STEPS = 8, 16
+"""The files are checked on the states of this many environments and steps."""
 OUTPUTS = ("action", "command")
 
 
@@ -101,7 +101,7 @@ def _need_onnx() -> None:
 
 def _write_all(actors: Actors, env: VecEnv, kind: str, out: Path, origin: dict[str, Any]) -> None:
     """Writes and checks every agent's file, then the contract, which names them."""
-    state = env.step(_random_action(env)).final_state
+    state = _visited(env)
     expected = actors.freeze().distribution(env.observations(state))[0]
     readings, commands = env.readings(), env.commands()
     described = []
@@ -113,7 +113,7 @@ def _write_all(actors: Actors, env: VecEnv, kind: str, out: Path, origin: dict[s
         seen, name = state[:, list(picked)], "state" if agent.columns is None else "observation"
         data = serialise(policy, kind, seen, name)
         limits = torch.tensor([(c.low, c.high) for c in moved]).T
-        _check(data, kind, name, seen, expected[:, columns].clamp(*limits), agent.name)
+        error = _check(data, kind, name, seen, expected[:, columns].clamp(*limits), agent.name)
         file = f"{agent.name}{SUFFIXES[kind]}"
         write_atomic(out / file, data)
         described.append(
@@ -123,6 +123,7 @@ def _write_all(actors: Actors, env: VecEnv, kind: str, out: Path, origin: dict[s
                 "file": file,
                 "input": {"name": name, "columns": _columns(readings[i] for i in picked)},
                 "outputs": list(OUTPUTS),
+                "largest_error": error,
                 "action_columns": columns,
                 "commands": _columns(moved),
             }
@@ -136,16 +137,20 @@ def _write_all(actors: Actors, env: VecEnv, kind: str, out: Path, origin: dict[s
         "input": "column = offset + scale * quantity in its unit; clipped to [low, high] inside",
         "action": "clipped to [low, high] of its command inside; goes to VecEnv.step",
         "command": "offset + scale * action, in its unit",
+        "largest_error": f"of actions against the policy's, on {len(state)} states of the task",
         "agents": described,
     }
     text = json.dumps(contract, indent=1, allow_nan=False) + "\n"
     write_atomic(out / "contract.json", text.encode())
 
 
-def _random_action(env: VecEnv) -> Tensor:
+def _visited(env: VecEnv) -> Tensor:
+    """States that random actions lead to. (CHECKED_STEPS * N, S)"""
     env.reset()
-    draw = torch.rand(env.num_envs, env.action_dim, generator=torch.Generator().manual_seed(0))
-    return 2.0 * draw - 1.0
+    generator = torch.Generator().manual_seed(0)
+    shape = CHECKED_STEPS, env.num_envs, env.action_dim
+    actions = 2.0 * torch.rand(shape, generator=generator) - 1.0
+    return torch.cat([env.step(action).final_state for action in actions])
 
 
 def _columns(columns: Iterable[Reading | Command]) -> list[dict[str, Any]]:
@@ -193,9 +198,9 @@ def serialise(policy: PortablePolicy, kind: str, seen: Tensor, name: str) -> byt
             return file.read_bytes()
 
 
-def _check(data: bytes, kind: str, name: str, seen: Tensor, expected: Tensor, agent: str) -> None:
-    """Runs a file on all rows and on one, and compares with the policy's actions."""
-    run = loaded(data, kind, name)
+def _check(data: bytes, kind: str, name: str, seen: Tensor, expected: Tensor, agent: str) -> float:
+    """Runs a file on all rows and on one; how far its actions are from the policy's at most."""
+    run, largest = loaded(data, kind, name), 0.0
     for rows in (slice(None), slice(0, 1)):
         actions = run(seen[rows].numpy())[0]
         error = float(np.abs(actions - expected[rows].numpy()).max())
@@ -204,6 +209,8 @@ def _check(data: bytes, kind: str, name: str, seen: Tensor, expected: Tensor, ag
                 f"Agent '{agent}' cannot be exported as {kind}: the file's actions are off by "
                 f"{error:.1e}, more than {TOLERANCE:.0e}."
             )
+        largest = max(largest, error)
+    return largest
 
 
 def loaded(data: bytes, kind: str, name: str) -> Callable[[np.ndarray], list[np.ndarray]]:

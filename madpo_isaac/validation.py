@@ -209,6 +209,8 @@ def _check_run(config: Config) -> None:
 
 
 def _check_video(config: Config) -> None:
+    if config.sim.name in BRIDGES:
+        raise UserError(f"sim={config.sim.name} has no pictures: leave capture_video and --video.")
     length, frequency, shown = (
         getattr(config, f"capture_video_{end}") for end in ("len", "freq", "envs")
     )

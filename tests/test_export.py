@@ -84,6 +84,7 @@ def test_files_act_as_the_player_does(runs, run, kind, tmp_path):
             expected = mean[:, agent["action_columns"]].clamp(low, high).numpy()
             spec = next(a for a in env.agents if a.name == agent["name"])
             seen = state if agent["input"]["name"] == "state" else spec.observe(state)
+            assert 0.0 < agent["largest_error"] < 1e-5
             assert seen.shape[1] == len(agent["input"]["columns"])
             action, command = files[agent["name"]](seen.numpy())
             assert action.dtype == command.dtype == np.float32
@@ -197,7 +198,10 @@ def test_a_file_that_is_off_is_refused(runs, tmp_path, monkeypatch):
 def test_the_command_writes_the_files(runs, tmp_path, capsys):
     arguments = ["export", str(runs / "hands"), "--format", "torchscript", "--out", str(tmp_path)]
     assert program.main(arguments) == 0
-    assert "contract.json" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    contract = json.loads((tmp_path / "contract.json").read_text())
+    largest = max(agent["largest_error"] for agent in contract["agents"])
+    assert "contract.json and a file per agent (2)" in said and f"{largest:.1e} at most" in said
     assert {p.name for p in tmp_path.iterdir()} == {"contract.json", "hand0.pt", "hand1.pt"}
 
 

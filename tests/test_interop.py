@@ -67,6 +67,23 @@ def test_agents_get_their_columns_and_steer_their_joints():
 
 
 @needs_pettingzoo
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"agent0": np.zeros(1)}, r"agent0's action has shape \(1,\), expected \(3,\)"),
+        ({"agent1": np.zeros((1, 3))}, r"agent1's action has shape \(1, 3\), expected"),
+        ({"agent1": 0.5}, r"agent1's action has shape \(\), expected"),
+        ({"agent2": np.zeros(3)}, r"actions are for .*'agent2'\], expected \['agent0', 'agent1'\]"),
+    ],
+)
+def test_actions_of_another_shape_or_agent_are_refused(changed, message):
+    view = parallel_env("HalfCheetah-2x3", num_threads=1)
+    view.reset()
+    with pytest.raises(ValueError, match=message):
+        view.step({**dict.fromkeys(view.agents, np.zeros(3)), **changed})
+
+
+@needs_pettingzoo
 def test_a_batch_is_no_parallel_env():
     from madpo_isaac.interop.parallel_view import ParallelView
 
@@ -104,7 +121,7 @@ def test_the_vector_view_resets_in_the_same_step_as_gymnasium_does():
     assert np.array_equal(infos["final_obs"], step.final_state.numpy())
     assert infos["_final_obs"].all() and not np.array_equal(infos["final_obs"], obs)
     assert infos["episode"]["r"] == pytest.approx(total) and (infos["episode"]["l"] == 4).all()
-    again = [view.reset(seed=5)[0] for _ in range(2)]
+    again = [view.reset(seed=seed)[0] for seed in (5, np.int64(5))]
     assert np.array_equal(*again)
 
 
@@ -124,7 +141,12 @@ def test_only_the_rows_that_ended_have_a_final_observation():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"seed": [1, 2]}, "give one number"), ({"options": {"reset_mask": 1}}, "takes no options")],
+    [
+        ({"seed": [1, 2]}, "give one number"),
+        ({"seed": 1.5}, "seed=1.5 must be a whole number"),
+        ({"seed": 2**64}, "seed=18446744073709551616 must be a whole number of 64 bits"),
+        ({"options": {"reset_mask": 1}}, "takes no options"),
+    ],
 )
 def test_resets_that_are_not_possible_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):

@@ -3,7 +3,6 @@
 import ast
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -127,12 +126,12 @@ def test_steps_are_those_of_the_task_with_our_agents(python):
 
 def test_floating_hands_have_the_base_in_the_palm():
     agents = make_agents(
-        load("shadow"), "fingers", 193, 422, floating=True, device=torch.device("cpu")
+        load("shadow"), "fingers", 199, 422, floating=True, device=torch.device("cpu")
     )
     assert [agent.act_dim for agent in agents] == 2 * [8, 3, 3, 3, 4, 5]
     covered = sorted(column for agent in agents for column in agent.action_columns)
     assert covered == list(range(52)) and agents[6].action_columns[0] == 26
-    assert {agent.obs_dim for agent in agents} == {193 + 36}
+    assert {agent.obs_dim for agent in agents} == {199 + 24}
 
 
 def test_numbers_that_are_not_finite_end_the_episode(python, monkeypatch):
@@ -143,6 +142,8 @@ def test_numbers_that_are_not_finite_end_the_episode(python, monkeypatch):
     step = env.step(torch.full((2, 40), 0.5))
     assert step.log["diverged"].tolist() == [1, 0] and step.terminated.tolist() == [True, False]
     assert step.state.isfinite().all() and step.reward.tolist() == [0.0, 20.0]
+    step = env.step(torch.zeros(2, 40))
+    assert step.state[:, :2].tolist() == [[2, 1], [1, 4]]  # it has begun another episode
 
 
 @pytest.mark.parametrize(
@@ -190,12 +191,13 @@ def test_another_protocol_is_refused(python, monkeypatch):
         tasks.make(**OVER, num_envs=2, sim_settings=settings(python))
 
 
-def test_another_version_of_isaac_gym_is_refused(python, monkeypatch):
+def test_another_version_of_isaac_gym_is_refused(python, monkeypatch, tmp_path):
     monkeypatch.setattr(isaacgym_bridge, "WRITTEN_FOR", "1.0rc3")
     with pytest.raises(
-        UserError, match=r"has isaacgym=1\.0rc4; sim=isaacgym needs isaacgym=1\.0rc3"
+        UserError, match=r"RuntimeError: isaacgym 1\.0rc4 is installed, 1\.0rc3 is needed\."
     ):
         tasks.make(**OVER, num_envs=2, sim_settings=settings(python))
+    assert not (tmp_path / "pid").exists()  # it is refused before the task is built
 
 
 def test_without_isaac_gym_the_server_says_so():
@@ -224,16 +226,53 @@ def test_bad_settings_are_refused_before_anything_starts(changed, message, monke
         tasks.make(**{**OVER, "num_envs": 2, "sim_settings": {"python": "/bin/false"}, **changed})
 
 
-def test_the_server_ends_when_its_trainer_is_killed(python, tmp_path):
-    code = (
-        "import os, signal, tasks;"
-        f"env = tasks.make('ShadowHandOver', 2, sim='isaacgym', sim_settings={settings(python)});"
-        "env.reset();"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=250)
-    assert done.returncode == -signal.SIGKILL
-    assert is_gone(int((tmp_path / "pid").read_text()))
+def server_of(folder):
+    """The server's process id, once its task is being built."""
+    for _ in range(2000):
+        if (folder / "pid").exists() and (folder / "pid").read_text():
+            return int((folder / "pid").read_text())
+        time.sleep(0.05)
+    raise AssertionError("no server came up")
+
+
+@pytest.mark.parametrize("fault", ["", "hang"])
+def test_the_server_ends_when_its_trainer_is_killed(fault, python, tmp_path, monkeypatch):
+    """Whether it waits for the next step or hangs in the simulator."""
+    monkeypatch.setenv("FAKE_BIDEXHANDS", fault)
+    make = f"tasks.make('ShadowHandOver', 2, sim='isaacgym', sim_settings={settings(python)})"
+    code = f"import time, tasks; env = {make}; env.reset(); print('up', flush=True); time.sleep(99)"
+    trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    assert trainer.stdout is not None
+    server = server_of(tmp_path)
+    if not fault:
+        assert trainer.stdout.readline() == b"up\n"
+    trainer.kill()
+    trainer.communicate(timeout=60)
+    assert is_gone(server)
+
+
+def test_a_script_that_stays_is_killed_with_the_server_it_runs(python, tmp_path, monkeypatch):
+    script = tmp_path / "wrapper"
+    script.write_text(f'#!/bin/sh\n"{python}" "$@"\necho ended\n')  # no exec: two processes
+    script.chmod(0o755)
+    monkeypatch.setenv("FAKE_BIDEXHANDS", "hang")
+    with pytest.raises(UserError, match="did not answer"):
+        tasks.make(**OVER, num_envs=2, sim_settings=settings(str(script), 4.0))
+    if (tmp_path / "pid").exists():
+        assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("said", ["[1, 2]", "hello", '{"protocol": 0}', "\\377\\376", '{"pro'])
+def test_something_else_that_answers_is_one_line(said, tmp_path):
+    script = tmp_path / "liar"
+    end = "" if said == '{"pro' else "\\n"
+    script.write_text(f"#!/bin/bash\nread -u $2 request\nprintf '{said}{end}' >&$2\n")
+    script.chmod(0o755)
+    with pytest.raises(UserError) as problem:
+        tasks.make(**OVER, num_envs=2, sim_settings=settings(str(script)))
+    text = str(problem.value)
+    assert "\n" not in text
+    assert re.search("not what Isaac Gym's server says|has protocol=0; |ended unasked", text), text
 
 
 # Through train.py -------------------------------------------------------------------------------
@@ -262,5 +301,7 @@ def test_the_interpreter_has_to_be_named(capsys):
     assert "sim.timeout=0" in capsys.readouterr().err
     assert main(["sim.python=x"]) == 2  # of the default simulator
     assert re.match(r"error: Unknown key 'sim\.python'", capsys.readouterr().err)
+    assert main(["sim=isaacgym", "sim.python=x", "capture_video=True"]) == 2
+    assert "sim=isaacgym has no pictures" in capsys.readouterr().err
     assert main(["sim=isaacgim"]) == 2
     assert "Did you mean 'isaacgym'?" in capsys.readouterr().err

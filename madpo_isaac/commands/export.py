@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from madpo_isaac import console
@@ -20,5 +21,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder to write to; default: <run>/export")
     options = parser.parse(argv)
     out = export(options.policy, options.format, options.out)
-    console.info(f"wrote {out / 'contract.json'} and a file per agent")
+    agents = json.loads((out / "contract.json").read_text())["agents"]
+    error = max(agent["largest_error"] for agent in agents)
+    console.info(f"wrote {out / 'contract.json'} and a file per agent ({len(agents)})")
+    console.info(f"their actions are the policy's but for {error:.1e} at most")
     return 0

@@ -12,6 +12,7 @@ from pettingzoo import ParallelEnv
 from torch import Tensor
 
 from madpo_isaac.env import VecEnv
+from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import action_box, box, observation_box
 
 
@@ -52,10 +53,9 @@ class ParallelView(ParallelEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
-        """Starts an episode, the same for the same ``seed``; there are no ``options``."""
+        """Starts an episode, the same for the same ``seed``; ``options`` have no effect."""
         del options
-        if seed is not None:
-            self.env.generator.manual_seed(seed)
+        reseed(self.env, seed)
         self._state = self.env.reset()
         self.agents = list(self.possible_agents)
         return self._observations(), {agent: {} for agent in self.agents}
@@ -76,12 +76,20 @@ class ParallelView(ParallelEnv):
 
         Returns:
             Observations, rewards, terminations, truncations and infos by agent.
+
+        Raises:
+            ValueError: the episode is over, or the actions are not one of its shape for each agent.
         """
         if not self.agents:
             raise ValueError("the episode is over: call reset")
+        if actions.keys() != self.specs.keys():
+            raise ValueError(f"actions are for {list(actions)}, expected {self.agents}")
         joint = torch.zeros(1, self.env.action_dim, device=self.env.device)
         for name, spec in self.specs.items():
             part = torch.as_tensor(np.asarray(actions[name]), dtype=torch.float32)
+            if part.shape != (spec.act_dim,):
+                shape = tuple(part.shape)
+                raise ValueError(f"{name}'s action has shape {shape}, expected ({spec.act_dim},)")
             joint[0, spec.action_slice] = part.to(self.env.device)
         step = self.env.step(joint)
         self._state = step.final_state

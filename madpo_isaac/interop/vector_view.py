@@ -12,6 +12,7 @@ from torch import Tensor
 
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import box
 
 
@@ -43,14 +44,13 @@ class VectorView(VectorEnv):
             options: there are none.
 
         Raises:
-            UserError: there are several seeds, or options.
+            UserError: there are several seeds, a bad one, or options.
         """
         if isinstance(seed, list):
             raise UserError(f"seed={seed}: the environments share one generator, give one number.")
         if options:
             raise UserError(f"options={options}: reset takes no options, all environments start.")
-        if seed is not None:
-            self.env.generator.manual_seed(seed)
+        reseed(self.env, seed)
         return _on_host(self.env.reset()), {}
 
     def step(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -28,7 +30,8 @@ PATIENCE = 5.0
 class IsaacGymBridge:
     """A Bi-DexHands task in another process, stepped through shared memory.
 
-    The other process ends with this one, whatever ends this one: it reads the end of the socket.
+    The other process ends with the thread that makes the bridge, whatever ends it: it reads the
+    end of the socket, and where it does not read Linux kills it.
 
     Args:
         python: interpreter with isaacgym and bidexhands.
@@ -83,7 +86,8 @@ class IsaacGymBridge:
             ours.close()  # the stream keeps it open
             self._close = weakref.finalize(self, _end, self.process, self._stream.close)
             request = {"task": task, "num_envs": num_envs, "device": device, "seed": seed}
-            ready = self._ask(protocol=server.PROTOCOL, episode_length=episode_length, **request)
+            needed = {"protocol": server.PROTOCOL, "isaacgym": WRITTEN_FOR}
+            ready = self._ask(**needed, episode_length=episode_length, **request)
             self._check(ready, task, num_envs)
             self.state_dim: int = ready["state_dim"]
             self.hand_dim: int = ready["hand_dim"]
@@ -96,12 +100,7 @@ class IsaacGymBridge:
 
     def _check(self, ready: dict[str, Any], task: str, num_envs: int) -> None:
         """Makes sure that the server has built what was asked for."""
-        wanted = {
-            "protocol": server.PROTOCOL,
-            "isaacgym": WRITTEN_FOR,
-            "task": task,
-            "num_envs": num_envs,
-        }
+        wanted = {"protocol": server.PROTOCOL, "task": task, "num_envs": num_envs}
         for key, value in wanted.items():
             if ready.get(key) != value:
                 self.close()
@@ -135,7 +134,7 @@ class IsaacGymBridge:
             self._stream.flush()
             line = self._stream.readline()
         except TimeoutError:
-            self.process.kill()  # it would not listen
+            _kill(self.process)  # it would not listen
             self.close()
             raise UserError(
                 f"Isaac Gym's server did not answer within sim.timeout={self._timeout:g} s."
@@ -143,13 +142,21 @@ class IsaacGymBridge:
             ) from None
         except OSError:
             line = b""
-        if not line:
+        if not line.endswith(b"\n"):
             self.close()
             raise UserError(
                 f"Isaac Gym's server ended unasked (exit code {self.process.returncode})."
                 f"{self._last_words()}"
             )
-        answer = json.loads(line)
+        try:
+            answer = dict(json.loads(line))
+        except (TypeError, ValueError):
+            _kill(self.process)
+            self.close()
+            raise UserError(
+                f"'{self._python}' answers '{line[:60].decode(errors='replace').strip()}', which "
+                "is not what Isaac Gym's server says."
+            ) from None
         if "error" in answer:
             self.close()
             reason = " ".join(answer["error"].split()).rstrip(".")
@@ -170,5 +177,11 @@ def _end(process: subprocess.Popen[bytes], hang_up: Callable[[], None]) -> None:
     try:
         process.wait(PATIENCE if process.poll() is None else 0.0)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _kill(process)
         process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kills a server, and what it was started through if that was a script."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a session, so a group of its own

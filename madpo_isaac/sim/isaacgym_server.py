@@ -11,9 +11,11 @@ Memory: float32 arrays in a row, N environments: action (N, A), state (N, S), re
 truncated, success (N each). The trainer writes the action before a step and reads the rest after.
 """
 
+import ctypes
 import json
 import mmap
 import os
+import signal
 import socket
 import sys
 from typing import Any
@@ -22,6 +24,7 @@ import numpy as np
 
 PROTOCOL = 1
 PER_ENV = ("reward", "done", "truncated", "success")
+PR_SET_PDEATHSIG = 1
 
 
 def layout(num_envs: int, action_dim: int, state_dim: int) -> list:
@@ -43,7 +46,7 @@ def arrays(memory: mmap.mmap, num_envs: int, action_dim: int, state_dim: int) ->
 def version_of(package: str) -> str:
     """Returns the installed version of a package."""
     if sys.version_info >= (3, 8):  # noqa: UP036
-        from importlib.metadata import version
+        from importlib.metadata import version  # novermin
 
         return version(package)
     import pkg_resources
@@ -53,8 +56,11 @@ def version_of(package: str) -> str:
 
 def build(request: dict) -> Any:
     """Makes the task as bidexhands.make does, which reads the command line and a relative path."""
-    import isaacgym  # noqa: F401, I001  before torch, which bidexhands imports
+    import isaacgym  # noqa: F401  before torch, which bidexhands imports
 
+    found, needed = version_of("isaacgym"), request["isaacgym"]
+    if found != needed:
+        raise RuntimeError(f"isaacgym {found} is installed, {needed} is needed")
     import bidexhands
 
     device = request["device"]
@@ -89,7 +95,6 @@ class Server:
         """Returns what was built."""
         return {
             "protocol": PROTOCOL,
-            "isaacgym": version_of("isaacgym"),
             "task": type(self.task).__name__,
             "num_envs": self.num_envs,
             "state_dim": self.state_dim,
@@ -108,8 +113,8 @@ class Server:
     def step(self) -> None:
         """Takes a step with the shared action.
 
-        An environment whose episode ended is reset by its next step: what is written of it now
-        is the state that ended the episode.
+        An environment whose episode ended, or whose numbers are not finite, is reset by its next
+        step: what is written of it now is the state that ended the episode.
         """
         import torch
 
@@ -118,6 +123,8 @@ class Server:
         _, state, reward, _, _, _ = self.env.step([action])
         shared["state"][:] = self.on_host(state[:, 0])
         shared["reward"][:] = self.on_host(reward[:, 0, 0])
+        bad = ~np.isfinite(shared["state"].sum(axis=1) + shared["reward"])
+        task.reset_buf[torch.from_numpy(bad).to(task.reset_buf.device)] = 1
         done = self.on_host(task.reset_buf) > 0
         shared["done"][:] = done
         shared["truncated"][:] = done & (self.on_host(task.progress_buf) >= task.max_episode_length)
@@ -157,6 +164,8 @@ def serve(stream: Any, memory_fd: int) -> None:
 
 def main() -> None:
     """Serves through the descriptors named on the command line: socket, memory."""
+    # Also a simulator that hangs has to end with the trainer; Isaac Gym runs on Linux only.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     here = os.path.dirname(os.path.abspath(__file__))  # where modules are that are none of ours
     sys.path[:] = [folder for folder in sys.path if folder != here]
     socket_fd, memory_fd = map(int, sys.argv[1:3])

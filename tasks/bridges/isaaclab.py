@@ -26,7 +26,8 @@ class IsaacLabEnv(VecEnv):
     """A ``DirectMARLEnv``. Joint state: Isaac Lab's own state, if any, then all observations.
 
     Isaac Lab resets in the middle of its step and returns what follows. The observations before
-    are taken as its ``_reset_idx`` is called, so that ``final_state`` is exact.
+    are taken as its ``_reset_idx`` is called, so that ``final_state`` is exact. An environment
+    whose numbers are not finite counts as terminated in every step until Isaac Lab resets it.
 
     Args:
         env: the environment, with ``unwrapped`` a ``DirectMARLEnv``.
