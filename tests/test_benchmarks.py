@@ -20,6 +20,7 @@ CASES = {
     "mamujoco": ["envs=2", "seconds=0.05", "tasks=HalfCheetah-2x3", "peers=sync"],
     "hand_tasks": ["envs=2", "steps=3", "tasks=ShadowHandPen"],
     "divergence": ["sizes=40x5x2", "repeats=1"],
+    "compiled": ["tasks=HalfCheetah-2x3", "repeats=1", *SMALL],
     "gpu": [
         *("device=cpu", "worlds=4", "substeps=1,2", "envs=4", "algos=madpo", "steps=3"),
         *("iterations=1", "sizes=64x5x2", "algo.horizon=4", "algo.hidden=[16]"),
@@ -51,9 +52,8 @@ def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
     finally:
         sys.modules.pop(name)
     content = json.loads(out.read_text())
-    assert not any(
-        "failed" in row for row in content.get("training", []) + content.get("physics", [])
-    )
+    rows = [row for name in ("training", "physics", "rows") for row in content.get(name, [])]
+    assert not any("failed" in row for row in rows)
     found = list(numbers(content))
     assert len(found) > 3 and all(map(math.isfinite, found))
     assert capsys.readouterr().out.count("\n") > 1

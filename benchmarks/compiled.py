@@ -1,0 +1,86 @@
+"""What torch.compile and CUDA graphs would bring the networks: inference and a gradient step.
+
+    python benchmarks/compiled.py [tasks=HalfCheetah-2x3,...] [device=cpu] [repeats=20] [threads=1]
+                                  [out=compiled.json] [key=value]
+
+`infer` is all agents' means in one step of all environments, `step` one agent's forward and
+backward pass over a tile of its batch. Each as it is and by torch.compile, by turns; on a GPU also
+recorded into CUDA graphs (mode reduce-overhead). Seconds are medians, `compile_s` is what the first
+call costs, `difference` the largest of what comes out. Further key=value pairs are train.py's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from gpu import attempt, seconds, show
+from settings import read, run, save
+from torch import Tensor
+
+from madpo_isaac.on_policy import OnPolicyRunner
+from madpo_isaac.overrides import compose
+
+TASKS = ["HalfCheetah-2x3", "ShadowHandOver", "ShadowHandOver fingers", "Humanoid-17x1"]
+
+
+def works(task: str, device: str, further: list[str]) -> dict[str, Callable[[], Tensor]]:
+    """The two works of an untrained run, each giving what can be compared."""
+    name, _, split = task.partition(" ")
+    chosen = [f"task={name}", "algo=happo", f"sim_device={device}", *further]
+    runner = OnPolicyRunner(compose(chosen + [f"task.agents={split}"] * bool(split)), observers=[])
+    runner.build()
+    runner.state = runner.env.reset()
+    runner.collect()
+    algo, policy = runner.algo, runner.algo.actors.freeze()
+    observations = runner.env.observations(runner.state)
+    batch = algo._prepare(runner.rollout)
+    view = algo._view(batch, 0, torch.ones_like(batch.advantage))
+    rows = slice(0, min(algo.tile, len(view.obs)))
+
+    def step() -> Tensor:
+        algo.actors.stack.grad.zero_()
+        algo._actor_tile(view, rows, rows.stop)
+        return algo.actors.stack.grad[0]
+
+    return {"infer": lambda: policy.distribution(observations)[0], "step": step}
+
+
+def measure(work: Callable[[], Tensor], mode: str, device: torch.device, repeats: int) -> dict:
+    """Seconds of ``work`` as it is and compiled, by turns, and what compiling cost and changed."""
+    expected = work().clone()
+    compiled = torch.compile(work, mode=mode)
+    start = time.perf_counter()
+    difference = float((compiled().clone() - expected).abs().max())
+    compile_s = time.perf_counter() - start
+    turns = [(seconds(device, work), seconds(device, compiled)) for _ in range(repeats)]
+    before, after = (statistics.median(turn) for turn in zip(*turns, strict=True))
+    return {
+        "as_it_is_s": before,
+        "compiled_s": after,
+        "ratio": after / before,
+        "compile_s": compile_s,
+        "difference": difference,
+    }
+
+
+def main(argv: list[str]) -> None:
+    given = read(argv, tasks=TASKS, device="cpu", repeats=20, threads=1, further=[])
+    device = torch.device(given.device)
+    modes = ["default", *["reduce-overhead"] * (device.type == "cuda")]
+    rows = []
+    for task in given.tasks:
+        both = works(task, given.device, [f"num_threads={given.threads}", *given.further])
+        for (name, work), mode in itertools.product(both.items(), modes):
+            torch.compiler.reset()
+            row = {"task": task, "work": name, "mode": mode}
+            rows.append(attempt(row, measure, work, mode, device, given.repeats))
+    show("Compiled networks", rows)
+    save(given, rows=rows)
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
