@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_runner import PATIENCE, _keep_torch_settings, timeless  # noqa: F401
 
+from madpo_isaac import launch
 from madpo_isaac.cli import main
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -104,6 +105,14 @@ def test_no_slurm_here(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*SMALL, "-m", "seed=0,1", "hydra/launcher=submitit_slurm"]) == 2
     assert capsys.readouterr().err == "error: There is no SLURM here: srun is not found.\n"
+
+
+def test_only_a_launcher_of_an_extra_is_said_to_be_missing():
+    basic = ["basic", "joblib"]
+    error = launch.missing("submitit_local", basic)
+    assert str(error).startswith("hydra/launcher=submitit_local comes with the extra cluster:")
+    assert launch.missing("submitit_locl", [*basic, "submitit_local"]) is None
+    assert launch.missing("ray", basic) is None
 
 
 @pytest.mark.skipif(INSTALLED, reason="the extra cluster is installed")

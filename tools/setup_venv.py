@@ -26,6 +26,7 @@ from pathlib import Path
 
 TORCH = "2.13.0"
 UV = "0.13.9"
+EXTRAS = "cluster,dev,export,gpu,interop"
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -196,7 +197,7 @@ def install_torch_with_uv() -> None:
 def install_project() -> None:
     """Installs the project in place, with the PyTorch that is there."""
     say("installing the project and its dependencies")
-    run(*PIP, "install", "-e", ".[dev,gpu]", f"torch=={installed()['torch']}")
+    run(*PIP, "install", "-e", f".[{EXTRAS}]", f"torch=={installed()['torch']}")
 
 
 def run(*command: str) -> None:
