@@ -5,8 +5,9 @@
 
 Every algorithm has its own environments and networks with the task's hyper-parameters, and they
 take turns: one iteration of each, `repeats` times, so that drifting machine speed cancels. CPU
-seconds count all threads, medians over the repeats. `plain` is HAPPO's update of the same rollout
-as one ordinary PyTorch network and Adam per agent, whole batches, no code of this project.
+seconds count all threads, medians over the repeats. `ppo` is rl_games', one agent for all joints.
+`plain` is HAPPO's update of the same rollout as one ordinary PyTorch network and Adam per agent,
+whole batches, no code of this project.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import itertools
 import statistics
 import time
 from collections import defaultdict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from settings import read, run, save
 from torch import Tensor, nn
 
-from madpo_isaac.algos import ALGORITHMS
+from madpo_isaac.config import ALGO_SCHEMAS
 from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.overrides import compose
+from madpo_isaac.ppo.runner import PpoRunner
+from madpo_isaac.runner import Runner, make_runner
 
 TASKS = [
     "HalfCheetah-2x3",
@@ -94,28 +98,52 @@ class PlainHappo:
         optimiser.step()
 
 
+def clock() -> tuple[float, float]:
+    """CPU and wall seconds."""
+    return time.process_time(), time.perf_counter()
+
+
+def iterate(runner: Runner) -> list[tuple[float, float]]:
+    """Runs an iteration; returns the clock before collection, after it, and after the update."""
+    marks = [clock()]
+    if isinstance(runner, OnPolicyRunner):
+        runner.collect()
+        marks.append(clock())
+        runner.algo.update(runner.rollout)
+    else:
+        assert isinstance(runner, PpoRunner)
+        agent = runner.ppo.agent
+        collect = agent.play_steps
+
+        def timed() -> dict[str, Any]:
+            result = collect()
+            marks.append(clock())
+            return result
+
+        runner.guard.begin()
+        agent.play_steps = timed
+        runner.state, _ = runner.ppo.learn(runner.state)
+        agent.play_steps = collect
+    return [*marks, clock()]
+
+
 def measure(
     task: str, algos: list[str], repeats: int, threads: int, plain: bool
 ) -> dict[str, dict]:
     """CPU and wall seconds of collection and update by algorithm, and sizes."""
     name, _, split = task.partition(" ")
     chosen = [f"task={name}", f"num_threads={threads}"] + [f"task.agents={split}"] * bool(split)
-    runners = {
-        algo: OnPolicyRunner(compose([*chosen, f"algo={algo}"]), observers=[]) for algo in algos
-    }
+    runners = {algo: make_runner(compose([*chosen, f"algo={algo}"])) for algo in algos}
     for runner in runners.values():
+        runner.observers.clear()
         runner.build()
         runner.state = runner.env.reset()
-    first = next(iter(runners.values()))
-    loop = PlainHappo(first) if plain else None
+    ours = [runner for runner in runners.values() if isinstance(runner, OnPolicyRunner)]
+    loop = PlainHappo(ours[0]) if plain and ours else None
     times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for repeat in range(repeats + 1):  # the first is a warm-up
         for algo, runner in runners.items():
-            marks = [(time.process_time(), time.perf_counter())]
-            runner.collect()
-            marks.append((time.process_time(), time.perf_counter()))
-            runner.algo.update(runner.rollout)
-            marks.append((time.process_time(), time.perf_counter()))
+            marks = iterate(runner)
             if repeat:
                 for stage, (start, stop) in zip(
                     ("collect", "update"), itertools.pairwise(marks), strict=True
@@ -124,28 +152,37 @@ def measure(
                     times[algo][f"{stage}_wall_s"].append(stop[1] - start[1])
                 times[algo]["iteration_cpu_s"].append(marks[2][0] - marks[0][0])
         if loop:
-            rollout = first.rollout
+            rollout = ours[0].rollout
             arrays = (rollout.state, rollout.action, rollout.log_prob)
             flat = [array.flatten(0, 1) for array in arrays]
             target = torch.randn(len(flat[0]))
             # torch's default, which a plain script has; this project may choose oneDNN.
             precision = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision("highest")
-            start = time.process_time(), time.perf_counter()
+            start = clock()
             loop.update(*flat, target)
+            stop = clock()
             torch.set_float32_matmul_precision(precision)
             if repeat:
-                times["plain"]["update_cpu_s"].append(time.process_time() - start[0])
-                times["plain"]["update_wall_s"].append(time.perf_counter() - start[1])
+                times["plain"]["update_cpu_s"].append(stop[0] - start[0])
+                times["plain"]["update_wall_s"].append(stop[1] - start[1])
+    sizes = {
+        algo: {
+            "agents": len(runner.agents),
+            "samples": runner.config.num_envs * runner.config.algo.horizon,
+        }
+        for algo, runner in runners.items()
+    }
+    if loop:
+        sizes["plain"] = sizes[ours[0].config.algo.name]
     return {
-        algo: {stage: statistics.median(values) for stage, values in stages.items()}
-        | {"agents": len(first.env.agents), "samples": first.rollout.reward.numel()}
+        algo: {stage: statistics.median(values) for stage, values in stages.items()} | sizes[algo]
         for algo, stages in times.items()
     }
 
 
 def main(argv: list[str]) -> None:
-    given = read(argv, tasks=TASKS, algos=list(ALGORITHMS), repeats=5, threads=1, plain=1)
+    given = read(argv, tasks=TASKS, algos=list(ALGO_SCHEMAS), repeats=5, threads=1, plain=1)
     rows = []
     print(f"{'task':24}{'agents':>7}{'samples':>8}  {'':8}{'update':>9}{'/happo':>8}"
           f"{'iteration':>11}{'/happo':>8}   CPU-s")  # fmt: skip

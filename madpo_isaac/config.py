@@ -48,8 +48,8 @@ class AlgoConfig:
     gamma: float = 0.99
     gae_lambda: float = 0.95
     time_limit: str = "bootstrap"
-    """What follows a truncated step: bootstrap, the value of its final state; drop, nothing is
-    learnt from it (HARL)."""
+    """What follows a truncated step: bootstrap, the value of its final state; drop, its advantage
+    is 0 (HARL)."""
     actor_lr: float = 5e-4
     critic_lr: float = 5e-4
     lr_decay: bool = False

@@ -90,7 +90,7 @@ def gae(
         gamma: discount.
         lam: trace decay.
         time_limit: ``bootstrap`` as said; ``drop`` gives a truncated step advantage 0, as HARL
-            does, so that it teaches nothing.
+            does, before the batch is normalised.
         trace: weights in [0, 1] of an off-policy correction: the advantage of step t counts
             ``trace[t]`` where it is carried back to step t - 1. (T, N)
         valid: a step that is not has advantage 0, whatever its reward, and nothing is carried

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]"]
 CASES = {
     "throughput": ["envs=4", "threads=1", "iterations=1", "algo.horizon=4", "algo.hidden=[16]"],
-    "update": ["tasks=HalfCheetah-2x3", "algos=happo,madpo", "repeats=1"],
+    "update": ["tasks=HalfCheetah-2x3", "algos=happo,madpo,ppo", "repeats=1"],
     "gradient_sizes": ["iterations=2", "num_threads=1", *SMALL],
     "mamujoco": ["envs=2", "seconds=0.05", "tasks=HalfCheetah-2x3", "peers=sync"],
     "hand_tasks": ["envs=2", "steps=3", "tasks=ShadowHandPen"],

@@ -132,6 +132,26 @@ def test_official_is_the_loss_of_the_released_code():
 # yu and printed ---------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("alike", [False, True], ids=["one step", "equal states"])
+@pytest.mark.parametrize("preset", ["yu", "printed", "official"])
+def test_states_without_a_distance_between_them_are_learnt_from(preset, alike):
+    """No width tells them apart: num_envs=1 algo.horizon=1, or a task that starts in one state."""
+    div = {"preset": preset, "coef": 1.0}
+    algo, env = build(MADPO, settings(MadpoConfig, divergence=div), ToyEnv()), ToyEnv()
+    state = env.reset()
+    for _ in range(2):
+        rollout, state = collect(algo, env, state)
+        if alike:
+            rollout.state[:] = rollout.state[0, 0]
+        else:
+            rollout.valid[:] = False
+            rollout.valid[3, 2] = True
+        metrics = algo.update(rollout)
+        assert all(value.isfinite() for value in metrics.values())
+        assert metrics["agent0/skipped"] == 0
+
+
 def test_yu_compares_actions_under_common_noise():
     env = ToyEnv()
     algo = build(Recorded, settings(MadpoConfig, divergence={"preset": "yu"}, actor_lr=5e-3), env)

@@ -193,7 +193,7 @@ class OnPolicy:
         return dict(zip(metrics, means, strict=True))
 
     def update_actors(self, batch: Batch) -> dict[str, Tensor]:
-        """Updates one agent after another, each knowing what the preceding ones changed."""
+        """Updates one agent after another, each knowing what the preceding ones changed (Eq. 1)."""
         metrics: dict[str, Tensor] = {}
         preceding_ratio = torch.ones_like(batch.advantage)
         for p in self.agent_order():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -180,9 +181,10 @@ class KernelComparison(Comparison):
         if self._variant == "printed":
             self._width = self._sigma
         if self._variant == "yu":
-            std = batch.state.std(0)
+            std = batch.state.std(0, correction=0)
             self._states = (batch.state - batch.state.mean(0)) / std.where(std > 1e-6, 1.0)
-            self._width = median_width(self._states, generator=self._generator)
+            with contextlib.suppress(ValueError):  # states all alike, which no width tells apart
+                self._width = median_width(self._states, generator=self._generator)
 
     def intra(
         self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor, other: FixedPolicy
