@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import io
 import os
 import warnings
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from madpo_isaac import pretrained
-from madpo_isaac.errors import UserError
+from madpo_isaac.errors import UserError, closest
 from madpo_isaac.files import write_atomic
 
 FORMAT_VERSION = 1
@@ -53,6 +56,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     if path.suffix == pretrained.SUFFIX:
         return pretrained.load(path)
     try:
+        _check_sums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error below says it all
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -60,7 +64,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
         kind = type(problem).__name__
         raise UserError(f"Checkpoint '{path}' is damaged or not a checkpoint ({kind}).") from None
     version = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int or version < 1:
         raise UserError(f"'{path}' is not a checkpoint of this program.")
     if version > FORMAT_VERSION:
         raise UserError(
@@ -70,6 +74,25 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     if missing:
         raise UserError(f"Checkpoint '{path}' lacks {', '.join(missing)}.")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Raises BadZipFile if a byte of a tensor has changed, which torch does not notice."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(damaged)
+
+
+@contextlib.contextmanager
+def using(path: Path) -> Iterator[None]:
+    """Says in one line that what a checkpoint holds is not what is asked of it here."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as problem:
+        reason = f"{type(problem).__name__}: {problem}"
+        raise UserError(f"Checkpoint '{path}' is not of this version ({reason}).") from problem
 
 
 def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = None) -> Path:
@@ -86,10 +109,13 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
             kind = f" of {task}" * bool(task) + f" with {algo}" * bool(algo)
             raise UserError(f"checkpoint={name}: no run{kind} in '{runs_dir}'.")
         return max(found, key=lambda path: path.stat().st_mtime)
-    path = Path(name)
-    if os.path.isdir(path):
-        return path / "nn" / "last.pth"
-    return path
+    if os.path.isdir(name):
+        return Path(name) / "nn" / "last.pth"
+    if not os.path.exists(name):
+        beside = glob.glob(f"{glob.escape(os.path.dirname(name))}/*") if "/" in name else ()
+        hint = closest(name, ["latest", "best", *beside])
+        raise UserError(f"Checkpoint '{name}' does not exist.{hint}")
+    return Path(name)
 
 
 def _belongs(run: Path, task: str | None, algo: str | None) -> bool:

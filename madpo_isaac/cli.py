@@ -13,16 +13,15 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from madpo_isaac import console, launch
+from madpo_isaac import console, distributed, launch
 from madpo_isaac.config import Config, register
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.overrides import (
     CONFIG_DIR,
+    OBJECTIONS,
     canonical,
     compose,
     continues,
@@ -66,8 +65,12 @@ def main(argv: Sequence[str]) -> int:
         config = compose(argv)
         if name := launch.launcher(argv):
             raise UserError(f"hydra/launcher={name} starts the runs of a sweep: add -m.")
+        for argument in argv:
+            if re.match(r"\+*hydra[./]", argument):
+                raise UserError(f"'{argument}' says how a sweep is run: add -m.")
         return _run(config, argv)
     except UserError as problem:
+        distributed.let_the_first_speak()
         console.error(str(problem))
         return _BAD_INPUT
     except KeyboardInterrupt:
@@ -120,7 +123,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
         job()
     except SystemExit as done:  # Hydra's way to end --help and the like
         return int(done.code or 0)
-    except (HydraException, OmegaConfBaseException) as problem:
+    except OBJECTIONS as problem:
         raise translate(problem) from problem
     except YAMLError as problem:
         raise UserError(f"The configuration is not YAML: {problem}.") from problem
@@ -166,8 +169,10 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
         raise UserError("Only one of --run, --multirun, --cfg and --info can be given.")
     if str(flags.config_path).endswith((".yaml", ".yml")):
         raise UserError("--config-path is a folder; the file's name goes to --config-name.")
-    if flags.shell_completion and not re.match(r"(un)?install=|query=", "".join(flags.overrides)):
-        raise UserError("--shell-completion goes with install=bash, or another shell.")
+    if flags.shell_completion and not re.fullmatch(
+        r"(install|uninstall|query)=(bash|fish|zsh)", "".join(flags.overrides)
+    ):
+        raise UserError("--shell-completion goes with install=bash, or with fish or zsh.")
     elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
     if launch.launcher(argv) and (elsewhere or not flags.multirun):
         raise UserError(f"hydra/launcher={launch.launcher(argv)} goes with -m and settings only.")
@@ -192,7 +197,10 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
             elif override.is_discrete_sweep():
                 override.config_loader = GlobalHydra.instance().config_loader()
                 key = override.get_key_element()
-                values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+                try:
+                    values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+                except ValueError as problem:  # of range()
+                    raise UserError(f"'{override.input_line}': {problem}.") from problem
                 if not values[-1]:
                     raise UserError(f"'{override.input_line}' lists no values.")
             else:

@@ -18,8 +18,9 @@ def info(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """Prints one line to stderr, headed as an error."""
+    """Prints one line to stderr, headed as an error; what is not printable is written out."""
     line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     if _err.is_terminal:
         _err.print(Text.assemble(("error:", "bold red"), f" {line}"))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from madpo_isaac.errors import UserError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_PATIENCE = 30.0  # seconds, for a first process that starts later
 
 
 class Ranks:
@@ -119,15 +121,29 @@ def join(multi_gpu: bool) -> Ranks:
     Raises:
         UserError: if ``multi_gpu`` does not fit how this process was started.
     """
-    started = all(name in os.environ for name in _VARIABLES)
-    number = os.environ["WORLD_SIZE"] if started else "1"
+    number = os.environ["WORLD_SIZE"] if _started() else "1"
     if not multi_gpu:
         if number != "1":
             raise UserError(f"torchrun started {number} processes: add multi_gpu=True.")
         return ALONE
-    if not started:
+    if not _started():
         raise UserError(
             "multi_gpu=True goes with torchrun: torchrun --standalone --nproc_per_node=2 train.py "
             "multi_gpu=True ..."
         )
     return TorchRun()
+
+
+def let_the_first_speak() -> None:
+    """Called before saying why this process ends, which the first of them may be about to say.
+
+    torchrun ends the others as soon as one has ended. Who is still there after a while has a
+    reason that the first one does not have.
+    """
+    if _started() and os.environ["RANK"] != "0":
+        time.sleep(_PATIENCE)
+
+
+def _started() -> bool:
+    """Whether torchrun started this process."""
+    return all(name in os.environ for name in _VARIABLES)

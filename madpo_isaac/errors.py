@@ -17,7 +17,12 @@ class RunFailed(Exception):  # noqa: N818  an end, not an error of the program
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     """Returns the error for a name that is not among ``allowed``, with the closest match named."""
     choices = sorted(allowed)
+    hint = closest(name, choices)
+    return UserError(f"Unknown {kind} '{name}'.{hint} Allowed: {', '.join(choices)}.")
+
+
+def closest(name: object, choices: Iterable[str]) -> str:
+    """Returns " Did you mean '...'?" with the choice most like ``name``, if one is."""
     lowered = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
-    hint = f" Did you mean '{lowered[near[0]]}'?" if near else ""
-    return UserError(f"Unknown {kind} '{name}'.{hint} Allowed: {', '.join(choices)}.")
+    return f" Did you mean '{lowered[near[0]]}'?" if near else ""

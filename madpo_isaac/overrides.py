@@ -23,6 +23,9 @@ from madpo_isaac.validation import validate
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 
+OBJECTIONS = (HydraException, OmegaConfBaseException, OverflowError, RecursionError)
+"""What Hydra and OmegaConf raise for settings that they cannot take; see :func:`translate`."""
+
 _GROUPS = ("task", "algo", "sim")
 
 
@@ -35,8 +38,10 @@ def compose(overrides: Sequence[str]) -> Config:
             return typed(_apply(overrides))
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return typed(_apply(overrides))
-    except (HydraException, OmegaConfBaseException) as problem:
+    except OBJECTIONS as problem:
         raise translate(problem) from problem
+    except OSError as problem:
+        raise UserError(f"Cannot read '{problem.filename}': {problem.strerror}.") from problem
 
 
 def typed(node: DictConfig) -> Config:
@@ -45,7 +50,7 @@ def typed(node: DictConfig) -> Config:
         config = OmegaConf.to_object(node)
         if not isinstance(config, Config):  # a run's config.yaml, given with --config-path
             config = OmegaConf.to_object(from_record(node))
-    except OmegaConfBaseException as problem:
+    except OBJECTIONS as problem:
         raise translate(problem) from problem
     assert isinstance(config, Config)
     validate(config)
@@ -122,7 +127,7 @@ def parse(text: str) -> Override:
     """Reads one ``key=value``; raises :class:`UserError` if it cannot be read."""
     try:
         return OverridesParser.create().parse_override(text)
-    except (HydraException, ValueError):
+    except (*OBJECTIONS, ValueError):
         raise UserError(
             f"Cannot read '{text}'. Write <key>=<value>, and values with special characters in "
             "two kinds of quotes, as 'checkpoint=\"a=b.pth\"'."
@@ -164,7 +169,7 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
         OmegaConf.update(config, key, override.value())
     except ConfigKeyError as problem:
         raise _unknown_key(str(problem.full_key), known) from None
-    except OmegaConfBaseException as problem:
+    except OBJECTIONS as problem:
         if default is None and "ListConfig" in str(problem):
             raise UserError(f"{key}={_value(override)} must be null or a list.") from None
         if default is None:  # what else it may be is known to OmegaConf only

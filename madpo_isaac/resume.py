@@ -15,7 +15,6 @@ from yaml import YAMLError
 
 from madpo_isaac import checkpoint
 from madpo_isaac.config import SIM_SCHEMAS, Config, from_record
-from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.run_folder import RunFolder
 from madpo_isaac.sim import ENGINES
@@ -158,8 +157,7 @@ def check_state(
     content: Mapping[str, Any],
     config: Config,
     processes: int,
-    env: VecEnv,
-    state: Tensor,
+    ours: Mapping[str, Any],
 ) -> None:
     """Makes sure that training can go on from a checkpoint as it stood.
 
@@ -168,8 +166,7 @@ def check_state(
         content: what it holds.
         config: that of the run to continue.
         processes: how many train together.
-        env: the environments of this process.
-        state: their joint state. (N, S)
+        ours: what the checkpoint of a run that has just begun would hold.
 
     Raises:
         UserError: it is of other environments, another number of processes, or complete.
@@ -183,12 +180,14 @@ def check_state(
         )
     if by != processes:
         raise UserError(f"{trained} by {by} processes; continue with as many, not {processes}.")
-    other = difference(env.state_dict(), content["env_state"])
-    if other is not None or content["state"].shape != state.shape:
+    other = difference(ours, content)
+    if other is not None and other.startswith(("env_state", "state")):
         raise UserError(
-            f"Checkpoint '{path}' is of other environments ({other or 'state'}): use the task "
-            "settings it was trained with."
+            f"Checkpoint '{path}' is of other environments ({other.removeprefix('env_state/')}): "
+            "use the task settings it was trained with."
         )
+    if other is not None:
+        raise UserError(f"Checkpoint '{path}' lacks {other}, or has it in another size.")
     if content["iteration"] >= config.max_iterations and config.resume != "auto":
         raise UserError(
             f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
@@ -197,16 +196,29 @@ def check_state(
 
 
 def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
-    """Names the first tensor of ``ours`` that ``theirs`` lacks or has with another shape."""
+    """Names the first entry of ``ours`` that ``theirs`` lacks or has as something else.
+
+    Tensors are to have the same shape and type; what is empty asks for nothing.
+    """
+    if isinstance(ours, list):
+        ours = dict(enumerate(ours))
+        theirs = dict(enumerate(theirs)) if isinstance(theirs, list) else theirs
     if isinstance(ours, Mapping):
-        if not isinstance(theirs, Mapping):
+        if ours and not isinstance(theirs, Mapping):
             return name
         below = (difference(v, theirs.get(k), f"{name}/{k}".lstrip("/")) for k, v in ours.items())
         return next(filter(None, below), None)
     if isinstance(ours, Tensor):
-        same = isinstance(theirs, Tensor) and ours.shape == theirs.shape
-        return None if same else name
-    return None
+        same = isinstance(theirs, Tensor) and _kind(theirs) == _kind(ours)
+    elif isinstance(ours, (int, float)):
+        same = type(theirs) in (int, float)
+    else:
+        same = ours is None or isinstance(theirs, type(ours))
+    return None if same else name
+
+
+def _kind(x: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return x.shape, x.dtype
 
 
 def _show(value: Any) -> str:

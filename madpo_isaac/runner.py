@@ -256,9 +256,11 @@ class Runner(ABC):
 
     def _resume(self, path: Path) -> None:
         """Restores a checkpoint, if it fits."""
-        content = self._load(path)
-        resume.check_state(path, content, self.config, self.ranks.count, self.env, self.state)
-        self._restore(content)
+        ours = {**self._counters(), **self._local_state(), **self._learner_state()}
+        with checkpoint.using(path):
+            content = self._load(path)
+            resume.check_state(path, content, self.config, self.ranks.count, ours)
+            self._restore(content)
 
     def _train(self) -> int:
         """Runs the loop between the observers' start and end; keeps status.json."""
@@ -394,14 +396,15 @@ class Runner(ABC):
             "task": self.config.task.name,
             "algo": self.config.algo.name,
             "config": as_yaml(self.config),
-            "iteration": self.iteration,
-            "env_steps": self.env_steps,
-            "wall_s": self.wall_s,
-            "best_return": self.best_return,
+            **self._counters(),
             **self._local_state(),
             **self._learner_state(),
             "shards": self.ranks.gather(self._shard())[1:],
         }
+
+    def _counters(self) -> dict[str, Any]:
+        names = ("iteration", "env_steps", "wall_s", "best_return")
+        return {name: getattr(self, name) for name in names}
 
     def _local_state(self) -> dict[str, Any]:
         """What every process has of its own, beside its learner's draws."""
@@ -426,8 +429,8 @@ class Runner(ABC):
             self.env.load_state_dict(content["env_state"])
             self.tracker.load_state_dict(content["tracker"])
             self.state = content["state"].to(self.env.device)
-        self.iteration, self.env_steps = content["iteration"], content["env_steps"]
-        self.wall_s, self.best_return = content["wall_s"], content["best_return"]
+        for name in self._counters():
+            setattr(self, name, content[name])
 
     # Playing ----------------------------------------------------------------------------------
 
@@ -435,8 +438,9 @@ class Runner(ABC):
         """Builds everything and loads the checkpoint's policy; returns where it comes from."""
         self.build()
         path = self._checkpoint()
-        content = self._load(path)
-        self._restore_policy(content)
+        with checkpoint.using(path):
+            content = self._load(path)
+            self._restore_policy(content)
         facts = ("task", "algo", "iteration", "env_steps")
         return {"checkpoint": str(path), **{name: content[name] for name in facts}}
 

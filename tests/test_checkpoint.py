@@ -175,6 +175,12 @@ def write(path, kind):
         data = bytearray(path.read_bytes())
         data[0] ^= 0xFF
         path.write_bytes(data)
+    elif kind == "one byte of a tensor changed":
+        torch.save(whole, path)
+        data = path.read_bytes()
+        weights = whole["algo_state"]["actors"].numpy().tobytes()
+        assert data.count(weights) == 1
+        path.write_bytes(data.replace(weights, weights[:-1] + b"\x41"))
     elif kind in ("text", "empty"):
         path.write_text("hello\n" * (kind == "text"))
     elif kind == "folder":
@@ -185,6 +191,8 @@ def write(path, kind):
         torch.save({"layer.weight": torch.zeros(3)}, path)
     elif kind == "newer":
         torch.save({**whole, "format_version": checkpoint.FORMAT_VERSION + 1}, path)
+    elif kind == "no version":
+        torch.save({**whole, "format_version": 0}, path)
     elif kind == "version as text":
         torch.save({**whole, "format_version": "1"}, path)
     elif kind == "incomplete":
@@ -200,8 +208,10 @@ def write(path, kind):
         ("text", "is damaged or not a checkpoint"),
         ("truncated", "is damaged or not a checkpoint"),
         ("one byte changed", "is damaged or not a checkpoint"),
+        ("one byte of a tensor changed", "is damaged or not a checkpoint"),
         ("tensor", "is not a checkpoint of this program"),
         ("weights alone", "is not a checkpoint of this program"),
+        ("no version", "is not a checkpoint of this program"),
         ("version as text", "is not a checkpoint of this program"),
         ("newer", "has format 2; this version reads up to 1"),
         ("incomplete", "lacks algo, iteration"),
@@ -216,9 +226,8 @@ def test_bad_file(tmp_path, kind, message):
 
 
 def test_name_too_long_for_the_file_system(tmp_path):
-    path = checkpoint.find("a" * 5000, tmp_path, "T", "madpo")
     with pytest.raises(UserError, match="does not exist"):
-        checkpoint.load(path, CPU)
+        checkpoint.find("a" * 5000, tmp_path, "T", "madpo")
 
 
 # Names of checkpoints ---------------------------------------------------------------------------
@@ -285,6 +294,18 @@ def test_no_run_at_all(tmp_path, name):
         checkpoint.find(name, tmp_path, "T", "madpo")
     with pytest.raises(UserError, match=f"checkpoint={name}: no run of T with madpo in"):
         checkpoint.find(name, tmp_path / "missing", "T", "madpo")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("run/nn/lst.pth", "run/nn/last.pth"), ("rn", "run"), ("run/nothing/like/it", None)],
+)
+def test_what_is_not_there_is_named_with_the_closest_match(tmp_path, name, meant):
+    make_run(tmp_path, "run", age=1)
+    with pytest.raises(UserError, match="does not exist") as error:
+        checkpoint.find(f"{tmp_path}/{name}", tmp_path)
+    hint = f" Did you mean '{tmp_path}/{meant}'?" if meant else ""
+    assert str(error.value) == f"Checkpoint '{tmp_path}/{name}' does not exist.{hint}"
 
 
 def test_folder_means_its_last_checkpoint_and_a_file_itself(tmp_path):

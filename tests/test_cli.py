@@ -85,6 +85,8 @@ BAD = [
     ("=3", "Unknown key ''"),
     ("hydra.foo=1", "Unknown key 'hydra.foo'"),
     ("hydra/launcher=foo", "Unknown hydra/launcher 'foo'", "basic"),
+    ("hydra.mode=MULTIRUN", "'hydra.mode=MULTIRUN'", "add -m"),
+    ("+hydra.job.env_set.A=1", "add -m"),
     # Types.
     ("num_envs=abc", "num_envs=abc", "a whole number"),
     ("num_envs=1.5", "a whole number"),
@@ -96,6 +98,8 @@ BAD = [
     ("algo.hidden=3", "algo.hidden=3", "a list of whole numbers"),
     ("algo.hidden=[a]", "a list of whole numbers"),
     ("algo.hidden=[[16]]", "algo.hidden=[[16]]"),
+    (f"algo.hidden={'[' * 300}{']' * 300}", "algo.hidden=[["),
+    (f"algo.clip={10**400}", f"algo.clip={10**400} must be a number"),
     ("algo.divergence=3", "a group of settings"),
     ("task.train.horizon=x", "a whole number"),
     ("test=maybe", "test=maybe", "True or False"),
@@ -123,9 +127,11 @@ BAD = [
     # Devices.
     ("sim_device=tpu", "'tpu'", "Allowed: cpu, cuda"),
     ("sim_device=mps", "'mps'", "Allowed: cpu, cuda"),
+    ("sim_device=cpu:1", "'cpu:1'", "Allowed: cpu, cuda"),
     ("sim_device=cuda:99", "'cuda:99'", "not there"),
     ("rl_device=cuda:0", "rl_device=cuda:0", "sim_device=cpu"),
     # What only the task or the networks can judge.
+    ("task.agents=finger", "Did you mean 'fingers'?"),
     ("task.agents=foo", "task.agents=foo", "Allowed: hands, fingers"),
     ("task.agents=[[0,1],[2,3]]", "[[0, 1], [2, 3]]", "Allowed: hands, fingers"),
     ("task.agents=[[0,1,2],[3,4,4]]", "[[0, 1, 2], [3, 4, 4]]"),
@@ -144,6 +150,10 @@ BAD = [
     ("--config-path=cfg/config.yaml", "--config-name"),
     ("--config-dir=/no/such/folder", "'/no/such/folder'"),
     ("--shell-completion", "install=bash"),
+    ("--shell-completion install=tcsh", "install=bash"),
+    # Checkpoints.
+    ("checkpoint=lastest", "'lastest' does not exist", "Did you mean 'latest'?"),
+    (f"checkpoint=latest runs_dir={'a' * 5000}", "Cannot read", "File name too long"),
     # Sweeps are checked before the first of their runs.
     ("-m seed=1,x", "seed=x", "a whole number"),
     ("num_envs=1,0 -m", "num_envs=0"),
@@ -152,6 +162,7 @@ BAD = [
     ("-m seed=1,2 algo.clip=[", "Cannot read 'algo.clip=['"),
     ("-m seed=interval(1,3)", "separated by commas"),
     ("-m algo=glob(z*)", "lists no values"),
+    ("-m seed=range(1,5,0)", "'seed=range(1,5,0)'", "zero"),
 ]
 
 
@@ -167,6 +178,10 @@ def test_bad_input_is_one_line_and_creates_nothing(empty, capsys, case):
 def test_blanks_and_accents_are_refused_too(empty, capsys, text):
     refused(capsys, [text], text.replace('"', "").partition("=")[2])
     assert not list(empty.iterdir())
+
+
+def test_what_a_terminal_would_obey_is_written_out(empty, capsys):
+    refused(capsys, ["num_envs=\x1b[31m\x07"], r"num_envs=\x1b[31m\x07'")
 
 
 def test_own_process_has_no_traceback_or_warning(tmp_path):

@@ -164,6 +164,21 @@ def test_without_torchrun_it_is_refused(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("rank", "waits"), [("0", []), ("1", [30.0])])
+def test_what_is_wrong_in_all_processes_is_said_by_the_first(
+    tmp_path, monkeypatch, capsys, rank, waits
+):
+    """The others wait first, until torchrun ends them since the first one has ended."""
+    started = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+    for name, value in (started | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    waited = []
+    monkeypatch.setattr("madpo_isaac.distributed.time.sleep", waited.append)
+    assert main(["num_env=3", f"runs_dir={tmp_path}"]) == 2
+    assert waited == waits
+    assert "Did you mean 'num_envs'?" in capsys.readouterr().err
+
+
 def test_several_processes_without_the_setting_are_refused(monkeypatch):
     started = {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     for name, value in started.items():

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 from collections import namedtuple
 
 import pytest
@@ -84,6 +85,13 @@ def test_a_place_that_is_no_folder(tmp_path, capsys):
 def test_no_off_screen_rendering(monkeypatch, capsys):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    assert main(["doctor"]) == 0
+    assert table(capsys.readouterr().out)["opengl"][0] == "missing"
+
+
+def test_pictures_that_cannot_be_imported_leave_the_table(monkeypatch, capsys):
+    """As where torch is missing, which they need, too."""
+    monkeypatch.setitem(sys.modules, "madpo_isaac.render", None)
     assert main(["doctor"]) == 0
     assert table(capsys.readouterr().out)["opengl"][0] == "missing"
 

@@ -154,6 +154,44 @@ def test_a_checkpoint_of_other_environments_is_refused(half, tmp_path, capsys):
     assert "is of other environments (sim/state)" in error
 
 
+def without(tree, path):
+    *above, name = path
+    for key in above:
+        tree = tree[key]
+    del tree[name]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (("tracker", "lengths"), "lacks tracker/lengths"),
+        (("algo_state", "order_generator"), "lacks algo_state/order_generator"),
+        (
+            ("algo_state", "actor_optimisers", 1, "step"),
+            "is not of this version (KeyError: 'step')",
+        ),
+        (("wall_s",), "lacks wall_s"),
+        (("state",), "is not of this version (KeyError: 'state')"),
+        (("algo_state", "critic"), "is not of this version (KeyError: 'critic')"),
+    ],
+)
+def test_a_checkpoint_that_lacks_something_is_refused(half, tmp_path, capsys, path, message):
+    content = weights(half)
+    without(content, path)
+    torch.save(content, half / "nn" / "odd.pth")
+    error = refused(capsys, tmp_path, f"checkpoint={half}/nn/odd.pth", "max_iterations=4")
+    assert message in error
+
+
+def test_a_tensor_of_another_type_or_size_is_refused(half, tmp_path, capsys):
+    for change in (torch.Tensor.double, lambda x: x[:1]):
+        content = weights(half)
+        content["tracker"]["returns"] = change(content["tracker"]["returns"])
+        torch.save(content, half / "nn" / "odd.pth")
+        error = refused(capsys, tmp_path, f"checkpoint={half}/nn/odd.pth", "max_iterations=4")
+        assert "lacks tracker/returns, or has it in another size" in error
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

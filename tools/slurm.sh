@@ -1,7 +1,9 @@
 #!/bin/bash
 # A job script for SLURM without submitit: sbatch tools/slurm.sh task=ShadowHandOver algo=madpo seed=3 experiment=over_s3
 # Continues by itself when it is queued again: resume=auto and an experiment of its own see to that.
-# For several GPUs replace "python" by "torchrun --standalone --nproc_per_node=4" and add multi_gpu=True.
+# For several GPUs set PYTHON and add multi_gpu=True; torchrun passes signals on if it is told to:
+#   PYTHON=".venv/bin/torchrun --standalone --nproc_per_node=4 --shutdown-timeout=110 \
+#           --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1" sbatch tools/slurm.sh multi_gpu=True ...
 #SBATCH --job-name=madpo
 #SBATCH --time=24:00:00
 #SBATCH --cpus-per-task=16
@@ -20,8 +22,9 @@ fi
 
 ${PYTHON:-.venv/bin/python} train.py "${settings[@]}" &
 run=$!
-# The signal goes to this script only; the run saves and leaves with 128 plus the signal's number.
-trap 'kill -USR1 "$run"' USR1
+# The signal goes to this script only; the run saves and leaves, and is queued again unless it is done.
+early=
+trap 'early=1; kill -USR1 "$run"' USR1
 trap 'kill -TERM "$run"' TERM
 code=0
 wait "$run" || code=$?
@@ -29,7 +32,7 @@ while kill -0 "$run" 2>/dev/null; do # a signal ends the waiting, not the run
     code=0
     wait "$run" || code=$?
 done
-if [ "$code" -eq 138 ]; then # SIGUSR1: the time is nearly over
+if [ -n "$early" ] && [ "$code" -ne 0 ]; then # SIGUSR1: the time is nearly over
     scontrol requeue "${SLURM_JOB_ID:?}"
 fi
 exit "$code"

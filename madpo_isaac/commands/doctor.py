@@ -114,13 +114,13 @@ def _threads() -> str:
 
 def _opengl() -> Finding:
     """Pictures need it, training does not."""
-    from madpo_isaac.render import choose_backend
-
     before = os.environ.get("MUJOCO_GL")
     try:
+        from madpo_isaac.render import choose_backend
+
         choose_backend()
         found = os.environ.get("MUJOCO_GL", "the platform's own")
-    except UserError as problem:
+    except (ImportError, UserError) as problem:
         return Finding("opengl", "missing", f"for pictures; {problem}")
     finally:
         if before is None:

@@ -276,6 +276,9 @@ class FlatAdam:
         return {k: v.clone() for k, v in self._adam.state.get(self._param, {}).items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores :meth:`state_dict`."""
+        """Restores :meth:`state_dict`, which is empty before the first step."""
+        sizes = {"step": (), **dict.fromkeys(("exp_avg", "exp_avg_sq"), self._param.shape)}
         device = self._param.device
-        self._adam.state[self._param] = {k: v.to(device, copy=True) for k, v in state.items()}
+        self._adam.state[self._param] = {
+            k: state[k].to(device, copy=True).view(size) for k, size in sizes.items() if state
+        }

@@ -148,7 +148,7 @@ def check_device(device: str | torch.device) -> torch.device:
         checked = torch.device(device)
     except RuntimeError:
         raise UserError(f"Unknown device '{device}'. Allowed: cpu, cuda, cuda:<index>.") from None
-    if checked.type not in ("cpu", "cuda"):
+    if checked.type not in ("cpu", "cuda") or (checked.type == "cpu" and checked.index):
         raise UserError(f"Device '{device}' is not supported. Allowed: cpu, cuda, cuda:<index>.")
     if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()

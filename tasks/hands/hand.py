@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import UserError, closest, unknown
 
 MODELS = Path(__file__).parent / "models"
 SHADOW = "shadow"
@@ -160,10 +160,10 @@ class Hand:
             whole = all(type(part) is int for part in used)  # True is no part
             if whole and all(groups) and sorted(used) == list(range(len(names))):
                 return [("_".join(names[part] for part in group), group) for group in groups]
-        last = len(names) - 1
+        last, hint = len(names) - 1, closest(agents, ("hands", "fingers"))
         raise UserError(
-            f"task.agents={agents} is not a split of the hand. Allowed: hands, fingers, or a list "
-            f"of part lists that uses each of 0..{last} ({', '.join(names)}) once, as "
+            f"task.agents={agents} is not a split of the hand.{hint} Allowed: hands, fingers, or a "
+            f"list of part lists that uses each of 0..{last} ({', '.join(names)}) once, as "
             f"{_example(len(names))}."
         )
 
