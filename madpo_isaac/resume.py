@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
         if value != had:
             raise UserError(f"Checkpoint '{path}' is of {group}={had}, not {group}={value}.")
     from_folder = folder is not None and Path(name) != path
-    begun = config.test or path.is_file() or not from_folder
+    begun = config.test or os.path.lexists(path) or not from_folder
     if not begun:  # it starts again from where it was to start
         path = Path(record.checkpoint) if record.checkpoint else None
     defaults = OmegaConf.structured(Config)
@@ -211,7 +212,7 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     if isinstance(ours, Tensor):
         same = isinstance(theirs, Tensor) and _kind(theirs) == _kind(ours)
     elif isinstance(ours, (int, float)):
-        same = type(theirs) in (int, float)
+        same = isinstance(theirs, (int, float))
     else:
         same = ours is None or isinstance(theirs, type(ours))
     return None if same else name

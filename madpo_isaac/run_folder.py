@@ -71,7 +71,7 @@ class RunFolder:
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
         """Returns the run folder a checkpoint lies in, or None if it lies elsewhere."""
-        nn = checkpoint.resolve().parent
+        nn = Path(os.path.realpath(checkpoint)).parent  # which takes loops of links, too
         inside = nn.name == "nn" and (nn.parent / "config.yaml").is_file()
         return cls(nn.parent) if inside else None
 

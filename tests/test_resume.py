@@ -296,6 +296,15 @@ def test_a_start_that_was_killed_at_once_is_no_run(tmp_path, left):
     assert len(metrics(tmp_path / "x")) == 2
 
 
+def test_a_link_that_leads_nowhere_is_not_taken_for_a_start(half, tmp_path, capsys):
+    last = half / "nn" / "last.pth"
+    last.unlink()
+    last.symlink_to(last)
+    error = refused(capsys, tmp_path, f"checkpoint={half}", "max_iterations=4")
+    assert "does not exist" in error
+    assert len(metrics(half)) == 2
+
+
 # resume=auto ------------------------------------------------------------------------------------
 
 
