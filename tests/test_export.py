@@ -208,7 +208,7 @@ def test_the_command_writes_the_files(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["./nowhere"], "Checkpoint 'nowhere' does not exist."),
+        (["./nowhere"], "Checkpoint './nowhere' does not exist."),
         (["ShadowHandOver-"], "Unknown policy 'ShadowHandOver-'. Did you mean 'ShadowHandOver'?"),
         (['a"b'], "Checkpoint 'a\"b' does not exist."),
         (["x", "--format", "onx"], "Unknown format 'onx'. Did you mean 'onnx'?"),
