@@ -101,10 +101,10 @@ def test_the_profile_of_a_cluster_asks_for_signal_and_requeue(tmp_path):
 
 
 @needs_plugin
-def test_no_slurm_here(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main([*SMALL, "-m", "seed=0,1", "hydra/launcher=submitit_slurm"]) == 2
-    assert capsys.readouterr().err == "error: There is no SLURM here: srun is not found.\n"
+def test_no_slurm_here(tmp_path):
+    done = train("-m", "seed=0,1", "hydra/launcher=submitit_slurm", cwd=tmp_path)
+    error = "error: There is no SLURM here: srun is not found.\n"
+    assert (done.returncode, done.stderr) == (2, error)
 
 
 def test_only_a_launcher_of_an_extra_is_said_to_be_missing():
