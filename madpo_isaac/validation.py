@@ -150,7 +150,7 @@ def _check_rates(algo: AlgoConfig) -> None:
         if not algo.min_lr <= algo.actor_lr <= algo.max_lr:
             raise UserError(
                 f"algo.actor_lr={algo.actor_lr} must lie between algo.min_lr={algo.min_lr} and "
-                f"algo.max_lr={algo.max_lr}."
+                f"algo.max_lr={algo.max_lr}, or be a fixed rate with algo.lr_schedule=constant."
             )
 
 

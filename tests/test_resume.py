@@ -120,7 +120,7 @@ MISMATCHES = [
     (("seed=8",), "seed=8", "seed=7"),
     (("sim_device=cuda:0",), "sim_device=cuda:0", "is of sim_device=cpu"),
     (("algo.hidden=[16,16]",), "algo.hidden=[16,16]", "algo.hidden=[16]"),
-    (("algo.activation=tanh",), "algo.activation=tanh", "algo.activation=relu"),
+    (("algo.activation=tanh",), "algo.activation=tanh", "algo.activation=elu"),
     (("algo.input_norm=both",), "algo.input_norm=both", "algo.input_norm=running"),
     (("task.agent_obsk=1",), "task.agent_obsk=1", "task.agent_obsk=None"),
     (("task=HalfCheetah-3x2",), "is of task=HalfCheetah-2x3, not task=HalfCheetah-3x2"),
