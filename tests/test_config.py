@@ -60,7 +60,7 @@ LITERALS = [
     ("harl", "Walker2d-2x3", "happo", {"algo.lr_schedule": "linear", "algo.num_minibatches": 2}),
     ("harl", "Ant-4x2", "hatrpo", {"algo.kl_threshold": 0.005, "algo.actor_lr": None}),
     ("tuned", "ShadowHandOver", "happo", {"algo.lr_schedule": "adaptive", "algo.gamma": 0.95}),
-    ("tuned", "Walker2d-2x3", "happo", {"task.observation": "physical", "algo.gamma": 0.99}),
+    ("tuned", "Walker2d-2x3", "happo", {"task.observation": "physical", "algo.horizon": 100}),
     ("tuned", "Ant-4x2", "hatrpo", {"algo.lr_schedule": "constant", "algo.actor_lr": None}),
 ]
 
