@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from test_runner import _keep_torch_settings  # noqa: F401
 
-import tasks
-from madpo_isaac import overrides
+from madpo_isaac import tasks
 from madpo_isaac.__main__ import COMMANDS
-from madpo_isaac.cli import main
-from madpo_isaac.config import register
-from madpo_isaac.overrides import compose
-from tasks import registry
+from madpo_isaac.commands.train import main
+from madpo_isaac.config import overrides
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import register
+from madpo_isaac.tasks import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

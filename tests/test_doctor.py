@@ -58,7 +58,7 @@ def test_an_optional_package_that_is_missing(monkeypatch, capsys):
 
 
 def test_an_engine_that_does_not_work(monkeypatch, capsys):
-    import tasks
+    from madpo_isaac import tasks
 
     def broken(*_, **__):
         raise RuntimeError("no physics\ntoday")
@@ -91,7 +91,7 @@ def test_no_off_screen_rendering(monkeypatch, capsys):
 
 def test_pictures_that_cannot_be_imported_leave_the_table(monkeypatch, capsys):
     """As where torch is missing, which they need, too."""
-    monkeypatch.setitem(sys.modules, "madpo_isaac.render", None)
+    monkeypatch.setitem(sys.modules, "madpo_isaac.evaluation.render", None)
     assert main(["doctor"]) == 0
     assert table(capsys.readouterr().out)["opengl"][0] == "missing"
 

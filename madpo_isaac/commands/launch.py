@@ -10,15 +10,6 @@ from omegaconf import DictConfig
 
 from madpo_isaac.errors import RunFailed, UserError
 
-PLUGINS = {"submitit": "cluster"}
-"""How the names of launchers start that an extra of this package brings, and which."""
-
-
-def launcher(overrides: Sequence[str]) -> str | None:
-    """The launcher that is asked for, None for Hydra's own: one run after another, right here."""
-    asked = [text.partition("=")[2] for text in overrides if text.startswith("hydra/launcher=")]
-    return asked[-1] if asked and asked[-1] != "basic" else None
-
 
 def launch(job: Callable[[DictConfig], int], config_dir: str, overrides: Sequence[str]) -> int:
     """Starts all runs of a sweep, waits for them, and returns the largest of their exit codes.
@@ -41,13 +32,3 @@ def launch(job: Callable[[DictConfig], int], config_dir: str, overrides: Sequenc
             reason = str(problem).strip().splitlines()[0]
             raise RunFailed(f"A job failed: {reason} Logs are in <runs_dir>/.submitit.") from None
     return max(result.return_value for batch in batches for result in batch)
-
-
-def missing(name: str, allowed: Sequence[str]) -> UserError | None:
-    """The error for a launcher that an extra brings and that is not installed, if it is one."""
-    for prefix, extra in PLUGINS.items():
-        if name.startswith(prefix) and not any(x.startswith(prefix) for x in allowed):
-            return UserError(
-                f"hydra/launcher={name} comes with the extra {extra}: pip install -e '.[{extra}]'."
-            )
-    return None

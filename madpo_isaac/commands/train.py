@@ -16,10 +16,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from madpo_isaac import console, distributed, launch
-from madpo_isaac.config import Config, register
-from madpo_isaac.errors import RunFailed, UserError
-from madpo_isaac.overrides import (
+from madpo_isaac import console
+from madpo_isaac.commands import launch
+from madpo_isaac.config import launchers
+from madpo_isaac.config.overrides import (
     CONFIG_DIR,
     OBJECTIONS,
     canonical,
@@ -29,6 +29,9 @@ from madpo_isaac.overrides import (
     translate,
     typed,
 )
+from madpo_isaac.config.schema import Config, register
+from madpo_isaac.errors import RunFailed, UserError
+from madpo_isaac.system import distributed
 
 _FAILED, _BAD_INPUT = 1, 2
 _INTERRUPTED = 130
@@ -63,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         if any(argument.startswith("-") for argument in argv):
             return _hydra_main(argv)
         config = compose(argv)
-        if name := launch.launcher(argv):
+        if name := launchers.launcher(argv):
             raise UserError(f"hydra/launcher={name} starts the runs of a sweep: add -m.")
         for argument in argv:
             if re.match(r"\+*hydra[./]", argument):
@@ -82,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(config: Config, overrides: Sequence[str]) -> int:
-    from madpo_isaac.runner import make_runner
+    from madpo_isaac.training.factory import make_runner
 
     try:
         return make_runner(config, overrides).run()
@@ -117,7 +120,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
     try:
         sys.argv = [called_with[0], *_check_flags(argv)]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing and exiting
-        if launch.launcher(argv):
+        if launchers.launcher(argv):
             settings = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
             return launch.launch(run_job, str(CONFIG_DIR), settings)
         job()
@@ -174,8 +177,9 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     ):
         raise UserError("--shell-completion goes with install=bash, or with fish or zsh.")
     elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
-    if launch.launcher(argv) and (elsewhere or not flags.multirun):
-        raise UserError(f"hydra/launcher={launch.launcher(argv)} goes with -m and settings only.")
+    name = launchers.launcher(argv)
+    if name and (elsewhere or not flags.multirun):
+        raise UserError(f"hydra/launcher={name} goes with -m and settings only.")
     if elsewhere and continues(flags.overrides):
         raise UserError("A run is continued with its own configuration: leave --config-path out.")
     if not (elsewhere or flags.hydra_help or flags.shell_completion):

@@ -16,12 +16,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from madpo_isaac import launch, resume
-from madpo_isaac.config import Config, from_record, register
+from madpo_isaac.config import launchers, resume
+from madpo_isaac.config.schema import Config, from_record, register
+from madpo_isaac.config.validation import validate
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.validation import validate
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
+"""The YAML files, which are part of the package."""
 
 OBJECTIONS = (HydraException, OmegaConfBaseException, OverflowError, RecursionError)
 """What Hydra and OmegaConf raise for settings that they cannot take; see :func:`translate`."""
@@ -64,7 +65,7 @@ def continues(overrides: Sequence[str]) -> bool:
 
 def canonical(overrides: Sequence[str]) -> list[str]:
     """Replaces names that others use for a task, also in the list of a sweep, by ours."""
-    from tasks import registry
+    from madpo_isaac.tasks import registry
 
     texts = []
     for text in overrides:
@@ -222,7 +223,7 @@ def translate(problem: Exception) -> UserError:
     if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):
         listed = re.search(rf"Available options in '{found[1]}':\n((?:\t.*\n?)+)", text)
         name, options = found[2].strip("'"), listed[1].split() if listed else []
-        if found[1] == "hydra/launcher" and (extra := launch.missing(name, options)):
+        if found[1] == "hydra/launcher" and (extra := launchers.missing(name, options)):
             return extra
         if not listed:
             return UserError(f"Unknown {found[1]} '{name}'.")

@@ -14,10 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError
 
-from madpo_isaac import checkpoint
-from madpo_isaac.config import SIM_SCHEMAS, Config, from_record
+from madpo_isaac.config.schema import SIM_SCHEMAS, Config, from_record
 from madpo_isaac.errors import UserError
-from madpo_isaac.run_folder import RunFolder
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.sim import ENGINES
 
 WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")

@@ -262,7 +262,7 @@ class Config:
 @functools.cache
 def register() -> None:
     """Puts every schema into Hydra's store; the YAML files name them in their defaults."""
-    from tasks.registry import TASKS, load
+    from madpo_isaac.tasks.registry import TASKS, load
 
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
@@ -286,7 +286,7 @@ def _task_node(settings: type) -> type:
 
 def from_record(record: DictConfig) -> DictConfig:
     """Gives a recorded config.yaml, which is plain values, its types back."""
-    from tasks.registry import load
+    from madpo_isaac.tasks.registry import load
 
     typed = OmegaConf.structured(Config)
     for group in ("task", "algo", "sim"):

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from madpo_isaac.config import (
+from madpo_isaac.config.schema import (
     A2poConfig,
     AlgoConfig,
     Config,

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from madpo_isaac import device, stats
 from madpo_isaac.env import VecEnv
-from madpo_isaac.files import write_json
-from madpo_isaac.player import Episodes, play_episodes
-from tasks import TASKS
+from madpo_isaac.evaluation import stats
+from madpo_isaac.evaluation.player import Episodes, play_episodes
+from madpo_isaac.system import device
+from madpo_isaac.system.files import write_json
+from madpo_isaac.tasks import TASKS
 
 if TYPE_CHECKING:
-    from madpo_isaac.runner import Runner
+    from madpo_isaac.training.runner import Runner
 
 Act = Callable[[Tensor], Tensor]
 """From joint states (N, S) to joint actions (N, A)."""
@@ -93,7 +94,7 @@ class Record:
     """
 
     def __init__(self, task: str, algo: str, seed: int) -> None:
-        self._keys = (TASKS[task].split(".")[1], task, algo, f"seed_{seed}")
+        self._keys = (TASKS[task].split(".")[2], task, algo, f"seed_{seed}")
         self._steps: list[dict[str, Any]] = []
 
     def add(self, env_steps: int, episodes: Episodes) -> None:

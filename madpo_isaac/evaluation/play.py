@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from madpo_isaac import console, pretrained
 from madpo_isaac.env import Step
-from madpo_isaac.metrics import EpisodeTracker
-from madpo_isaac.player import play_episodes, play_steps
-from madpo_isaac.video import Clip, prepare
+from madpo_isaac.evaluation.player import play_episodes, play_steps
+from madpo_isaac.evaluation.video import Clip, prepare
+from madpo_isaac.runs.metrics import EpisodeTracker
 
 if TYPE_CHECKING:
-    from madpo_isaac.evaluate import Act
-    from madpo_isaac.runner import Runner
+    from madpo_isaac.evaluation.evaluate import Act
+    from madpo_isaac.training.runner import Runner
 
 
 def play(runner: Runner, video: Path | None = None, *, each: bool = True) -> int:

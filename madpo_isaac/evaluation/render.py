@@ -1,7 +1,7 @@
 """Off-screen pictures of environments.
 
-``python -m madpo_isaac.render task=X out=scene.png`` draws one task, ``... sheet out=all.png`` all
-hand tasks.
+``python -m madpo_isaac.evaluation.render task=X out=scene.png`` draws one task, ``... sheet
+out=all.png`` all hand tasks.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def sheet(names: Sequence[str], seed: int, out: str, columns: int = 5) -> None:
 
 def reset_picture(task: str, seed: int, width: int, height: int) -> Any:
     """Renders a reset state of ``task``. (height, width, 3) uint8."""
-    import tasks
+    from madpo_isaac import tasks
 
     env = tasks.make(task, num_envs=1, seed=seed)
     env.reset()
@@ -227,7 +227,7 @@ def main(argv: list[str]) -> int:
             settings[key] = value
         import matplotlib.image
 
-        from tasks import TASKS
+        from madpo_isaac.tasks import TASKS
 
         out, seed = settings["out"], _whole(settings["seed"])
         Path(out).parent.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from madpo_isaac import console
-from madpo_isaac.config import Config
+from madpo_isaac.config.schema import Config
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.render import Painter, agent_colour
+from madpo_isaac.evaluation.render import Painter, agent_colour
 
 Frame = NDArray[np.uint8]
 """(height, width, 3)"""

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from madpo_isaac.commands.arguments import playing
-from madpo_isaac.config import PpoConfig
+from madpo_isaac.config.playing import playing
+from madpo_isaac.config.schema import PpoConfig
 from madpo_isaac.env import Command, Reading, VecEnv
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.files import write_atomic
 from madpo_isaac.models import Actors
 from madpo_isaac.models.portable import PortablePolicy
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.run_folder import RunFolder
+from madpo_isaac.runs.folder import RunFolder
+from madpo_isaac.system.files import write_atomic
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 CONTRACT_VERSION = 1
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.lock import Lock
-from madpo_isaac.overrides import compose
-from madpo_isaac.sweep.paper import SUITES, Figure, Scale, suite
-from tasks import TASKS
+from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
+from madpo_isaac.system.lock import Lock
+from madpo_isaac.tasks import TASKS
 
 _TAIL = 1 << 16
 """Bytes at the end of metrics.jsonl that hold its last line."""

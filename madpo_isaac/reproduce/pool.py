@@ -15,10 +15,13 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from madpo_isaac import console
-from madpo_isaac.signals import StopRequest
-from madpo_isaac.sweep.plan import Job
+from madpo_isaac.reproduce.plan import Job
+from madpo_isaac.system.signals import StopRequest
 
-TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+TRAIN = ("-m", "madpo_isaac", "train")
+"""What the interpreter is given to start a run; all the rest are settings."""
+_PLACE = Path(__file__).resolve().parents[2]
+"""Where this package is imported from, in the processes of runs, too."""
 _POLL_S = 0.2
 _PLAIN_S = 60.0
 """Seconds between lines about the whole where there is no terminal."""
@@ -164,14 +167,15 @@ def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
 
 def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
     job.folder.parent.mkdir(parents=True, exist_ok=True)
+    places = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(_PLACE))))
     with _log(job).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, str(TRAIN), *job.arguments(threads)],
+            [sys.executable, *TRAIN, *job.arguments(threads)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is passed on once, by run()
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": str(threads)},
         )
 
 

@@ -9,9 +9,9 @@ from madpo_isaac import console
 from madpo_isaac.report.runs import load
 from madpo_isaac.report.study import Study
 from madpo_isaac.report.write import REPS, write
-from madpo_isaac.sweep import pool
-from madpo_isaac.sweep.paper import SUITES, Figure, Scale, suite
-from madpo_isaac.sweep.plan import Job, choose_tasks
+from madpo_isaac.reproduce import pool
+from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
+from madpo_isaac.reproduce.plan import Job, choose_tasks
 
 
 def reproduce(

@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 from madpo_isaac import pretrained
 from madpo_isaac.errors import UserError, closest
-from madpo_isaac.files import write_atomic
+from madpo_isaac.system.files import write_atomic
 
 FORMAT_VERSION = 1
 

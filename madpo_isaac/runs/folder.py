@@ -11,16 +11,18 @@ import subprocess
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import OmegaConf
 
-from madpo_isaac.config import Config
 from madpo_isaac.errors import UserError
-from madpo_isaac.files import write_atomic
-from madpo_isaac.lock import Lock
-from madpo_isaac.metrics import drop_events_after
+from madpo_isaac.runs.metrics import drop_events_after
+from madpo_isaac.system.files import write_atomic
+from madpo_isaac.system.lock import Lock
+
+if TYPE_CHECKING:
+    from madpo_isaac.config.schema import Config
 
 _PACKAGES = (
     "torch",

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madpo_isaac import device
-from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import Step
+from madpo_isaac.system import device
+from madpo_isaac.system.distributed import ALONE, Ranks
 
 TENSORBOARD_TAGS = {
     "episode_return": "rewards",

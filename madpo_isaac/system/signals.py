@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from madpo_isaac import console
-from madpo_isaac.distributed import Ranks
+from madpo_isaac.system.distributed import Ranks
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """SIGTERM comes before a preempted job is killed, SIGUSR1 where ``--signal=USR1@<s>`` is set."""

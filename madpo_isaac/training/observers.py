@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.table import Table
 
 from madpo_isaac import console
-from madpo_isaac.metrics import MetricsFile, TensorBoard
+from madpo_isaac.runs.metrics import MetricsFile, TensorBoard
 
 if TYPE_CHECKING:
-    from madpo_isaac.runner import Runner
+    from madpo_isaac.training.runner import Runner
 
 
 class Observer:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from madpo_isaac import device
 from madpo_isaac.algos import ALGORITHMS, OnPolicy
+from madpo_isaac.algos.storage import Rollout
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluate import Act
-from madpo_isaac.runner import Learnt, Runner
-from madpo_isaac.storage import Rollout
+from madpo_isaac.evaluation.evaluate import Act
+from madpo_isaac.system import device
+from madpo_isaac.training.runner import Learnt, Runner
 
 
 class OnPolicyRunner(Runner):

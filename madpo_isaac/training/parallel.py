@@ -10,10 +10,10 @@ from dataclasses import replace
 import torch
 
 from madpo_isaac import console
-from madpo_isaac.config import Config
-from madpo_isaac.distributed import Ranks
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim.base import check_device
+from madpo_isaac.system.distributed import Ranks
 
 
 def of_this_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from madpo_isaac.algos.ppo.learner import PpoLearner, shapes
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluate import Act
-from madpo_isaac.ppo.learner import PpoLearner, shapes
-from madpo_isaac.runner import Learnt, Runner
+from madpo_isaac.evaluation.evaluate import Act
+from madpo_isaac.training.runner import Learnt, Runner
 
 
 class PpoRunner(Runner):

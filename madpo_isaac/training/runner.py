@@ -14,22 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import tasks
-from madpo_isaac import checkpoint, console, device, distributed, parallel, resume
+from madpo_isaac import console, tasks
 from madpo_isaac.algos.steps import Faults
-from madpo_isaac.config import Config, PpoConfig, sim_settings, task_settings
+from madpo_isaac.config import resume
+from madpo_isaac.config.schema import Config, sim_settings, task_settings
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluate import Act, Evaluator, Record
-from madpo_isaac.metrics import EpisodeTracker, episodes, to_numbers
-from madpo_isaac.observers import ConsoleView, Observer, Recorder
-from madpo_isaac.play import play
-from madpo_isaac.render import choose_backend
-from madpo_isaac.run_folder import RunFolder, as_yaml
-from madpo_isaac.saver import Saver
-from madpo_isaac.signals import StopRequest
-from madpo_isaac.video import Film, film_of
-from madpo_isaac.worlds import WorldGuard
+from madpo_isaac.evaluation.evaluate import Act, Evaluator, Record
+from madpo_isaac.evaluation.play import play
+from madpo_isaac.evaluation.render import choose_backend
+from madpo_isaac.evaluation.video import Film, film_of
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.folder import RunFolder, as_yaml
+from madpo_isaac.runs.metrics import EpisodeTracker, episodes, to_numbers
+from madpo_isaac.system import device, distributed
+from madpo_isaac.system.signals import StopRequest
+from madpo_isaac.training import parallel
+from madpo_isaac.training.observers import ConsoleView, Observer, Recorder
+from madpo_isaac.training.saver import Saver
+from madpo_isaac.training.worlds import WorldGuard
 
 EVALUATION = 1
 """Sets the draws of evaluations apart from those of training with the same seed."""
@@ -49,21 +52,6 @@ class Learnt(NamedTuple):
     """Seconds in the environment."""
     collect_s: float
     """Seconds of collection, those in the environment included."""
-
-
-def make_runner(config: Config, overrides: Sequence[str] = ()) -> Runner:
-    """Returns the runner of the configuration's algorithm; PPO brings a learner of its own."""
-    if not isinstance(config.algo, PpoConfig):
-        from madpo_isaac.on_policy import OnPolicyRunner
-
-        return OnPolicyRunner(config, overrides=overrides)
-    try:
-        from madpo_isaac.ppo.runner import PpoRunner
-    except ImportError as problem:
-        raise UserError(
-            f"algo=ppo needs the package rl-games: pip install rl-games ({problem})."
-        ) from problem
-    return PpoRunner(config, overrides=overrides)
 
 
 class Runner(ABC):

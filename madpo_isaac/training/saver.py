@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from madpo_isaac import checkpoint
 from madpo_isaac.errors import UserError
+from madpo_isaac.runs import checkpoint
 
 
 class Saver:

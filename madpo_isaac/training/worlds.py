@@ -9,13 +9,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-import tasks
-from madpo_isaac import checkpoint
-from madpo_isaac.config import Config, from_record, sim_settings, task_settings
-from madpo_isaac.distributed import ALONE, Ranks
+from madpo_isaac import tasks
+from madpo_isaac.config.schema import Config, from_record, sim_settings, task_settings
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.errors import RunFailed, UserError
-from madpo_isaac.run_folder import as_yaml
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.folder import as_yaml
+from madpo_isaac.system.distributed import ALONE, Ranks
 
 _KEYS = ("config", "iteration", "start", "actions", "faults")
 

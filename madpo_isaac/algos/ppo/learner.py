@@ -15,11 +15,11 @@ from rl_games.common.algo_observer import AlgoObserver
 from rl_games.common.diagnostics import DefaultDiagnostics
 from torch import Tensor
 
-from madpo_isaac import device
+from madpo_isaac.algos.ppo.params import rl_games_params
 from madpo_isaac.algos.steps import Faults
-from madpo_isaac.config import PpoConfig
+from madpo_isaac.config.schema import PpoConfig
 from madpo_isaac.env import Step, VecEnv
-from madpo_isaac.ppo.params import rl_games_params
+from madpo_isaac.system import device
 
 
 class Epoch(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any
 from rl_games.common.algo_observer import AlgoObserver
 from rl_games.common.tr_helpers import DefaultRewardsShaper
 
-from madpo_isaac.config import PpoConfig
+from madpo_isaac.algos.ppo.env import RlGamesEnv
+from madpo_isaac.config.schema import PpoConfig
 from madpo_isaac.env import VecEnv
-from madpo_isaac.ppo.env import RlGamesEnv
 
 
 def rl_games_params(
