@@ -81,7 +81,7 @@ def lift(tmp_path, monkeypatch):
     )
     (line,) = re.findall(r'^    ("ShadowHandLift": ".*"),$', text, flags=re.MULTILINE)
     name, module = json.loads(f"{{{line}}}").popitem()
-    assert NEW[0] == module.replace(".", "/") + ".py"
+    assert NEW[0] == module.removeprefix("madpo_isaac.").replace(".", "/") + ".py"
     (tmp_path / "lift.py").write_text(code)
     shutil.copytree(ROOT / "cfg", tmp_path / "cfg")
     (tmp_path / NEW[1]).write_text(numbers)
