@@ -39,6 +39,7 @@ OPTIONAL = {
 """Others: the module, and what it is for."""
 SETTINGS = (
     *("cfg/config.yaml", "cfg/base/mamujoco.yaml", "cfg/base/on_policy.yaml"),
+    *("cfg/recipe/harl.yaml", "cfg/recipe/paper.yaml", "cfg/recipe/tuned.yaml"),
     "cfg/hydra/launcher/slurm.yaml",
 )
 """Files of settings beside those of tasks, algorithms and engines."""

@@ -16,7 +16,7 @@ from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.player import Episodes, play_episodes
 from madpo_isaac.system import device
 from madpo_isaac.system.files import write_json
-from madpo_isaac.tasks import TASKS
+from madpo_isaac.tasks.registry import suite
 
 if TYPE_CHECKING:
     from madpo_isaac.training.runner import Runner
@@ -94,7 +94,7 @@ class Record:
     """
 
     def __init__(self, task: str, algo: str, seed: int) -> None:
-        self._keys = (TASKS[task].split(".")[2], task, algo, f"seed_{seed}")
+        self._keys = (suite(task), task, algo, f"seed_{seed}")
         self._steps: list[dict[str, Any]] = []
 
     def add(self, env_steps: int, episodes: Episodes) -> None:
