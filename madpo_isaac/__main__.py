@@ -9,7 +9,7 @@ from madpo_isaac import console
 from madpo_isaac.errors import UserError, unknown
 
 COMMANDS = {
-    "train": ("cli", "train or play, as train.py does"),
+    "train": ("commands.train", "train or play, as train.py does"),
     "doctor": ("commands.doctor", "tell what this machine has, and whether training would run"),
     "replay-dump": ("commands.replay", "repeat what led to worlds that went bad"),
     "eval": ("commands.evaluate", "score a checkpoint, and tell by exit code if it is good"),

@@ -1,0 +1,130 @@
+"""Checkpoints: plain tensors, numbers and text, written atomically, checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from madpo_isaac import pretrained
+from madpo_isaac.errors import UserError, closest
+from madpo_isaac.system.files import write_atomic
+
+FORMAT_VERSION = 1
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Writes ``content`` to ``path`` so that a crash leaves either the old file or the new one."""
+    write([path], serialise(content))
+
+
+def serialise(content: dict[str, Any]) -> io.BytesIO:
+    """Returns the file that ``content`` makes, which later changes of its tensors do not reach."""
+    data = io.BytesIO()
+    torch.save({"format_version": FORMAT_VERSION, **content}, data)
+    return data
+
+
+def write(paths: Sequence[Path], data: io.BytesIO) -> None:
+    """Writes a serialised checkpoint under every one of ``paths``, in one folder, the last last.
+
+    Raises:
+        UserError: it cannot be written; the files that were there are as before.
+    """
+    *others, path = paths
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data.getbuffer(), others)
+    except OSError as problem:
+        raise UserError(f"Cannot write checkpoint '{path}': {problem}.") from problem
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any]:
+    """Reads a checkpoint, or a policy; raises :class:`UserError` if it is none of ours."""
+    if not os.path.isfile(path):
+        raise UserError(f"Checkpoint '{path}' does not exist.")
+    if path.suffix == pretrained.SUFFIX:
+        return pretrained.load(path)
+    try:
+        _check_sums(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error below says it all
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # noqa: BLE001  torch raises many kinds for a damaged file
+        kind = type(problem).__name__
+        raise UserError(f"Checkpoint '{path}' is damaged or not a checkpoint ({kind}).") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if type(version) is not int or version < 1:
+        raise UserError(f"'{path}' is not a checkpoint of this program.")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"Checkpoint '{path}' has format {version}; this version reads up to {FORMAT_VERSION}."
+        )
+    missing = [key for key in ("task", "algo", "iteration", "algo_state") if key not in content]
+    if missing:
+        raise UserError(f"Checkpoint '{path}' lacks {', '.join(missing)}.")
+    return content
+
+
+def _check_sums(path: Path) -> None:
+    """Raises BadZipFile if a byte of a tensor has changed, which torch does not notice."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(damaged)
+
+
+@contextlib.contextmanager
+def using(path: Path) -> Iterator[None]:
+    """Says in one line that what a checkpoint holds is not what is asked of it here."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as problem:
+        reason = f"{type(problem).__name__}: {problem}"
+        raise UserError(f"Checkpoint '{path}' is not of this version ({reason}).") from problem
+
+
+def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = None) -> Path:
+    """Resolves a file, a run folder, ``latest`` or ``best`` to a checkpoint file.
+
+    ``latest`` and ``best`` are of the newest run, of ``task`` and ``algo`` where these are given.
+    """
+    if name in ("latest", "best"):
+        file = "last.pth" if name == "latest" else "best.pth"
+        found = [
+            path for path in runs_dir.glob(f"*/nn/{file}") if _belongs(path.parents[1], task, algo)
+        ]
+        if not found:
+            kind = f" of {task}" * bool(task) + f" with {algo}" * bool(algo)
+            raise UserError(f"checkpoint={name}: no run{kind} in '{runs_dir}'.")
+        return max(found, key=lambda path: path.stat().st_mtime)
+    if os.path.isdir(name):
+        return Path(name) / "nn" / "last.pth"
+    if not os.path.exists(name):
+        beside = glob.glob(f"{glob.escape(os.path.dirname(name))}/*") if "/" in name else ()
+        hint = closest(name, ["latest", "best", *beside])
+        raise UserError(f"Checkpoint '{name}' does not exist.{hint}")
+    return Path(name)
+
+
+def _belongs(run: Path, task: str | None, algo: str | None) -> bool:
+    try:
+        config = OmegaConf.load(run / "config.yaml")
+    except (OSError, ValueError, YAMLError):
+        return False
+    if not isinstance(config, DictConfig):
+        return False
+    found = [OmegaConf.select(config, f"{group}.name") for group in ("task", "algo")]
+    wanted = (task, algo)
+    return all(has and want in (None, has) for has, want in zip(found, wanted, strict=True))
