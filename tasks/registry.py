@@ -42,11 +42,6 @@ def canonical(task: str) -> str:
     return ALIASES.get(task, task)
 
 
-def suite(task: str) -> str:
-    """Returns the suite of ``task``, which is the folder that its module is in."""
-    return TASKS[canonical(task)].split(".")[-2]
-
-
 def load(task: str) -> Any:
     """Returns what defines ``task``, or raises an error that names the closest one."""
     name = canonical(task)
@@ -54,6 +49,11 @@ def load(task: str) -> Any:
         raise unknown("task", task, TASKS)
     module = importlib.import_module(TASKS[name])
     return module.variant(name) if hasattr(module, "variant") else module
+
+
+def suite(task: str) -> str:
+    """Returns the suite of ``task``, whose numbers a recipe has; empty where it is of none."""
+    return getattr(load(task).Config, "suite", "")
 
 
 def make(

@@ -27,6 +27,7 @@ TIME_LIMITS = ("bootstrap", "drop")
 AGENT_ORDERS = ("random", "default", "spec")
 ENTROPIES = ("mean", "sum")
 SIGMAS = ("keep", "initial")
+SOLVERS = ("newton", "cg")
 RESUMES = ("never", "auto")
 DIVERGENCES = ("cs", "kl", "entropy", "none")
 LR_SCHEDULES = ("adaptive", "linear", "constant")
@@ -84,6 +85,9 @@ def _check_sim(config: Config) -> None:
         if name != "warp":
             raise UserError(f"sim.{key}={value} goes with sim=warp only.")
         _in_range(f"sim.{key}", value, 1, MAX_ROOM)
+    _one_of("sim.solver", room.solver, SOLVERS)
+    if name != "warp" and room.solver != "newton":
+        raise UserError(f"sim.solver={room.solver} goes with sim=warp only.")
     config.sim = dataclasses.replace(room, name=name) if name == "warp" else SimConfig(name)
 
 

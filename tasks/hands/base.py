@@ -36,6 +36,7 @@ _FORCE_SCALE = 10.0
 class HandTaskConfig:
     """Settings every bimanual task has."""
 
+    suite: ClassVar[str] = "hands"
     agents: Any = "hands"
     """Who learns: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
     a list of part lists used by each hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little
