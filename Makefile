@@ -41,7 +41,9 @@ bench: $(STAMP) ## measure throughput
 	.venv/bin/python benchmarks/throughput.py $(ARGS)
 
 docs: $(STAMP) ## build the API reference into docs/_build
-	.venv/bin/pdoc --docformat google --no-show-source --output-directory docs/_build madpo_isaac
+	@# GLFW, which MuJoCo imports, asks a process of its own for its version.
+	PDOC_ALLOW_EXEC=1 .venv/bin/pdoc --docformat google --no-show-source --output-directory docs/_build \
+		madpo_isaac madpo_isaac.algos.base madpo_isaac.sim.base madpo_isaac.tasks.hands
 
 lock: $(STAMP) ## write constraints.txt anew; ARGS="--upgrade" takes the newest versions
 	.venv/bin/python tools/lock.py $(ARGS)
