@@ -77,7 +77,7 @@ def test_every_key_of_a_recipe_is_one_that_settings_ask_for(recipe):
     asked = set()
     for path in (ROOT / "cfg").glob("**/*.yaml"):
         asked |= set(re.findall(r"\$\{recipe:(\w+)\}", path.read_text()))
-    assert asked | {"lam", "sigma", "coef"} == set(recipes.KEYS)
+    assert asked | {"lam", "sigma", "coef", "decay_steps"} == set(recipes.KEYS)
     for task, algo in itertools.product(TASKS, ALGO_SCHEMAS):
         assert set(recipes.numbers(recipe, suite(task), task, algo)) <= set(recipes.KEYS)
 

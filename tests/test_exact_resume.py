@@ -27,7 +27,7 @@ ON_POLICY = (
 OPTIONS = {
     "ppo": ("algo.mini_epochs=2", "algo.num_minibatches=4"),
     **{f"madpo {name}": ("algo.divergence.rows=6",) for name in PRESETS if name != "gaussian"},
-    "madpo kl": ("algo.divergence.kind=kl", "algo.divergence.decay=True"),
+    "madpo kl": ("algo.divergence.kind=kl", "algo.divergence.decay_steps=100"),
     "madpo entropy": ("algo.divergence.kind=entropy",),
 }
 CASES = [*(a for a in ALGO_SCHEMAS if a != "madpo"), *(f"madpo {name}" for name in PRESETS)]

@@ -318,11 +318,14 @@ def test_kl_in_place_of_the_divergence():
         assert bonus == pytest.approx(divergence.sum(1).mean(), rel=1e-3, abs=1e-7)
 
 
-def test_the_coefficient_decays_with_the_training():
-    config = settings(MadpoConfig, divergence={"coef": 0.4, "decay": True}, lr_schedule="constant")
+def test_the_coefficient_decays_with_environment_steps():
+    config = settings(
+        MadpoConfig, divergence={"coef": 0.4, "decay_steps": 1000.0}, lr_schedule="constant"
+    )
     algo = build(MADPO, config, ToyEnv())
-    algo.set_progress(0.75)
-    assert algo.coef == pytest.approx(0.1)
+    for steps, coef in ((0, 0.4), (750, 0.1), (1000, 0.0), (5000, 0.0)):
+        algo.set_progress(0.5, steps)
+        assert algo.coef == pytest.approx(coef)
     assert algo.rates.of(0).item() == pytest.approx(config.actor_lr)
 
 

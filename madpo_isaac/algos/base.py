@@ -428,11 +428,12 @@ class OnPolicy:
         (loss / self.critic.sharers).backward()
         return loss.detach() / math.prod(self.critic.value_shape)
 
-    def set_progress(self, done: float) -> None:
-        """Sets learning rates for ``done`` in [0, 1] of the training.
+    def set_progress(self, done: float, env_steps: int = 0) -> None:
+        """Sets learning rates for ``done`` in [0, 1] of the training, after ``env_steps``.
 
         The critic's decays linearly with the actors', and else stays as it is.
         """
+        del env_steps
         self.rates.set_progress(done)
         scale = 1.0 - done if self.config.lr_schedule == "linear" else 1.0
         self.critic_optimiser.lr.fill_(self.config.critic_lr * scale)

@@ -61,10 +61,12 @@ class MADPO(HAPPO):
     def _compares(self) -> bool:
         return self.divergence.kind in ("cs", "kl")
 
-    def set_progress(self, done: float) -> None:
+    def set_progress(self, done: float, env_steps: int = 0) -> None:
         """Sets learning rates, and the coefficient of the bonus, if they decay."""
-        super().set_progress(done)
-        self.coef = self._full_coef * (1.0 - done if self.divergence.decay else 1.0)
+        super().set_progress(done, env_steps)
+        decay = self.divergence.decay_steps
+        left = max(0.0, 1.0 - env_steps / decay) if decay else 1.0
+        self.coef = self._full_coef * left
 
     def begin_update(self, batch: Batch) -> None:
         """Moves the snapshots on: the policy that collected this batch becomes the next one."""

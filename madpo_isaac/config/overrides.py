@@ -28,6 +28,7 @@ OBJECTIONS = (HydraException, OmegaConfBaseException, OverflowError, RecursionEr
 """What Hydra and OmegaConf raise for settings that they cannot take; see :func:`translate`."""
 
 RENAMED = {
+    "algo.divergence.decay": "algo.divergence.decay_steps=<environment steps>",
     "algo.lr_decay": "algo.lr_schedule=linear",
     "algo.normalise_observations": "algo.input_norm=running, layer, both or none",
     "algo.std_x": "algo.std_scale",

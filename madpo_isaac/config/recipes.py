@@ -26,7 +26,7 @@ KEYS = (
     *("actor_lr", "critic_lr", "lr_schedule", "kl_target", "clip", "value_clip", "epochs"),
     *("num_minibatches", "entropy_coef", "max_grad_norm", "init_std", "max_std", "std_scale"),
     *("input_norm", "hidden_norm", "reward_scale", "agents_see", "observation"),
-    *("lam", "sigma", "coef", "kl_threshold"),
+    *("lam", "sigma", "coef", "decay_steps", "kl_threshold"),
 )
 """Everything that a recipe may set."""
 

@@ -162,7 +162,7 @@ def _check_algorithm(config: Config, algo: AlgoConfig, minibatch: int) -> None:
             algo.divergence,
             *(
                 recipes.value(config.recipe, config.task.name, algo.name, key, config.task.train)
-                for key in ("lam", "sigma", "coef")
+                for key in ("lam", "sigma", "coef", "decay_steps")
             ),
         )
     elif isinstance(algo, MappoConfig) and algo.agent_order != "random":
@@ -214,6 +214,8 @@ def _check_divergence(div: DivergenceConfig, minibatch: int) -> None:
         _one_of(f"{key}.bound", div.bound, BOUNDS)
     if div.coef is not None:
         _not_negative(f"{key}.coef", div.coef)
+    if div.decay_steps is not None:
+        _not_negative(f"{key}.decay_steps", div.decay_steps)
     if div.lam is not None:
         _in_unit(f"{key}.lam", div.lam)
     for name, value in (("sigma", div.sigma), ("scale", div.scale)):

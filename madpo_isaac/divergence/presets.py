@@ -70,17 +70,22 @@ class DivergenceConfig:
     rows: int | None = None
     """Rows of a minibatch, drawn anew at every step, that the kernel estimators sum over, against
     all columns; null for all. Their cost is proportional to it."""
-    decay: bool = False
-    """Let the coefficient fall linearly to zero over max_iterations."""
+    decay_steps: float | None = None
+    """Environment steps after which the coefficient has fallen to zero, linearly; 0 for never.
+    gaussian: the recipe's, others 0."""
 
 
 def completed(
-    config: DivergenceConfig, lam: float = 0.2, sigma: float = 1e3, coef: float | None = None
+    config: DivergenceConfig,
+    lam: float = 0.2,
+    sigma: float = 1e3,
+    coef: float | None = None,
+    decay_steps: float = 0.0,
 ) -> DivergenceConfig:
     """Returns ``config`` with the preset's values in place of None.
 
-    ``lam``, ``sigma`` and ``coef`` are the recipe's, for where the preset leaves them to it; the
-    closed form takes the recipe's ``coef`` before its own.
+    ``lam``, ``sigma``, ``coef`` and ``decay_steps`` are the recipe's, for where the preset leaves
+    them to it; the closed form takes the recipe's ``coef`` before its own.
     """
     preset = PRESETS[config.preset]
     filled = dataclasses.replace(config)
@@ -89,6 +94,8 @@ def completed(
     if filled.coef is None:
         own = 1.0 / filled.sigma if filled.sigma is not None else preset.coef
         filled.coef = coef if preset.estimator == "gaussian" and coef is not None else own
+    if filled.decay_steps is None:
+        filled.decay_steps = decay_steps if preset.estimator == "gaussian" else 0.0
     if filled.lam is None:
         filled.lam = lam if preset.lam is None else preset.lam
     if filled.bound is None:

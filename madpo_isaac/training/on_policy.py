@@ -61,7 +61,7 @@ class OnPolicyRunner(Runner):
 
     def _learn(self) -> Learnt:
         """Collects, updates, and feeds the tracker of episodes."""
-        self.algo.set_progress(self.iteration / self.config.max_iterations)
+        self.algo.set_progress(self.iteration / self.config.max_iterations, self.env_steps)
         start = time.perf_counter()
         step_s = self.collect()
         collect_s = time.perf_counter() - start
