@@ -19,7 +19,7 @@ CHECK_PYTHON = import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 13) or 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test check bench FORCE
+.PHONY: help setup train test check bench docs lock FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,7 +40,15 @@ check: $(STAMP) ## lint, check the format and the types
 bench: $(STAMP) ## measure throughput
 	.venv/bin/python benchmarks/throughput.py $(ARGS)
 
-$(STAMP): pyproject.toml tools/setup_venv.py
+docs: $(STAMP) ## build the API reference into docs/_build
+	@# GLFW, which MuJoCo imports, asks a process of its own for its version.
+	PDOC_ALLOW_EXEC=1 .venv/bin/pdoc --docformat google --no-show-source --output-directory docs/_build \
+		madpo_isaac madpo_isaac.algos.base madpo_isaac.sim.base madpo_isaac.tasks.hands
+
+lock: $(STAMP) ## write constraints.txt anew; ARGS="--upgrade" takes the newest versions
+	.venv/bin/python tools/lock.py $(ARGS)
+
+$(STAMP): pyproject.toml constraints.txt tools/setup_venv.py
 	@command -v $(PYTHON) >/dev/null || { echo 'error: no "$(PYTHON)" found; name a Python 3.10 to 3.13 with PYTHON=...' >&2; exit 1; }
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	@$(PYTHON) tools/setup_venv.py

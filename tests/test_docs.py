@@ -19,7 +19,8 @@ from madpo_isaac.config.schema import register
 from madpo_isaac.tasks import registry
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP_PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+PAGES = [*TOP_PAGES, *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 TOP = {path.name for path in ROOT.iterdir()}
 NEW = ("tasks/hands/lift.py", "cfg/task/ShadowHandLift.yaml")

@@ -5,6 +5,8 @@ import dataclasses
 import graphlib
 import itertools
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,7 +152,8 @@ def floor(module):
 
 def test_every_room_has_a_floor_and_the_reverse():
     loose = {"__init__", "__main__"}
-    places = {p.stem for p in (ROOT / "madpo_isaac").iterdir() if p.name not in ("__pycache__",)}
+    others = ("__pycache__", "py.typed")
+    places = {p.stem for p in (ROOT / "madpo_isaac").iterdir() if p.name not in others}
     assert places - loose - {"cfg"} == set().union(*FLOORS)
     assert sum(map(len, FLOORS)) == len(set().union(*FLOORS))
     files = {p.stem for p in (ROOT / "madpo_isaac").glob("*.py")}
@@ -189,6 +192,25 @@ def test_rooms_do_not_know_each_other(room, forbidden):
         if f"{module}.".startswith(f"madpo_isaac.{room}"):
             bad = [x for x in imported(tree) if re.match(rf"({forbidden})(\.|$)", x)]
             assert bad == [], module
+
+
+def test_large_libraries_are_imported_only_where_they_are_used():
+    """Matplotlib by reports, rl_games by algo=ppo, ONNX by an export that asks for it."""
+    reports = ("madpo_isaac.report.", "madpo_isaac.reproduce.", "madpo_isaac.commands.report")
+    reports += ("madpo_isaac.commands.reproduce",)
+    users = (*reports, "madpo_isaac.algos.ppo.", "madpo_isaac.training.ppo", "madpo_isaac.__main__")
+    others = [name for name in MODULES if not name.startswith(users)]
+    needed = {"tasks", "training.runner", "training.factory", "commands.train", "interop.export"}
+    assert {f"madpo_isaac.{name}" for name in needed} <= set(others)
+    code = f"""if True:
+        import importlib, sys
+        for name in {others}:
+            importlib.import_module(name)
+        large = {{"matplotlib", "rl_games", "onnx", "onnxruntime", "onnxscript", "pandas"}}
+        sys.stdout.write(f"imported: {{sorted(large & sys.modules.keys())}}")
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.endswith("imported: []"), done.stdout + done.stderr
 
 
 # Configuration ----------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import pytest
 import yaml
 from PIL import Image
 from report_runs import write_run
-from rliable import metrics
 
 from madpo_isaac.__main__ import main
 from madpo_isaac.report import figures, statistics, tables
@@ -230,19 +229,56 @@ def test_student_half_width():
     assert statistics.t_half_width(np.array([1.0, 2.0, 3.0])) == pytest.approx(4.30265 / 3**0.5)
 
 
-def test_iqm_and_improvement_are_rliables():
-    rng = np.random.default_rng(1)
-    scores = {name: rng.integers(0, 6, size=(5, 3, 4)).astype(float) for name in "ab"}
-    iqm = statistics.iqm_curve(scores, reps=5)
-    finals = {name: s[:, :, -1] for name, s in scores.items()}
-    better = statistics.improvement(finals, "b", reps=5)
-    for name in "ab":
-        expected = [metrics.aggregate_iqm(scores[name][:, :, k]) for k in range(4)]
-        assert iqm[name].value == pytest.approx(expected)
-    assert better.keys() == {"a"}
-    expected = metrics.probability_of_improvement(finals["a"], finals["b"])
-    assert better["a"].value[0] == pytest.approx(expected)
-    assert better["a"].low[0] <= expected <= better["a"].high[0]
+A = np.array([[1, 9, 4], [3, 7, 6], [2, 12, 5], [6, 8, 1], [4, 11, 3]]) / 10
+B = np.array([[2, 6, 4], [1, 5, 7], [3, 9, 2], [5, 4, 3]]) / 10
+"""Scores (runs, tasks) that are above 1 once, have ties, and differ in the number of runs."""
+
+
+# The numbers below are what rliable 1.2.0 gives: library.get_interval_estimates with these scores,
+# reps=2000 and the default 95 % percentile method after numpy.random.seed(0). The order of draws
+# and the generator are the same here, so nothing but rounding may differ.
+
+
+def close(estimate, value, low, high):
+    """Tells whether an estimate is these numbers but for rounding."""
+    found = [estimate.value, estimate.low, estimate.high]
+    return np.allclose(found, [value, low, high], rtol=1e-12, atol=0)
+
+
+def test_aggregates_are_rliables():
+    found = statistics.aggregates({"a": A, "b": B}, reps=2000)
+    assert close(
+        found["a"],
+        [0.5111111111111111, 0.38, 0.5466666666666665, 0.4733333333333334],
+        [0.41083333333333377, 0.28, 0.4598333333333336, 0.3933333333333333],
+        [0.6, 0.52, 0.6333333333333334, 0.5533333333333335],
+    )
+    assert close(
+        found["b"],
+        [0.4, 0.4, 0.425, 0.575],
+        [0.3, 0.275, 0.33312500000000034, 0.475],
+        [0.5333333333333333, 0.575, 0.525, 0.6668749999999989],
+    )
+
+
+def test_interquartile_mean_curves_are_rliables():
+    curves = {name: np.stack([x, 2 * x], axis=-1) for name, x in (("a", A), ("b", B))}
+    found = statistics.iqm_curve(curves, reps=2000)
+    low, high = [0.41111111111111104, 0.8222222222222223], [0.6, 1.2005555555555527]
+    assert close(found["a"], [0.5111111111111111, 1.0222222222222221], low, high)
+    assert close(found["b"], [0.4, 0.8], [0.3, 0.6], [0.5166666666666667, 1.0333333333333334])
+
+
+def test_mean_curves_are_rliables():
+    found = statistics.mean_curve(A, reps=2000)
+    assert close(found, [0.32, 0.94, 0.38], [0.18, 0.78, 0.22], [0.48, 1.1, 0.52])
+
+
+def test_probability_of_improvement_is_rliables():
+    found = statistics.improvement({"a": A, "b": B}, "b", reps=2000)
+    assert found.keys() == {"a"}
+    # metrics.probability_of_improvement gives 0.65 as well.
+    assert close(found["a"], [0.65], [0.45], [0.85])
 
 
 def test_scores_are_normalised_per_task(runs):

@@ -6,6 +6,8 @@ PyTorch's default build for Linux brings gigabytes of CUDA packages, so the buil
 * otherwise, or with TORCH_BACKEND=cpu, the CPU build: with pip where pip can see one, else with uv,
   which knows where PyTorch publishes its CPU builds. Nothing is downloaded to find out.
 
+All other packages get the versions of `constraints.txt`, which `make lock` writes.
+
 The stamp `.venv/.ready` is written last, so the next call takes up an interrupted set-up again.
 What pip and uv have to say is in `.venv/setup.log`.
 """
@@ -33,7 +35,9 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".ready"
 LOG = VENV / "setup.log"
+CONSTRAINTS = ROOT / "constraints.txt"
 PIP = (str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input")
+INSTALL = (*PIP, "install", "--constraint", str(CONSTRAINTS))
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -88,7 +92,7 @@ def has_nvidia_gpu() -> bool:
 def fingerprint(backend: str) -> str:
     """Returns what the stamp of an up-to-date `.venv` holds."""
     digest = hashlib.sha256()
-    for path in (ROOT / "pyproject.toml", Path(__file__)):
+    for path in (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__)):
         digest.update(path.read_bytes())
     return f"{VERSION} {backend} {digest.hexdigest()}\n"
 
@@ -156,11 +160,11 @@ def install_torch(backend: str) -> None:
         return
     say(f"installing PyTorch {TORCH} for {backend}, a download of {size(backend)}")
     if backend == "cuda":
-        run(*PIP, "install", f"torch=={TORCH},!={TORCH}+cpu")
+        run(*INSTALL, f"torch=={TORCH},!={TORCH}+cpu")
     elif not sys.platform.startswith("linux"):
-        run(*PIP, "install", f"torch=={TORCH}")
+        run(*INSTALL, f"torch=={TORCH}")
     elif f"{TORCH}+cpu" in visible_versions():
-        run(*PIP, "install", f"torch=={TORCH}+cpu")
+        run(*INSTALL, f"torch=={TORCH}+cpu")
     else:
         install_torch_with_uv()
 
@@ -197,7 +201,7 @@ def install_torch_with_uv() -> None:
 def install_project() -> None:
     """Installs the project in place, with the PyTorch that is there."""
     say("installing the project and its dependencies")
-    run(*PIP, "install", "-e", f".[{EXTRAS}]", f"torch=={installed()['torch']}")
+    run(*INSTALL, "-e", f".[{EXTRAS}]", f"torch=={installed()['torch']}")
 
 
 def run(*command: str) -> None:

@@ -1,25 +1,27 @@
-"""Intervals and aggregates over seeds and tasks, by rliable (Agarwal et al., NeurIPS 2021)."""
+"""Intervals and aggregates over seeds and tasks.
+
+The definitions are those of Agarwal et al., *Deep Reinforcement Learning at the Edge of the
+Statistical Precipice*, NeurIPS 2021, and the numbers are those of their library rliable 1.2.0.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rliable import library, metrics
 from scipy import stats
 
 from madpo_isaac.report.study import Study
 
 AGGREGATES: dict[str, Callable[[np.ndarray], Any]] = {
-    "IQM": metrics.aggregate_iqm,
-    "median": metrics.aggregate_median,
-    "mean": metrics.aggregate_mean,
-    "optimality gap": metrics.aggregate_optimality_gap,
+    "IQM": lambda scores: stats.trim_mean(scores, 0.25, axis=None),
+    "median": lambda scores: np.median(scores.mean(axis=0)),
+    "mean": lambda scores: scores.mean(axis=0).mean(),
+    "optimality gap": lambda scores: 1 - np.minimum(scores, 1).mean(),
 }
-"""Of scores (runs, tasks)."""
+"""Metrics of scores (runs, tasks). The median is that of the tasks' means."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +43,23 @@ def bootstrap(
         function: from the scores to a vector.
         reps: resamples.
     """
-    with _seeded():
-        points, intervals = library.get_interval_estimates(scores, function, reps=reps)
+    # A stream that NumPy has frozen, so that a report repeats itself with every version.
+    generator = np.random.RandomState(0)
     result = {}
-    for name, point in points.items():
-        low, high = intervals[name]
-        given = scores[name] if isinstance(scores[name], list) else [scores[name]]
-        if min(len(array) for array in given) < 2:  # a single run says nothing of its scatter
+    for name, given in scores.items():
+        samples = given if isinstance(given, list) else [given]
+        point = function(*samples)
+        resamples = [function(*(_resample(x, generator) for x in samples)) for _ in range(reps)]
+        low, high = np.percentile(resamples, [2.5, 97.5], axis=0)
+        if min(len(sample) for sample in samples) < 2:  # a single run says nothing of its scatter
             low = high = np.full_like(point, np.nan, dtype=float)
         result[name] = Estimate(point, low, high)
     return result
 
 
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Seeds numpy's global generator, with which rliable resamples, and restores it."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+def _resample(scores: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
+    """Draws as many runs as there are, with replacement, for each task and each later axis."""
+    return np.take_along_axis(scores, generator.choice(len(scores), scores.shape), axis=0)
 
 
 def mean_curve(curves: np.ndarray, reps: int) -> Estimate:
@@ -87,7 +85,6 @@ def improvement(scores: Mapping[str, np.ndarray], baseline: str, reps: int) -> d
     """Probability that a run of a group beats one of ``baseline``, averaged over tasks, (1,)."""
 
     def better(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        # metrics.probability_of_improvement without its Mann-Whitney test, which takes most time.
         x, y = x[:, None], y[None]
         return np.array([np.mean((x > y) + 0.5 * (x == y))])
 

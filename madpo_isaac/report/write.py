@@ -89,8 +89,8 @@ def _explained(study: Study, reps: int) -> list[str]:
         f"Runs: {len(study.runs)}, in groups by {', '.join(study.by)}. A point of a curve is "
         "the mean training return over the episodes finished in the last twentieth of the "
         "steps, or as --window says; a point without such episodes shows the last before it.",
-        f"Bands and intervals: 95 %, percentile bootstrap over seeds ({reps} resamples, rliable), "
-        "and where it says so Student's t. A single seed has none.",
+        f"Bands and intervals: 95 %, percentile bootstrap over seeds ({reps} resamples), and where "
+        "it says so Student's t. A single seed has none.",
     ]
     if min(len(runs) for runs in study.cells.values()) < _FEW:
         lines.append(
