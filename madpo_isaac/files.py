@@ -40,6 +40,14 @@ def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = (
     sync_folder(path.parent)
 
 
+def parse_json(text: str) -> Any:
+    """Reads JSON; raises ValueError for whatever is wrong with it, nesting too deep included."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Replaces ``path`` and makes its folder; raises :class:`UserError` if it cannot."""
     try:

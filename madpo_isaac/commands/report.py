@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.errors import UserError
 from madpo_isaac.report.runs import load
 from madpo_isaac.report.study import Study, numbers
 from madpo_isaac.report.write import write
@@ -25,6 +26,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse(argv)
     marks = numbers(options.at, "--at") if options.at else []
     window = numbers(options.window, "--window")[0] if options.window else 0.0
+    if options.window and window < 1.0:
+        raise UserError(f"--window {options.window} must be at least 1 environment step.")
     study = Study(load(options.runs), options.by.split(","), window)
     write(study, options.out, title=options.title, marks=marks, base=options.baseline)
     return 0
