@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from madpo_isaac.errors import UserError
 
@@ -46,6 +51,31 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def plain_settings(text: Any, where: Path) -> DictConfig:
+    """Reads settings in YAML from a file that may have come from elsewhere.
+
+    Args:
+        text: what the file holds.
+        where: the file.
+
+    Raises:
+        UserError: it holds no settings, or a reference such as ``${oc.env:HOME}``, which would
+            put something of this machine into them.
+    """
+    try:
+        content = OmegaConf.create(text) if isinstance(text, str) else None
+    except (AssertionError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as bad:
+        reason = (str(bad).strip() or type(bad).__name__).partition("\n")[0].rstrip(".")
+        raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from bad
+    if not isinstance(content, DictConfig):
+        raise UserError(f"'{where}' holds no configuration.")
+    if found := re.search(r"\$\{[^}]*\}?", str(OmegaConf.to_container(content, resolve=False))):
+        raise UserError(
+            f"The configuration in '{where}' refers to '{found[0]}': write the value itself."
+        )
+    return content
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:

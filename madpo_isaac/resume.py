@@ -12,11 +12,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
-from yaml import YAMLError
 
 from madpo_isaac import checkpoint
 from madpo_isaac.config import SIM_SCHEMAS, Config, from_record
 from madpo_isaac.errors import UserError
+from madpo_isaac.files import plain_settings
 from madpo_isaac.run_folder import RunFolder
 from madpo_isaac.sim import ENGINES
 
@@ -124,18 +124,15 @@ def _record(path: Path, folder: RunFolder | None) -> DictConfig:
     where = path if folder is None else folder.path / "config.yaml"
     try:
         if folder is None:
-            loaded = OmegaConf.create(checkpoint.load(path, torch.device("cpu")).get("config", ""))
+            text = checkpoint.load(path, torch.device("cpu")).get("config", "")
         else:
-            loaded = OmegaConf.load(where)
-        record = from_record(loaded) if isinstance(loaded, DictConfig) else None
+            text = where.read_text(encoding="utf-8")
+        return from_record(plain_settings(text, where))
     except UserError:
         raise
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as problem:
+    except (OSError, ValueError, OmegaConfBaseException) as problem:
         reason = str(problem).strip().partition("\n")[0].rstrip(".")
         raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from problem
-    if record is None:
-        raise UserError(f"'{where}' holds no configuration.")
-    return record
 
 
 def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:

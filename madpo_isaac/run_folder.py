@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from madpo_isaac.config import Config
 from madpo_isaac.errors import UserError
-from madpo_isaac.files import write_atomic
+from madpo_isaac.files import parse_json, write_atomic
 from madpo_isaac.lock import Lock
 from madpo_isaac.metrics import drop_events_after
 
@@ -162,9 +162,10 @@ class RunFolder:
 
     def _status(self) -> dict[str, Any]:
         try:
-            return json.loads(self.status.read_text())
+            found = parse_json(self.status.read_text())
         except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) and {"pid", "host"} <= found.keys() else {}
 
 
 def _refuse_used(path: Path) -> None:
@@ -195,8 +196,8 @@ def _make_default(runs: Path, config: Config) -> Path:
 
 def _iteration(line: str) -> float:
     try:
-        return float(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
+        return float(parse_json(line)["iteration"])
+    except (ValueError, LookupError, TypeError, OverflowError):
         return float("inf")  # half a line, left by a crash
 
 

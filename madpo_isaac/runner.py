@@ -441,8 +441,8 @@ class Runner(ABC):
         with checkpoint.using(path):
             content = self._load(path)
             self._restore_policy(content)
-        facts = ("task", "algo", "iteration", "env_steps")
-        return {"checkpoint": str(path), **{name: content[name] for name in facts}}
+            facts = ("task", "algo", "iteration", "env_steps")
+            return {"checkpoint": str(path), **{name: content[name] for name in facts}}
 
     def output_folder(self, name: str) -> Path:
         """Where what is made of a checkpoint goes: in its run folder, or else in ``runs_dir``."""

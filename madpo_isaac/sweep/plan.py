@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from madpo_isaac.errors import UserError
+from madpo_isaac.files import parse_json
 from madpo_isaac.lock import Lock
 from madpo_isaac.overrides import compose
 from madpo_isaac.sweep.paper import SUITES, Figure, Scale, suite
@@ -18,6 +18,8 @@ from tasks import TASKS
 
 _TAIL = 1 << 16
 """Bytes at the end of metrics.jsonl that hold its last line."""
+_MANY = 1e18
+"""Counts from here on are no counts."""
 _OF_A_PROCESS = ("experiment", "runs_dir", "resume", "num_threads")
 
 
@@ -47,7 +49,11 @@ class Job:
     def progress(self) -> tuple[float, float]:
         """Environment steps and seconds so far."""
         line = _last_line(self.folder / "metrics.jsonl")
-        return float(line.get("env_steps", 0)), float(line.get("wall_s", 0.0))
+        counts = (line.get(key) for key in ("env_steps", "wall_s"))
+        steps, seconds = (
+            float(x) if isinstance(x, (int, float)) and 0.0 <= x < _MANY else 0.0 for x in counts
+        )
+        return steps, seconds
 
     def taken(self) -> bool:
         """Whether another process has it, such as one that outlived the killed one it was of."""
@@ -64,7 +70,11 @@ class Job:
         """
         recorded = self.folder / "overrides.txt"
         if recorded.is_file():
-            other = _lasting(recorded.read_text().splitlines()) ^ _lasting(self.settings)
+            try:
+                lines = recorded.read_text().splitlines()
+            except (OSError, ValueError) as problem:
+                raise UserError(f"'{recorded}' cannot be read: {problem}.") from problem
+            other = _lasting(lines) ^ _lasting(self.settings)
             if other:
                 raise UserError(
                     f"'{self.folder}' was run with other settings ({min(other)}): choose another "
@@ -130,7 +140,7 @@ def _last_line(path: Path) -> dict[str, Any]:
         return {}
     for part in (text, *reversed(text.splitlines())):
         try:
-            line = json.loads(part)
+            line = parse_json(part)
         except ValueError:
             continue
         if isinstance(line, dict):
