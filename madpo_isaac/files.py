@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,16 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         write_atomic(path, f"{text}\n".encode())
     except OSError as problem:
         raise UserError(f"Cannot write '{path}': {problem}.") from problem
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder and a file in it, which goes again; raises :class:`UserError` if it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        raise UserError(f"Cannot write '{folder}': {problem}.") from problem
 
 
 def sync_folder(folder: Path) -> None:

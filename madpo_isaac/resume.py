@@ -135,6 +135,12 @@ def _record(path: Path, folder: RunFolder | None) -> DictConfig:
         raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from problem
 
 
+def seed_of(path: Path, content: Mapping[str, Any], otherwise: int) -> int:
+    """The seed of the run that a checkpoint is of, whatever seed it is played with."""
+    recorded = plain_settings(content.get("config", ""), path).get("seed", otherwise)
+    return recorded if type(recorded) is int else otherwise
+
+
 def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:
     """The run folder that training goes on in; None where it makes a new one.
 

@@ -442,7 +442,8 @@ class Runner(ABC):
             content = self._load(path)
             self._restore_policy(content)
             facts = ("task", "algo", "iteration", "env_steps")
-            return {"checkpoint": str(path), **{name: content[name] for name in facts}}
+            seed = resume.seed_of(path, content, self.config.seed)
+            return {"checkpoint": str(path), **{k: content[k] for k in facts}, "seed": seed}
 
     def output_folder(self, name: str) -> Path:
         """Where what is made of a checkpoint goes: in its run folder, or else in ``runs_dir``."""

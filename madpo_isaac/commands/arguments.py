@@ -27,6 +27,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, program: str, text: str) -> None:
         super().__init__(prog=program, description=text, allow_abbrev=False)
+        # By itself argparse takes -1e3 for an option.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.I)
 
     def add_target(self) -> None:
         """Adds the policy and the settings."""

@@ -282,5 +282,3 @@ def standardise(x: Tensor) -> Tensor:
 def _check(config: Config) -> None:
     if config.episode_length < 1:
         raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
-    if config.agent_obsk is not None and config.agent_obsk < 0:
-        raise UserError(f"task.agent_obsk={config.agent_obsk} must be at least 0, or null for all.")
