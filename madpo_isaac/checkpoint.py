@@ -118,13 +118,18 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
     """
     if name in ("latest", "best"):
         file = "last.pth" if name == "latest" else "best.pth"
-        found = [
-            path for path in runs_dir.glob(f"*/nn/{file}") if _belongs(path.parents[1], task, algo)
-        ]
+        configs = runs_dir.glob("*/config.yaml")
+        found = [path.parent for path in configs if _belongs(path.parent, task, algo)]
         if not found:
             kind = f" of {task}" * bool(task) + f" with {algo}" * bool(algo)
             raise UserError(f"checkpoint={name}: no run{kind} in '{runs_dir}'.")
-        return max(found, key=lambda path: path.stat().st_mtime)
+        run = max(found, key=_last_sign)
+        if not (run / "nn" / file).exists():
+            raise UserError(
+                f"checkpoint={name}: the newest run, '{run}', has no {file}: name a run folder or "
+                "a file."
+            )
+        return run / "nn" / file
     if os.path.isdir(name):
         return Path(name) / "nn" / "last.pth"
     if not os.path.exists(name):
@@ -132,6 +137,12 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
         hint = closest(name, ["latest", "best", *beside])
         raise UserError(f"Checkpoint '{name}' does not exist.{hint}")
     return Path(name)
+
+
+def _last_sign(run: Path) -> float:
+    """When a run saved for the last time, or began; seconds since the epoch."""
+    times = [os.stat(path).st_mtime for path in run.glob("nn/*.pth") if path.exists()]
+    return max(times) if times else os.stat(run / "config.yaml").st_mtime
 
 
 def _belongs(run: Path, task: str | None, algo: str | None) -> bool:

@@ -378,6 +378,7 @@ class Runner(ABC):
             return
         for observer in self.observers:
             observer.on_save()
+        self.folder.check_lock()
         content = self._content()
         self._saved_at = time.monotonic()
         if self.ranks.index:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from madpo_isaac import pretrained
@@ -66,6 +67,11 @@ class Parser(argparse.ArgumentParser):
         if not text.isdecimal() or int(text) < 1:
             raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of at least 1")
         return int(text)
+
+    @staticmethod
+    def path(text: str) -> Path:
+        """A path; ``~`` is the home folder, which shells do not put into ``--out=~/x``."""
+        return Path(os.path.expanduser(text))
 
     @staticmethod
     def number(text: str) -> float:

@@ -27,7 +27,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--min-success", type=parser.number, help="exit code 1 below this rate")
     parser.add_argument("--min-return", type=parser.number, help="exit code 1 below this mean")
-    parser.add_argument("--out", type=Path, help="folder to write to, instead of the run's eval/")
+    parser.add_argument(
+        "--out", type=parser.path, help="folder to write to, instead of the run's eval/"
+    )
     options = parser.parse(argv)
     runner = make_runner(parser.config(options))
     folder = options.out or runner.output_folder("eval")

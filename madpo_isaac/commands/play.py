@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError
 from madpo_isaac.play import play
@@ -20,7 +18,7 @@ def main(argv: list[str]) -> int:
         type=parser.whole,
         help="of each environment, for the scores (1; with --video none)",
     )
-    parser.add_argument("--video", type=Path, help="file to film it into, .mp4 or .gif")
+    parser.add_argument("--video", type=parser.path, help="file to film it into, .mp4 or .gif")
     parser.add_argument("--steps", type=parser.whole, default=300, help="steps to film (300)")
     parser.add_argument("--envs", type=parser.whole, default=1, help="environments to film (1)")
     options = parser.parse(argv)

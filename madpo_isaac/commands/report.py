@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError
@@ -18,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folder, folder of runs, .jsonl or .csv file")
     add("--by", default="algo", metavar="KEYS", help="settings that make a group (default: algo)")
-    add("--out", default="report", type=Path, metavar="FOLDER", help="(default: report)")
+    add("--out", default="report", type=parser.path, metavar="FOLDER", help="(default: report)")
     add("--at", default="", metavar="STEPS", help="steps at which to list returns, as 4e5,1e6")
     add("--window", default="", metavar="STEPS", help="steps that a curve's point looks back on")
     add("--baseline", default="", metavar="GROUP", help="what groups are compared with")

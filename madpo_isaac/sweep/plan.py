@@ -18,6 +18,8 @@ from tasks import TASKS
 
 _TAIL = 1 << 16
 """Bytes at the end of metrics.jsonl that hold its last line."""
+_GIVEN = ("task", "algo", "seed", "max_iterations", "experiment", "runs_dir", "resume", "test")
+"""Keys that every job has of its own."""
 _MANY = 1e18
 """Counts from here on are no counts."""
 _OF_A_PROCESS = ("experiment", "runs_dir", "resume", "num_threads")
@@ -111,6 +113,10 @@ def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ())
     Raises:
         UserError: a setting is wrong.
     """
+    for text in settings:
+        key = text.partition("=")[0].lstrip("+")
+        if key in _GIVEN:
+            raise UserError(f"'{text}': {key} follows from the figure and --scale, see --list.")
     chosen, _ = choose_tasks(figure, scale)
     jobs = []
     for task, name in itertools.product(chosen, figure.variants):
