@@ -10,32 +10,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from madpo_isaac import recipes  # noqa: F401  registers the resolver of cfg/
 from madpo_isaac.divergence.presets import DivergenceConfig
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SimConfig, WarpConfig
-
-
-@dataclass
-class TrainDefaults:
-    """Hyper-parameters that belong to a task; the algorithms' YAML files read them."""
-
-    num_envs: int = 128
-    horizon: int = 75
-    gamma: float = 0.99
-    hidden: list[int] = field(default_factory=lambda: [256, 256, 256])
-    lr: float = 5e-4
-    lr_decay: bool = False
-    clip: float = 0.2
-    epochs: int = 5
-    num_minibatches: int = 1
-    entropy_coef: float = 0.01
-    lam: float = 0.2
-    """Weight of the inter-agent term of MADPO's divergence."""
-    sigma: float = 1000.0
-    """The paper's sigma, which presets printed and printed_alg1 use."""
-    kl_threshold: float = 0.03
-    """Limit of a HATRPO step's mean KL divergence, in nats."""
-    max_iterations: int = 1000
 
 
 @dataclass
@@ -50,12 +28,22 @@ class AlgoConfig:
     time_limit: str = "bootstrap"
     """What follows a truncated step: bootstrap, the value of its final state; drop, its advantage
     is 0 (HARL)."""
-    actor_lr: float = 5e-4
+    actor_lr: float | None = 5e-4
+    """Learning rate of the policies; the first one if it is adaptive."""
     critic_lr: float = 5e-4
-    lr_decay: bool = False
-    """Decay both learning rates linearly to zero over max_iterations."""
+    lr_schedule: str = "constant"
+    """constant; linear: both rates decay to zero over max_iterations; adaptive: each policy's rate
+    follows kl_target, the critic's stays as it is."""
+    kl_target: float | None = None
+    """KL(old || new) of one iteration, in nats, that the adaptive schedule aims at."""
+    min_lr: float = 1e-5
+    max_lr: float = 1e-2
+    """Limits of the adaptive rates."""
     clip: float = 0.2
-    """Clip range of the policy ratio and of the value update."""
+    """Clip range of the policy ratio."""
+    value_clip: float | None = None
+    """How far a value may move from that of the collection before its loss stops to fall, in
+    standard deviations of the return; null for no limit."""
     epochs: int = 5
     critic_epochs: int = 5
     num_minibatches: int = 1
@@ -70,17 +58,34 @@ class AlgoConfig:
     """random: a new order each iteration; default: by index; spec: grouped by role (Fig. 9)."""
     hidden: list[int] = field(default_factory=lambda: [256, 256, 256])
     activation: str = "relu"
-    std_x: float = 1.0
-    std_y: float = 0.5
-    """Policies' std is std_y * sigmoid(log_std / std_x), log_std starting at std_x."""
+    init_std: float = 1.0
+    """Policies' standard deviation at the start."""
+    max_std: float | None = None
+    """null: std is exp(log_std / std_scale); a number: max_std * sigmoid(log_std / std_scale),
+    HARL's form, which starts at 0.3655 of at most 0.5."""
+    std_scale: float = 1.0
+    """The larger, the slower the standard deviation moves."""
     output_gain: float = 0.01
-    normalise_observations: bool = False
-    """Give the networks observations with running mean 0 and variance 1, clipped to [-5, 5]."""
+    input_norm: str = "running"
+    """What networks do to their input. running: mean 0 and variance 1 by running moments, clipped
+    to [-5, 5]; layer: LayerNorm; both: running, then layer; none."""
+    hidden_norm: str = "layer"
+    """layer: LayerNorm after every hidden layer; none."""
     reward_scale: float = 1.0
     """The learner's rewards are the task's times this; reported returns are the task's."""
     sigma_on_restore: str = "keep"
     """Policies' std when a run is continued. keep: the checkpoint's; initial: where it starts, each
     time (the optimiser's moments are the checkpoint's)."""
+
+    @property
+    def running_moments(self) -> bool:
+        """Whether inputs are normalised by running moments."""
+        return self.input_norm in ("running", "both")
+
+    @property
+    def layer_norm(self) -> bool:
+        """Whether a LayerNorm comes before the first layer."""
+        return self.input_norm in ("layer", "both")
 
 
 @dataclass
@@ -204,6 +209,9 @@ class Config:
     task: Any = MISSING
     algo: Any = MISSING
     sim: Any = MISSING
+    recipe: str = "tuned"
+    """Where the defaults of num_envs, max_iterations and the algorithm's settings come from:
+    tuned, the best known here; paper, the MADPO paper's tables; harl, HARL's tuned files."""
     num_envs: int = 128
     seed: int = 1
     """-1 draws one."""
@@ -279,7 +287,7 @@ def _task_node(settings: type) -> type:
     """A task's own settings plus its name and training defaults, as one schema."""
     extra = [
         ("name", str, field(default=MISSING)),
-        ("train", TrainDefaults, field(default_factory=TrainDefaults)),
+        ("train", dict[str, Any], field(default_factory=dict)),
     ]
     return dataclasses.make_dataclass(f"{settings.__qualname__}Node", extra, bases=(settings,))
 

@@ -156,8 +156,7 @@ class VecEnv(ABC):
         if action.shape != expected:
             raise ValueError(f"action has shape {tuple(action.shape)}, expected {expected}")
 
-    @staticmethod
-    def critic_view(state: Tensor) -> Tensor:
+    def critic_view(self, state: Tensor) -> Tensor:
         """Maps joint states (B, S) to what the critic sees of them (B, S): by default the same."""
         return state
 

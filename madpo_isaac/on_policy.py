@@ -52,11 +52,11 @@ class OnPolicyRunner(Runner):
                     f"Checkpoint '{path}' has other {name} (parameters {found}, here {wanted}): "
                     "use the task.agents and algo.hidden it was trained with."
                 )
-        normalised = bool(content["algo_state"].get("moments", {}).get("actors"))
-        if normalised != self.config.algo.normalise_observations:
+        saved = bool(content["algo_state"].get("moments", {}).get("actors"))
+        if saved != self.config.algo.running_moments:
             raise UserError(
-                f"Checkpoint '{path}' was trained with algo.normalise_observations={normalised}; "
-                "use that."
+                f"Checkpoint '{path}' was trained {'with' if saved else 'without'} running "
+                f"moments, not with algo.input_norm={self.config.algo.input_norm}."
             )
 
     def _learn(self) -> Learnt:
@@ -66,8 +66,7 @@ class OnPolicyRunner(Runner):
         step_s = self.collect()
         collect_s = time.perf_counter() - start
         metrics = self.algo.update(self.rollout)
-        lr, clip = self.algo.learning_rate, self.config.algo.clip
-        return Learnt(metrics, self.algo.faults, lr, clip, step_s, collect_s)
+        return Learnt(metrics, self.algo.faults, self.config.algo.clip, step_s, collect_s)
 
     def _learner_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the learner."""

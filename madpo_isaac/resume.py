@@ -24,7 +24,8 @@ WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 """Keys that say what to continue; they belong to a command line, never to a record."""
 STRUCTURE = (
     *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
-    *("algo.hidden", "algo.activation", "algo.share_parameters", "algo.normalise_observations"),
+    *("algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
+    *("algo.hidden_norm", "algo.max_std", "task.agents_see", "task.observation"),
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
 )
 """Keys that decide what the tensors of a checkpoint mean."""
@@ -70,11 +71,12 @@ class Source:
                 f"sim_device={wanted}: '{name}' is of sim_device={had}, whose random numbers a "
                 "run that is continued goes on drawing."
             )
-        for key, value in config.task.train.items():
-            if value != self.record.task.train[key]:
+        for key in ("recipe", "task.train"):
+            had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
+            if had != wanted:
                 raise UserError(
-                    f"task.train.{key}={_show(value)} is a default of other keys, which "
-                    f"'{name}' already has: set those (num_envs, max_iterations, algo.*)."
+                    f"{key}={_show(wanted)} gives other keys their defaults, and '{name}' already "
+                    "has them: set those (num_envs, max_iterations, algo.*)."
                 )
         config.checkpoint = "" if self.path is None else str(self.path)
         if self.folder is not None and not config.test and not config.experiment:

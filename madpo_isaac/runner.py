@@ -43,7 +43,6 @@ class Learnt(NamedTuple):
     metrics: dict[str, Tensor]
     """Scalars, still on the device."""
     faults: Faults
-    lr: float
     clip: float
     step_s: float
     """Seconds in the environment."""
@@ -319,7 +318,7 @@ class Runner(ABC):
         """One iteration: collect, update, count. Returns the line of metrics.jsonl."""
         cfg = self.config
         start = time.perf_counter()
-        metrics, faults, lr, clip, step_s, collect_s = self._learn()
+        metrics, faults, clip, step_s, collect_s = self._learn()
         # The iteration's one read of the device, but for the number of bad worlds.
         numbers, totals = to_numbers(metrics, self.tracker.take(self.ranks))
         self._check_skipped(numbers, faults)
@@ -331,7 +330,8 @@ class Runner(ABC):
         agents = range(len(self.agents))
         means = {
             key: sum(numbers[f"agent{p}/{key}"] for p in agents) / len(agents)
-            for key in ("loss", "entropy", "kl")
+            for key in ("loss", "entropy", "kl", "lr")
+            if f"agent0/{key}" in numbers  # HATRPO has no learning rate
         }
         # Algorithms that have none of them report null, so that every run has the same columns.
         terms = ("preceding_ratio", "divergence_intra", "divergence_inter")
@@ -348,8 +348,8 @@ class Runner(ABC):
             "time_infer": collect_s - step_s,
             "time_update": total_s - collect_s,
             **episodes(totals),
-            "lr": lr,
             "clip": clip,
+            "lr": None,
             **means,
             **absent,
             **numbers,

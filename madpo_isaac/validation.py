@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from madpo_isaac import recipes
 from madpo_isaac.config import (
     A2poConfig,
     AlgoConfig,
@@ -17,7 +18,6 @@ from madpo_isaac.config import (
     MadpoConfig,
     MappoConfig,
     PpoConfig,
-    TrainDefaults,
 )
 from madpo_isaac.divergence.bounds import BOUNDS
 from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
@@ -31,6 +31,8 @@ SIGMAS = ("keep", "initial")
 RESUMES = ("never", "auto")
 DIVERGENCES = ("cs", "kl", "entropy", "none")
 LR_SCHEDULES = ("adaptive", "linear", "constant")
+INPUT_NORMS = ("running", "layer", "both", "none")
+HIDDEN_NORMS = ("layer", "none")
 PPO_ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
 MAX_COUNT = 10**9
 _NAME = re.compile(r"\w[\w.+-]{0,199}")
@@ -46,7 +48,6 @@ def validate(config: Config) -> None:
         UserError: naming the first bad value.
     """
     _check_numbers(config)
-    _check_train(config.task.train)
     for key in ("num_envs", "max_iterations", "test_episodes", "eval_episodes", "eval_envs"):
         _in_range(key, getattr(config, key), 1)
     for key in ("capture_video_freq", "capture_video_len", "capture_video_envs"):
@@ -91,9 +92,15 @@ def _check_sim(config: Config) -> None:
 def _check_on_policy(config: Config, algo: AlgoConfig) -> None:
     for key in ("horizon", "epochs", "critic_epochs", "num_minibatches"):
         _in_range(f"algo.{key}", getattr(algo, key), 1)
-    positive = ("actor_lr", "critic_lr", "clip", "std_x", "std_y", "huber_delta", "max_grad_norm")
-    for key in (*positive, "reward_scale"):
-        _positive(f"algo.{key}", getattr(algo, key))
+    _check_rates(algo)
+    positive = ("clip", "value_clip", "init_std", "max_std", "std_scale", "huber_delta")
+    for key in (*positive, "max_grad_norm", "reward_scale"):
+        if getattr(algo, key) is not None:
+            _positive(f"algo.{key}", getattr(algo, key))
+    if algo.max_std is not None and algo.init_std >= algo.max_std:
+        raise UserError(
+            f"algo.init_std={algo.init_std} must be less than algo.max_std={algo.max_std}."
+        )
     for key in ("entropy_coef", "value_coef", "output_gain"):
         _not_negative(f"algo.{key}", getattr(algo, key))
     for key in ("gamma", "gae_lambda"):
@@ -104,6 +111,8 @@ def _check_on_policy(config: Config, algo: AlgoConfig) -> None:
     _one_of("algo.time_limit", algo.time_limit, TIME_LIMITS)
     _one_of("algo.entropy", algo.entropy, ENTROPIES)
     _one_of("algo.sigma_on_restore", algo.sigma_on_restore, SIGMAS)
+    _one_of("algo.input_norm", algo.input_norm, INPUT_NORMS)
+    _one_of("algo.hidden_norm", algo.hidden_norm, HIDDEN_NORMS)
     batch = config.num_envs * algo.horizon
     if algo.num_minibatches > batch:
         raise UserError(
@@ -113,12 +122,51 @@ def _check_on_policy(config: Config, algo: AlgoConfig) -> None:
     _check_algorithm(config, algo, batch // algo.num_minibatches)
 
 
+def _check_rates(algo: AlgoConfig) -> None:
+    """Checks learning rates and their schedule."""
+    _one_of("algo.lr_schedule", algo.lr_schedule, LR_SCHEDULES)
+    _positive("algo.critic_lr", algo.critic_lr)
+    for key in ("min_lr", "max_lr"):
+        _positive(f"algo.{key}", getattr(algo, key))
+    if algo.min_lr > algo.max_lr:
+        raise UserError(f"algo.min_lr={algo.min_lr} must be at most algo.max_lr={algo.max_lr}.")
+    if isinstance(algo, HatrpoConfig):
+        if algo.lr_schedule == "adaptive":
+            raise UserError("algo.lr_schedule=adaptive does not go with hatrpo: it has no rate.")
+        steps = {"actor_lr": None, "kl_target": None, "entropy_coef": 0.0, "entropy": "mean"}
+        for key, unused in steps.items():
+            if getattr(algo, key) != unused:
+                raise UserError(
+                    f"algo.{key}={getattr(algo, key)} has no effect: hatrpo's policies take "
+                    "natural-gradient steps of algo.kl_threshold."
+                )
+        return
+    if algo.actor_lr is None:
+        raise UserError("algo.actor_lr=null goes with hatrpo only: it is the policies' rate.")
+    _positive("algo.actor_lr", algo.actor_lr)
+    if algo.kl_target is not None:
+        _positive("algo.kl_target", algo.kl_target)
+    if algo.lr_schedule == "adaptive":
+        if algo.kl_target is None:
+            raise UserError("algo.lr_schedule=adaptive needs algo.kl_target=<nats>, such as 0.05.")
+        if not algo.min_lr <= algo.actor_lr <= algo.max_lr:
+            raise UserError(
+                f"algo.actor_lr={algo.actor_lr} must lie between algo.min_lr={algo.min_lr} and "
+                f"algo.max_lr={algo.max_lr}, or be a fixed rate with algo.lr_schedule=constant."
+            )
+
+
 def _check_algorithm(config: Config, algo: AlgoConfig, minibatch: int) -> None:
     """Checks the keys that only one algorithm has."""
     if isinstance(algo, MadpoConfig):
         _check_divergence(algo.divergence, minibatch)
-        train = config.task.train
-        algo.divergence = completed(algo.divergence, train.lam, train.sigma)
+        algo.divergence = completed(
+            algo.divergence,
+            *(
+                recipes.value(config.recipe, config.task.name, algo.name, key, config.task.train)
+                for key in ("lam", "sigma", "coef")
+            ),
+        )
     elif isinstance(algo, MappoConfig) and algo.agent_order != "random":
         raise UserError(
             f"algo.agent_order={algo.agent_order} has no effect: {algo.name} updates all agents "
@@ -173,6 +221,10 @@ def _check_divergence(div: DivergenceConfig, minibatch: int) -> None:
     for name, value in (("sigma", div.sigma), ("scale", div.scale)):
         if value is not None and value <= 0.0:
             raise UserError(f"{key}.{name}={value} must be greater than 0.")
+    if div.sigma is not None and PRESETS[div.preset].coef is not None:
+        raise UserError(
+            f"{key}.sigma={div.sigma} has no effect: {key}.preset={div.preset} has none."
+        )
     if div.rows is not None:
         _in_range(f"{key}.rows", div.rows, 1, minibatch)
         if div.preset == "gaussian":
@@ -241,18 +293,6 @@ def _check_multi_gpu(config: Config) -> None:
         )
 
 
-def _check_train(train: TrainDefaults) -> None:
-    """Checks what a task gives all algorithms, also what the chosen one does not read."""
-    for key in ("num_envs", "horizon", "epochs", "num_minibatches", "max_iterations"):
-        _in_range(f"task.train.{key}", getattr(train, key), 1)
-    for key in ("lr", "clip", "sigma", "kl_threshold"):
-        _positive(f"task.train.{key}", getattr(train, key))
-    for key in ("gamma", "lam"):
-        _in_unit(f"task.train.{key}", getattr(train, key))
-    _not_negative("task.train.entropy_coef", train.entropy_coef)
-    _check_hidden(train.hidden, "task.train.hidden")
-
-
 def _check_numbers(node: Any, prefix: str = "") -> None:
     """Numbers are finite and fit into 64 bits."""
     for spec in dataclasses.fields(node):
@@ -278,9 +318,11 @@ def _is_width(value: object) -> bool:
     return isinstance(value, int) and 1 <= value <= MAX_COUNT
 
 
-def _check_hidden(hidden: list[int], key: str = "algo.hidden") -> None:
+def _check_hidden(hidden: list[int]) -> None:
     if not (hidden and all(_is_width(width) for width in hidden)):
-        raise UserError(f"{key}={hidden} must list at least one width, each from 1 to {MAX_COUNT}.")
+        raise UserError(
+            f"algo.hidden={hidden} must list at least one width, each from 1 to {MAX_COUNT}."
+        )
 
 
 def _positive(key: str, value: float) -> None:

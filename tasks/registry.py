@@ -46,6 +46,11 @@ def canonical(task: str) -> str:
     return ALIASES.get(task, task)
 
 
+def suite(task: str) -> str:
+    """Returns the suite of ``task``, which is the folder that its module is in."""
+    return TASKS[canonical(task)].split(".")[-2]
+
+
 def load(task: str) -> Any:
     """Returns what defines ``task``, or raises an error that names the closest one."""
     name = canonical(task)

@@ -194,7 +194,14 @@ def recorded(task, algo):
 @functools.cache
 def leaves(task, algo):
     """Every key with the value it has; what may be anything is left out."""
-    free = {"task.agents", "task.agent_obsk", "sim.name", "task.name", "algo.name"}
+    free = {
+        "task.agents",
+        "task.agent_obsk",
+        "algo.value_clip",
+        "sim.name",
+        "task.name",
+        "algo.name",
+    }
 
     def walk(node, prefix=""):
         for name, value in node.items():

@@ -153,7 +153,7 @@ def updated(kind, garbage, t=5, i=2, **changed):
 @pytest.mark.parametrize("kind", ALGORITHMS)
 def test_an_invalid_step_does_not_enter_the_loss(kind):
     """Whatever is in it, all parameters and normalisers come out the same, and finite."""
-    options = {"normalise_observations": True}
+    options = {"input_norm": "both"}
     (one, _, metrics), (two, _, _), (without, _, _) = (
         updated(kind, garbage, **options) for garbage in (math.nan, 1e30, None)
     )

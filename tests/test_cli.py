@@ -101,7 +101,7 @@ BAD = [
     (f"algo.hidden={'[' * 300}{']' * 300}", "algo.hidden=[["),
     (f"algo.clip={10**400}", f"algo.clip={10**400} must be a number"),
     ("algo.divergence=3", "a group of settings"),
-    ("task.train.horizon=x", "a whole number"),
+    ("algo.horizon=x", "a whole number"),
     ("test=maybe", "test=maybe", "True or False"),
     ("headless=2", "headless=2", "True or False"),
     ("runs_dir=", "runs_dir= must name a folder"),
@@ -304,7 +304,7 @@ def test_checkpoint_that_is_none(trained, empty, capsys, kind):
 
 @pytest.mark.parametrize(
     "override",
-    ["algo.hidden=[17]", "task.agents=fingers", "algo=happo", "algo.normalise_observations=True"],
+    ["algo.hidden=[17]", "task.agents=fingers", "algo=happo", "algo.input_norm=both"],
 )
 def test_playing_with_other_networks(trained, empty, capsys, override):
     refused(capsys, [*SMALL, f"checkpoint={trained}", "test=True", override], "last.pth")

@@ -1,17 +1,23 @@
 """The typed configuration: defaults, what depends on what, and every check of values."""
 
 import dataclasses
+import itertools
 import re
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from madpo_isaac import recipes
 from madpo_isaac.config import ALGO_SCHEMAS, Config, from_record, register, task_settings
 from madpo_isaac.errors import UserError
 from madpo_isaac.overrides import compose
 from madpo_isaac.run_folder import as_yaml
 from madpo_isaac.sim import SimConfig, WarpConfig
 from madpo_isaac.validation import MAX_COUNT, MAX_SEED, MAX_THREADS, validate
+from tasks.registry import TASKS, suite
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def values(config):
@@ -21,15 +27,16 @@ def values(config):
 # Composition ------------------------------------------------------------------------------------
 
 
-def test_defaults_are_madpo_on_shadow_hand_over_as_in_the_paper():
+def test_defaults_are_madpo_on_shadow_hand_over():
     config = compose([])
     assert (config.task.name, config.algo.name, config.sim.name) == (
         "ShadowHandOver",
         "madpo",
         "mujoco",
     )
-    # Tables 3 and 4 of the paper.
-    assert (config.num_envs, config.algo.horizon, config.algo.gamma) == (128, 75, 0.95)
+    assert config.recipe == "tuned"
+    config = compose(["recipe=paper"])  # Tables 3 and 4
+    assert (config.num_envs, config.algo.horizon, config.algo.gamma) == (128, 75, 0.99)
     assert (config.algo.actor_lr, config.algo.critic_lr) == (5e-4, 5e-4)
     assert (config.algo.epochs, config.algo.clip, config.algo.entropy_coef) == (5, 0.2, 0.01)
     assert config.algo.hidden == [256, 256, 256]
@@ -39,53 +46,61 @@ def test_defaults_are_madpo_on_shadow_hand_over_as_in_the_paper():
     assert steps - config.num_envs * config.algo.horizon < 20_000_000 <= steps
 
 
-TRAIN_KEYS = {
-    "num_envs": ("num_envs",),
-    "max_iterations": ("max_iterations",),
-    "horizon": ("algo.horizon",),
-    "gamma": ("algo.gamma",),
-    "hidden": ("algo.hidden",),
-    "lr": ("algo.actor_lr", "algo.critic_lr"),
-    "lr_decay": ("algo.lr_decay",),
-    "clip": ("algo.clip",),
-    "epochs": ("algo.epochs", "algo.critic_epochs"),
-    "num_minibatches": ("algo.num_minibatches",),
-    "entropy_coef": ("algo.entropy_coef",),
-    "lam": ("algo.divergence.lam",),
-    "sigma": ("algo.divergence.sigma",),
-}
+LITERALS = [
+    ("paper", "ShadowHandOver", "happo", {"algo.gamma": 0.99, "algo.horizon": 75, "num_envs": 128}),
+    ("paper", "ShadowHandPen", "madpo", {"algo.divergence.lam": 0.2, "algo.entropy_coef": 0.01}),
+    ("paper", "ShadowHandDoorOpenInward", "madpo", {"algo.divergence.lam": 0.5}),
+    ("paper", "Walker2d-3x2", "happo", {"algo.clip": 0.05, "algo.actor_lr": 1e-3, "num_envs": 20}),
+    ("paper", "Walker2d-3x2", "hatrpo", {"algo.kl_threshold": 0.03, "algo.value_clip": 0.2}),
+    ("paper", "Ant-8x1", "mappo", {"algo.hidden": [64, 64], "algo.max_std": 0.5}),
+    ("paper", "Humanoid-17x1", "a2po", {"algo.hidden": [256, 256], "algo.clip": 0.1}),
+    ("paper", "HalfCheetah-6x1", "madpo", {"algo.divergence.lam": 0.1, "algo.input_norm": "layer"}),
+    ("harl", "ShadowHandOver", "happo", {"algo.gamma": 0.95, "num_envs": 256}),
+    ("harl", "HalfCheetah-2x3", "happo", {"algo.epochs": 15, "algo.critic_epochs": 15}),
+    ("harl", "Walker2d-2x3", "happo", {"algo.lr_schedule": "linear", "algo.num_minibatches": 2}),
+    ("harl", "Ant-4x2", "hatrpo", {"algo.kl_threshold": 0.005, "algo.actor_lr": None}),
+    ("tuned", "ShadowHandOver", "happo", {"algo.lr_schedule": "adaptive", "algo.gamma": 0.95}),
+    ("tuned", "Walker2d-2x3", "happo", {"task.observation": "physical", "algo.gamma": 0.99}),
+    ("tuned", "Ant-4x2", "hatrpo", {"algo.lr_schedule": "constant", "algo.actor_lr": None}),
+]
 
 
-def test_every_hyper_parameter_of_a_task_reaches_the_algorithm():
-    new = {
-        "gamma": 0.5,
-        "hidden": [7],
-        "lr": 0.125,
-        "lr_decay": True,
-        "clip": 0.25,
-        "entropy_coef": 0.75,
-        "lam": 0.625,
-        "sigma": 8.0,
-    }
-    new.update({key: 3 for key in TRAIN_KEYS if key not in new})
-    config = compose([f"task.train.{key}={value}" for key, value in new.items()])
-    fields = {field.name for field in dataclasses.fields(config.task.train)}
-    assert fields == set(TRAIN_KEYS) | {"kl_threshold"}
-    node = OmegaConf.structured(config)
-    for key, targets in TRAIN_KEYS.items():
-        for target in targets:
-            assert OmegaConf.select(node, target) == new[key], target
+@pytest.mark.parametrize(("recipe", "task", "algo", "expected"), LITERALS)
+def test_a_recipe_gives_a_run_its_numbers(recipe, task, algo, expected):
+    node = OmegaConf.structured(compose([f"recipe={recipe}", f"task={task}", f"algo={algo}"]))
+    assert {key: OmegaConf.select(node, key) for key in expected} == expected
+    assert node.recipe == recipe
 
 
-def test_a_task_limits_the_steps_of_hatrpo():
-    """And its clip range, which belongs to clipped objectives, does not reach the value update."""
-    config = compose(["algo=hatrpo", "task.train.kl_threshold=0.375", "task.train.clip=0.05"])
-    assert (config.algo.kl_threshold, config.algo.clip) == (0.375, 0.2)
+@pytest.mark.parametrize("recipe", ["tuned", "paper", "harl"])
+def test_every_key_of_a_recipe_is_one_that_settings_ask_for(recipe):
+    asked = set()
+    for path in (ROOT / "cfg").glob("**/*.yaml"):
+        asked |= set(re.findall(r"\$\{recipe:(\w+)\}", path.read_text()))
+    assert asked | {"lam", "sigma", "coef"} == set(recipes.KEYS)
+    for task, algo in itertools.product(TASKS, ALGO_SCHEMAS):
+        assert set(recipes.numbers(recipe, suite(task), task, algo)) <= set(recipes.KEYS)
 
 
-def test_the_algorithm_may_differ_from_its_task():
-    config = compose(["algo.gamma=0.5", "algo.actor_lr=0.125", "algo.epochs=3"])
-    assert (config.algo.gamma, config.task.train.gamma) == (0.5, 0.95)
+def test_a_task_of_ones_own_has_numbers_of_its_own():
+    own = {"gamma": 0.5, "lam": 0.4, "algos": {"madpo": {"lam": 0.6}}}
+    place = ("paper", "ShadowHandOver")
+    assert recipes.value(*place, "happo", "gamma", own) == 0.5
+    assert recipes.value(*place, "happo", "lam", own) == 0.4
+    assert recipes.value(*place, "madpo", "lam", own) == 0.6
+    assert recipes.value(*place, "madpo", "horizon", own) == 75
+    with pytest.raises(UserError, match=r"Unknown setting in task\.train of ShadowHandOver 'gama'"):
+        recipes.value(*place, "happo", "gamma", {"gama": 0.5})
+
+
+def test_a_recipe_that_is_not_there():
+    with pytest.raises(UserError, match=r"Unknown recipe 'tunde'\. Did you mean 'tuned'"):
+        compose(["recipe=tunde"])
+
+
+def test_the_command_line_counts_more_than_the_recipe():
+    config = compose(["recipe=paper", "algo.gamma=0.5", "algo.actor_lr=0.125", "algo.epochs=3"])
+    assert config.algo.gamma == 0.5
     assert (config.algo.actor_lr, config.algo.critic_lr) == (0.125, 5e-4)
     assert (config.algo.epochs, config.algo.critic_epochs) == (3, 3)
 
@@ -159,12 +174,23 @@ REFUSED = [
     ("algo.epochs=0", "algo.epochs=0 must be at least 1"),
     ("algo.critic_epochs=0", "algo.critic_epochs=0 must be at least 1"),
     ("algo.num_minibatches=0", "algo.num_minibatches=0 must be at least 1"),
-    ("algo.num_minibatches=9601", "algo.num_minibatches=9601 exceeds the 9600 samples"),
+    ("algo.num_minibatches=3201", "algo.num_minibatches=3201 exceeds the 3200 samples"),
     ("algo.actor_lr=0", "algo.actor_lr=0.0 must be greater than 0"),
     ("algo.critic_lr=-1", "algo.critic_lr=-1.0 must be greater than 0"),
     ("algo.clip=0", "algo.clip=0.0 must be greater than 0"),
-    ("algo.std_x=0", "algo.std_x=0.0 must be greater than 0"),
-    ("algo.std_y=0", "algo.std_y=0.0 must be greater than 0"),
+    ("algo.std_scale=0", "algo.std_scale=0.0 must be greater than 0"),
+    ("algo.init_std=0", "algo.init_std=0.0 must be greater than 0"),
+    ("algo.max_std=0.5", "algo.init_std=1.0 must be less than algo.max_std=0.5"),
+    ("algo.value_clip=0", "algo.value_clip=0.0 must be greater than 0"),
+    ("algo.lr_schedule=cosine", "Unknown algo.lr_schedule 'cosine'"),
+    ("algo.input_norm=laier", "Did you mean 'layer'"),
+    ("algo.hidden_norm=batch", "Unknown algo.hidden_norm 'batch'"),
+    ("algo.kl_target=null", "algo.lr_schedule=adaptive needs algo.kl_target"),
+    ("algo.kl_target=-1", "algo.kl_target=-1.0 must be greater than 0"),
+    ("algo.min_lr=0.1", "algo.min_lr=0.1 must be at most algo.max_lr=0.01"),
+    ("algo.actor_lr=0.5", "algo.actor_lr=0.5 must lie between algo.min_lr"),
+    ("algo.actor_lr=null", "algo.actor_lr=null goes with hatrpo only"),
+    ("task.agents_see=nothing", "Unknown task.agents_see 'nothing'"),
     ("algo.huber_delta=0", "algo.huber_delta=0.0 must be greater than 0"),
     ("algo.max_grad_norm=0", "algo.max_grad_norm=0.0 must be greater than 0"),
     ("algo.reward_scale=0", "algo.reward_scale=0.0 must be greater than 0"),
@@ -229,7 +255,7 @@ def test_an_order_of_agents_that_are_updated_at_once_is_refused(algo):
 
 
 @pytest.mark.parametrize(
-    "override", ["algo.normalise_observations=2.5", "algo.share_parameters=True", "algo.sigma=1"]
+    "override", ["algo.input_norm=2.5", "algo.share_parameters=True", "algo.sigma=1"]
 )
 def test_wrong_types_and_options_of_other_algorithms(override):
     with pytest.raises(UserError, match=override.split("=")[0].rsplit(".", 1)[1]):
@@ -268,7 +294,7 @@ def test_bad_value_of_one_algorithm(case):
         "algo.divergence.kind=none",
         "algo.divergence.coef=null",
         "algo.agent_order=spec",
-        "algo.num_minibatches=9600",
+        "algo.num_minibatches=3200",
         "algo.hidden=[1]",
         "rl_device=cpu",
         "experiment=2_a.B-c+d",
@@ -292,16 +318,16 @@ def test_validate_reports_the_first_problem_of_a_configuration_made_by_hand():
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        ("gaussian", (0.06, 0.1, 2000.0, "exp")),
-        ("official", (1000.0, 0.05, 2000.0, "none")),
+        ("gaussian", (0.06, 0.1, None, "exp")),
+        ("official", (1000.0, 0.05, None, "none")),
         ("printed", (0.0005, 0.1, 2000.0, "none")),
         ("printed_alg1", (0.0005, 0.1, 2000.0, "none")),
-        ("yu", (1.0, 0.1, 2000.0, "none")),
+        ("yu", (1.0, 0.1, None, "none")),
     ],
 )
 def test_a_preset_fills_in_what_is_left_open(preset, expected):
     """On Walker2d 2x3, whose lambda is 0.1 and sigma 2e3 in the paper's table."""
-    chosen = ["task=Walker2d-2x3", f"algo.divergence.preset={preset}"]
+    chosen = ["recipe=paper", "task=Walker2d-2x3", f"algo.divergence.preset={preset}"]
     div = compose(chosen).algo.divergence
     assert (div.coef, div.lam, div.sigma, div.bound) == expected
     div = compose([*chosen, "algo.divergence.coef=7", "algo.divergence.lam=0.75"]).algo.divergence
@@ -309,7 +335,7 @@ def test_a_preset_fills_in_what_is_left_open(preset, expected):
     assert div.scale == (0.1 if preset == "gaussian" else 1.0)
 
 
-@pytest.mark.parametrize("setting", ["kind=kl", "kind=entropy", "bound=exp", "rows=9601"])
+@pytest.mark.parametrize("setting", ["kind=kl", "kind=entropy", "bound=exp", "rows=3201"])
 def test_kernel_presets_refuse_settings_of_the_closed_form(setting):
     key, value = setting.split("=")
     with pytest.raises(UserError, match=rf"algo\.divergence\.{key}={value} (goes with|must)"):

@@ -21,8 +21,8 @@ SMALL = (
 )
 """Episodes of a step and a half: at every checkpoint some are under way."""
 ON_POLICY = (
-    *("algo.epochs=2", "algo.num_minibatches=2", "algo.lr_decay=True"),
-    "algo.normalise_observations=True",
+    *("algo.epochs=2", "algo.num_minibatches=2", "algo.lr_schedule=linear"),
+    "algo.input_norm=both",
 )
 OPTIONS = {
     "ppo": ("algo.mini_epochs=2", "algo.num_minibatches=4"),

@@ -28,9 +28,21 @@ FORMATS = [pytest.param("onnx", marks=needs_onnx), "torchscript"]
 SMALL = ("num_envs=4", "algo.horizon=6", "algo.hidden=[16,12]", "num_threads=1", "max_iterations=1")
 HANDS = ("task=ShadowHandOver", "task.episode_length=12")
 RUNS = {
-    "hands": (*HANDS, "algo=madpo", "algo.normalise_observations=True", "algo.actor_lr=0.05"),
-    "fingers": (*HANDS, "algo=mappo", "task.agents=fingers", "algo.actor_lr=0.02"),
-    "robot": ("task=HalfCheetah-2x3", "algo=mappo", "algo.normalise_observations=True"),
+    "hands": (
+        *HANDS,
+        "algo=madpo",
+        "algo.input_norm=both",
+        "algo.lr_schedule=constant",
+        "algo.actor_lr=0.05",
+    ),
+    "fingers": (
+        *HANDS,
+        "algo=mappo",
+        "task.agents=fingers",
+        "algo.lr_schedule=constant",
+        "algo.actor_lr=0.02",
+    ),
+    "robot": ("task=HalfCheetah-2x3", "algo=mappo", "algo.input_norm=both"),
     "near": ("task=Ant-4x2", "algo=happo", "task.agent_obsk=1", "algo.activation=elu"),
 }
 AGENTS = {"hands": 2, "fingers": 12, "robot": 2, "near": 4}

@@ -170,7 +170,7 @@ def actor_loss(p, net, view, state, action):
 def test_actor_loss_and_gradient_against_finite_differences(p):
     algo, view, state, action = view_of(p)
     rows = torch.arange(len(state))
-    *terms, outside = algo._actor_tile(view, rows, len(rows)).tolist()
+    *terms, outside, _ = algo._actor_tile(view, rows, len(rows)).tolist()
     loss = -sum(terms)
     net = parameters(algo, p)
     expected, clipped = actor_loss(p, net, view, state, action)
@@ -415,16 +415,17 @@ def test_final_value_is_that_of_the_final_state_where_truncated():
 # Learning rate and reproducibility --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("decay", "scale"), [(True, 0.25), (False, 1.0)])
-def test_learning_rate_decay(decay, scale):
+@pytest.mark.parametrize(("schedule", "scale"), [("linear", 0.25), ("constant", 1.0)])
+def test_learning_rate_schedule(schedule, scale):
     """Adam's first step is the learning rate times the sign, up to its epsilon."""
     moves = []
     for done in (0.0, 0.75):
         options = {"epochs": 1, "critic_epochs": 1, "critic_lr": 2e-3, "actor_lr": 1e-3}
-        algo, env = fresh(lr_decay=decay, **options), ToyEnv()
+        algo, env = fresh(lr_schedule=schedule, **options), ToyEnv()
         before = [stack.flat.clone() for stack in (algo.actors.stack, algo.critic.stack)]
         algo.set_progress(done)
-        assert algo.learning_rate == pytest.approx(1e-3 * (scale if done else 1.0))
+        expected = pytest.approx(1e-3 * (scale if done else 1.0))
+        assert [algo.rates.of(p).item() for p in range(3)] == [expected] * 3
         train(algo, env, 1)
         after = (algo.actors.stack.flat, algo.critic.stack.flat)
         moves.append([(b - a).abs().max().item() for a, b in zip(before, after, strict=True)])
@@ -433,7 +434,7 @@ def test_learning_rate_decay(decay, scale):
 
 
 def test_learning_stops_when_the_decay_is_complete():
-    algo = fresh(lr_decay=True)
+    algo = fresh(lr_schedule="linear")
     before = algo.actors.stack.flat.clone()
     algo.set_progress(1.0)
     train(algo, ToyEnv(), 1)

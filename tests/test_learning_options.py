@@ -62,7 +62,7 @@ def test_a_constant_observation_becomes_zero():
 
 @pytest.mark.parametrize("name", ["happo", "madpo"])
 def test_density_at_collection_is_that_at_the_first_step(name):
-    algo, env = fresh(name, normalise_observations=True, actor_lr=1e-2), ToyEnv()
+    algo, env = fresh(name, input_norm="both", actor_lr=1e-2), ToyEnv()
     state = env.reset()
     for _ in range(3):
         rollout, state = collect(algo, env, state)
@@ -80,7 +80,7 @@ def test_moments_are_frozen_in_an_update_and_take_its_batch_in_afterwards():
         def begin_agent(self, view):
             self.seen.append((list(self.actors.moments), list(self.critic.moments)))
 
-    algo = build(Recorded, settings(normalise_observations=True), ToyEnv())
+    algo = build(Recorded, settings(input_norm="both"), ToyEnv())
     algo.seen, env = [], ToyEnv()
     before = list(algo.actors.moments), list(algo.critic.moments)
     rollout, _ = collect(algo, env, env.reset())
@@ -99,7 +99,7 @@ def test_moments_are_frozen_in_an_update_and_take_its_batch_in_afterwards():
 
 
 def test_the_critic_sees_normalised_states():
-    plain, algo = fresh(), fresh(normalise_observations=True)
+    plain, algo = fresh(), fresh(input_norm="both")
     algo.critic.moments = [Moments.initial(6, CPU).merged(4.0 + 3.0 * torch.randn(500, 6))]
     state = 4.0 + 3.0 * torch.randn(20, 6)
     expected = plain.critic.values(algo.critic.moments[0].normalise(state), 7)
@@ -108,7 +108,7 @@ def test_the_critic_sees_normalised_states():
 
 @pytest.mark.parametrize("name", ["happo", "madpo"])
 def test_training_with_every_option_continues_exactly(name):
-    options = {"normalise_observations": True, "reward_scale": 0.5, "actor_lr": 2e-3}
+    options = {"input_norm": "both", "reward_scale": 0.5, "actor_lr": 2e-3}
     algo, env = fresh(name, **options), ToyEnv()
     rollout, state = collect(algo, env, env.reset())
     algo.update(rollout)
@@ -124,9 +124,9 @@ def test_training_with_every_option_continues_exactly(name):
 
 
 def test_a_loaded_policy_plays_with_its_moments():
-    algo = fresh(normalise_observations=True)
+    algo = fresh(input_norm="both")
     train(algo, ToyEnv(), 2)
-    other = fresh(normalise_observations=True, seed=2)
+    other = fresh(input_norm="both", seed=2)
     other.load_policy(algo.state_dict())
     observations = ToyEnv().observations(torch.randn(6, 6))
     policies = (learner.actors.freeze() for learner in (algo, other))

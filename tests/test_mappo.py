@@ -104,7 +104,7 @@ def test_a_shared_network_starts_orthogonal_as_a_whole():
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("kind", [MAPPO, IPPO])
 def test_density_at_collection_is_that_at_the_first_step(kind, share, normalise):
-    options = {"share_parameters": share, "normalise_observations": normalise}
+    options = {"share_parameters": share, "input_norm": "both" if normalise else "layer"}
     algo, env = fresh(kind, actor_lr=1e-2, **options), ToyEnv()
     rollout, state = collect(algo, env, env.reset())
     algo.update(rollout)
@@ -210,10 +210,10 @@ def test_shared_gradient_is_that_of_the_mean_loss_by_finite_differences(tile):
     action = 0.5 * torch.randn(30, 6, generator=generator)
     net, views = made_up_views(algo, state, action)
     found = algo._step(views, torch.arange(30))
-    assert found.shape == (3, 5)
+    assert found.shape == (3, 6)
     expected = [agent_loss(net, view, state, action) for view in views]
     np.testing.assert_allclose(-found[:, :3].sum(1), expected, rtol=1e-4)
-    assert found[:, 4].unique().numel() == 1
+    assert found[:, 5].unique().numel() == 1
     grad = {n: v[0] for n, v in _gradients(algo.actors.stack).items()}
     norm = 0.0
     for name, value in net.items():
@@ -226,7 +226,7 @@ def test_shared_gradient_is_that_of_the_mean_loss_by_finite_differences(tile):
             slope = (sides[0] - sides[1]) / 2e-6
             norm += slope**2
             assert grad[name][index].item() == pytest.approx(slope, rel=2e-3, abs=3e-5), name
-    assert found[0, 4].item() == pytest.approx(norm**0.5, rel=1e-3)
+    assert found[0, 5].item() == pytest.approx(norm**0.5, rel=1e-3)
 
 
 def _gradients(stack):
@@ -409,7 +409,7 @@ def test_every_sample_is_visited_once_an_epoch(share, num_minibatches):
 @pytest.mark.parametrize("kind", [MAPPO, IPPO])
 def test_training_is_determined_and_continues_exactly(kind, share, tmp_path):
     options = {"share_parameters": share, "num_minibatches": 2, "actor_lr": 2e-3}
-    options |= {"normalise_observations": True, "reward_scale": 0.5}
+    options |= {"input_norm": "both", "reward_scale": 0.5}
     algo, same = (fresh(kind, **options) for _ in range(2))
     for learner in (algo, same):
         train(learner, ToyEnv(), 2)

@@ -1,6 +1,7 @@
 """Stacked networks, policies, critic, their optimiser and the value normaliser."""
 
 import copy
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from toy import ACTION_COLUMNS, AGENTS, CPU
 
 from madpo_isaac.models import Actors, Critic, ValueNorm
-from madpo_isaac.models.actor import entropy, log_prob
+from madpo_isaac.models.actor import Std, entropy, log_prob
 from madpo_isaac.models.mlp import FlatAdam, MLPStack
 
 IN, HIDDEN, OUT = (3, 7, 5), (8, 6), (2, 4, 1)
@@ -35,15 +36,16 @@ def scatter(stack, seed=3):
                 value += 0.3 * torch.randn(value.shape, generator=generator)
 
 
-def sequential(stack, p, activation="relu"):
+def sequential(stack, p, activation="relu", norms=(True, True)):
     """Network p as plain modules with copies of its parameters."""
     net = stack.nets[p]
     widths = [stack.in_dims[p], *HIDDEN]
-    named = [("norm0", nn.LayerNorm(widths[0]))]
+    named = [("norm0", nn.LayerNorm(widths[0]))] if norms[0] else []
     for k in range(len(HIDDEN)):
         named.append((f"linear{k}", nn.Linear(widths[k], widths[k + 1])))
         named.append(("", LAYERS[activation]()))
-        named.append((f"norm{k + 1}", nn.LayerNorm(widths[k + 1])))
+        if norms[1]:
+            named.append((f"norm{k + 1}", nn.LayerNorm(widths[k + 1])))
     named.append(("out", nn.Linear(widths[-1], stack.out_dims[p])))
     with torch.no_grad():
         for name, module in named:
@@ -81,6 +83,22 @@ def test_forward_equals_plain_modules(activation):
         torch.testing.assert_close(stack.forward(p, x), expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(together[p, :, : OUT[p]], expected, rtol=1e-5, atol=1e-6)
         assert not together[p, :, OUT[p] :].any()
+
+
+@pytest.mark.parametrize("norms", [(False, True), (True, False), (False, False)])
+def test_forward_without_some_norms_equals_plain_modules(norms):
+    stack = make_stack(input_norm=norms[0], hidden_norm=norms[1])
+    scatter(stack)
+    together = stack.fold()(inputs())
+    for p, x in enumerate(inputs()):
+        modules, names = sequential(stack, p, norms=norms)
+        assert set(stack.nets[p]) == {
+            f"{name}.{part}"
+            for name, module in zip(names, modules, strict=True)
+            for part, _ in module.named_parameters()
+        }
+        torch.testing.assert_close(stack.forward(p, x), modules(x), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(together[p, :, : OUT[p]], modules(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", LAYERS)
@@ -194,7 +212,7 @@ def test_optimiser_state_round_trip():
     second = make_stack(seed=9)
     second.flat.copy_(first.flat)
     other = FlatAdam(second, 1, lr=0.5, max_grad_norm=10.0)
-    other.set_lr(0.01)
+    other.lr.fill_(0.01)
     saved = optimiser.state_dict()
     kept = copy.deepcopy(saved)
     other.load_state_dict(saved)
@@ -208,16 +226,19 @@ def test_optimiser_state_round_trip():
 # Policies ---------------------------------------------------------------------------------------
 
 
-def make_actors(std_x=1.0, std_y=0.5, move=True, hidden=HIDDEN):
+HARL = Std(0.5 / (1.0 + math.exp(-1.0)), 0.5)
+
+
+def make_actors(std=HARL, move=True, hidden=HIDDEN, **norms):
     actors = Actors(
         AGENTS,
         hidden,
         activation="relu",
-        std_x=std_x,
-        std_y=std_y,
+        std=std,
         output_gain=0.01,
         generator=torch.Generator().manual_seed(2),
         device=CPU,
+        **norms,
     )
     if move:
         scatter(actors.stack)
@@ -233,16 +254,29 @@ def std_of(actors, p):
     return actors.distribution(p, observations(2)[p])[1]
 
 
-def test_std_starts_at_half_a_sigmoid():
-    """0.5 / (1 + exp(-1)) = 0.3655293, and with x = 2, y = 3 it is 3 / (1 + exp(-1))."""
+@pytest.mark.parametrize("std", [Std(0.7), Std(0.7, scale=3.0), Std(0.7, 0.9), Std(0.7, 0.9, 2.0)])
+def test_std_starts_where_it_is_told_to(std):
     for p, width in enumerate((2, 3, 1)):
-        assert std_of(make_actors(move=False), p).tolist() == pytest.approx([0.3655293] * width)
-        other = std_of(make_actors(2.0, 3.0, move=False), p)
-        assert other.tolist() == pytest.approx([6 * 0.3655293] * width)
+        assert std_of(make_actors(std, move=False), p).tolist() == pytest.approx([0.7] * width)
+
+
+def test_harls_std_is_half_a_sigmoid():
+    """0.5 / (1 + exp(-1)) = 0.3655293, where log_std starts at 1."""
+    actors = make_actors(move=False)
+    assert std_of(actors, 0).tolist() == pytest.approx([0.3655293] * 2)
+    assert actors.stack.stacked["log_std"].flatten().tolist() == pytest.approx([1.0] * 9)
+
+
+def test_std_is_the_exponential_without_a_limit():
+    actors = make_actors(Std(0.3, scale=0.5))
+    with torch.no_grad():
+        actors.stack.nets[1]["log_std"].copy_(torch.tensor([-1.0, 0.0, 3.0]))
+    expected = np.exp([-2.0, 0.0, 6.0])
+    np.testing.assert_allclose(std_of(actors, 1).detach().numpy(), expected, rtol=1e-6)
 
 
 def test_std_scale_divides_log_std():
-    actors = make_actors(std_x=2.0)
+    actors = make_actors(Std(0.3, 0.5, 2.0))
     with torch.no_grad():
         actors.stack.nets[1]["log_std"].copy_(torch.tensor([-1.0, 0.0, 3.0]))
     expected = 0.5 / (1.0 + np.exp([0.5, 0.0, -1.5]))
@@ -260,9 +294,13 @@ def test_log_prob_and_entropy_against_scipy():
     assert entropy(torch.from_numpy(std)).item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("hidden", "std_x", "std_y"), [((16,), 2.0, 3.0), (HIDDEN, 1.0, 0.5)])
-def test_joint_distribution_equals_each_agents(hidden, std_x, std_y):
-    actors = make_actors(std_x, std_y, hidden=hidden)
+NORMS = [(True, True), (False, True), (True, False), (False, False)]
+
+
+@pytest.mark.parametrize(("input_norm", "hidden_norm"), NORMS)
+@pytest.mark.parametrize(("hidden", "std"), [((16,), Std(0.4, 3.0, 2.0)), (HIDDEN, Std(0.8))])
+def test_joint_distribution_equals_each_agents(hidden, std, input_norm, hidden_norm):
+    actors = make_actors(std, hidden=hidden, input_norm=input_norm, hidden_norm=hidden_norm)
     obs = observations()
     mean, std = actors.freeze().distribution(obs)
     assert mean.shape == (50, 6)

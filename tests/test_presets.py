@@ -319,11 +319,11 @@ def test_kl_in_place_of_the_divergence():
 
 
 def test_the_coefficient_decays_with_the_training():
-    config = settings(MadpoConfig, divergence={"coef": 0.4, "decay": True}, lr_decay=False)
+    config = settings(MadpoConfig, divergence={"coef": 0.4, "decay": True}, lr_schedule="constant")
     algo = build(MADPO, config, ToyEnv())
     algo.set_progress(0.75)
     assert algo.coef == pytest.approx(0.1)
-    assert algo.learning_rate == config.actor_lr
+    assert algo.rates.of(0).item() == pytest.approx(config.actor_lr)
 
 
 @pytest.mark.parametrize("preset", ["official", "yu", "printed"])

@@ -70,7 +70,7 @@ SMALL += ("num_threads=1", "max_iterations=2", "task.episode_length=10")
 
 @pytest.mark.parametrize("algo", ["happo", "mappo"])
 def test_a_run_becomes_a_policy(tmp_path, capsys, algo):
-    options = (*SMALL, f"algo={algo}", "algo.normalise_observations=True")
+    options = (*SMALL, f"algo={algo}", "algo.input_norm=both")
     assert main(["train", f"runs_dir={tmp_path}", "experiment=x", *options]) == 0
     argv = [str(tmp_path / "x"), "--revision=abc1234", f"--out={tmp_path}", "--episodes=1"]
     assert make(argv) == 0

@@ -86,7 +86,7 @@ def test_the_command_line_counts_more_than_the_record(whole, half):
 
 
 def test_the_same_command_again_is_fine(whole, half):
-    same = *TINY, *OWN, "task.train.lam=0.2", "sim=mujoco"
+    same = *TINY, *OWN, "recipe=tuned", "sim=mujoco"
     train(half.parent, *same, f"checkpoint={half}", "max_iterations=4")
     assert timeless(half) == timeless(whole)
 
@@ -120,12 +120,12 @@ MISMATCHES = [
     (("seed=8",), "seed=8", "seed=7"),
     (("sim_device=cuda:0",), "sim_device=cuda:0", "is of sim_device=cpu"),
     (("algo.hidden=[16,16]",), "algo.hidden=[16,16]", "algo.hidden=[16]"),
-    (("algo.activation=tanh",), "algo.activation=tanh", "algo.activation=relu"),
-    (("algo.normalise_observations=True",), "algo.normalise_observations=False"),
+    (("algo.activation=tanh",), "algo.activation=tanh", "algo.activation=elu"),
+    (("algo.input_norm=both",), "algo.input_norm=both", "algo.input_norm=running"),
     (("task.agent_obsk=1",), "task.agent_obsk=1", "task.agent_obsk=None"),
     (("task=HalfCheetah-3x2",), "is of task=HalfCheetah-2x3, not task=HalfCheetah-3x2"),
     (("algo=mappo",), "is of algo=happo, not algo=mappo"),
-    (("task.train.lr=0.1",), "task.train.lr=0.1", "algo.*"),
+    (("recipe=paper",), "recipe=paper", "algo.*"),
     (("algo.share_parameters=False",), "Unknown key 'algo.share_parameters'"),
     (("max_iterations=2",), "max_iterations counts the whole run"),
     ((), "max_iterations counts the whole run"),

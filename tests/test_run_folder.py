@@ -81,7 +81,7 @@ def test_runs_dir_that_cannot_be_written(tmp_path, runs, experiment):
 
 
 def test_yaml_is_resolved():
-    text = as_yaml(compose(["task.train.horizon=9"]))
+    text = as_yaml(compose(["algo.horizon=9"]))
     assert OmegaConf.create(text).algo.horizon == 9
     assert "$" not in text and "???" not in text
 

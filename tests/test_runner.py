@@ -287,15 +287,15 @@ def test_resuming_from_an_earlier_checkpoint_forgets_what_followed(runs, tmp_pat
     [
         "ShadowHandOver task.agents=fingers",
         "HalfCheetah-2x3",
-        "ShadowHandOver task.agents=fingers algo=mappo algo.normalise_observations=True",
-        "HalfCheetah-2x3 algo=ippo algo.normalise_observations=True",
+        "ShadowHandOver task.agents=fingers algo=mappo algo.input_norm=both",
+        "HalfCheetah-2x3 algo=ippo algo.input_norm=both",
         "HalfCheetah-2x3 algo=ippo algo.share_parameters=False algo.reward_scale=0.1",
     ],
 )
 def test_everything_that_has_a_state_is_resumed(tmp_path, task):
     settings = (
         *f"task={task}".split(),
-        "algo.lr_decay=True",
+        "algo.lr_schedule=linear",
         "algo.num_minibatches=3",
         "max_iterations=5",
         "save_frequency=1",
@@ -419,7 +419,7 @@ def test_play_scores_every_environment_and_writes_nothing(runs, capsys, monkeypa
 
 @pytest.mark.parametrize("algo", ["mappo", "ippo"])
 def test_a_shared_network_plays_normalised_observations(tmp_path, capsys, algo):
-    settings = f"algo={algo}", "task.agents=fingers", "algo.normalise_observations=True"
+    settings = f"algo={algo}", "task.agents=fingers", "algo.input_norm=both"
     train(tmp_path, *settings, "max_iterations=1", "experiment=x")
     capsys.readouterr()
     train(tmp_path, *settings, "test=True", f"checkpoint={tmp_path}/x")

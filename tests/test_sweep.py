@@ -108,7 +108,8 @@ def test_the_paper_scale_is_the_papers(tmp_path):
     assert [job.settings[-2] for job in jobs[::2]] == [f"seed={k}" for k in range(1, 6)]
     for job in jobs[:2]:
         config = compose(job.settings)
-        assert config.max_iterations == config.task.train.max_iterations
+        assert (config.recipe, config.algo.gamma) == ("paper", 0.99)
+        assert config.max_iterations == (2500 if "Humanoid" in job.task else 2084)
         assert job.steps == config.max_iterations * config.num_envs * config.algo.horizon
 
 

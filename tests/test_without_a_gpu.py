@@ -33,7 +33,7 @@ ALL = {
 }
 ONCE = ("algo.epochs=1", "algo.critic_epochs=1")
 LEARNERS = {
-    "happo": ("task=Ant-2x4", "algo.normalise_observations=True", *ONCE),
+    "happo": ("task=Ant-2x4", "algo.input_norm=both", *ONCE),
     # Actions that are no slice, and fingers that have only some joints in common.
     "madpo": ("task.agents=[[0,2,3,5],[1],[4]]", *ONCE),
     "madpo/kl": ("task=Ant-4x2", "task.agent_obsk=1", "algo.divergence.kind=kl", *ONCE),

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from madpo_isaac.algos import OnPolicy
-from madpo_isaac.config import AlgoConfig, MadpoConfig
+from madpo_isaac.config import AlgoConfig, HatrpoConfig, MadpoConfig
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.storage import Rollout
 
@@ -87,6 +87,11 @@ class ToyEnv(VecEnv):
 def settings(schema: type[AlgoConfig] = AlgoConfig, **changed: Any) -> Any:
     """Small and fast hyper-parameters; ``divergence`` changes those of :class:`MadpoConfig`."""
     small = {"name": "toy", "horizon": 12, "hidden": [7, 5], "epochs": 2, "critic_epochs": 2}
+    if schema is not HatrpoConfig:
+        small["actor_lr"] = 5e-4
+    # HARL's policies and critic, which the oracles of the tests repeat.
+    small |= {"max_std": 0.5, "init_std": 0.5 / (1.0 + math.exp(-1.0)), "input_norm": "layer"}
+    small |= {"value_clip": changed.get("clip", 0.2)}
     divergence = changed.pop("divergence", {})
     config = schema(**{**small, **changed})
     for key, value in divergence.items():

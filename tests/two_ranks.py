@@ -13,7 +13,7 @@ from madpo_isaac.distributed import ALONE, join
 from madpo_isaac.storage import Rollout
 
 CASES = {
-    "happo": {"normalise_observations": True},
+    "happo": {"input_norm": "both"},
     "happo_sum": {"entropy": "sum"},
     "happo_minibatches": {"num_minibatches": 3},
     "madpo": {"divergence": {"coef": 0.5, "lam": 0.4}},
@@ -22,7 +22,7 @@ CASES = {
     "a2po": {},
     "mappo": {},
     "mappo_separate": {"share_parameters": False},
-    "ippo": {"normalise_observations": True},
+    "ippo": {"input_norm": "both"},
 }
 """Algorithm, as far as the underscore, and hyper-parameters."""
 

@@ -72,9 +72,7 @@ class A2PO(OnPolicy):
         """Ascends the clipped objective on the ratio times the clipped preceding ratio."""
         half = 0.5 * view.clip
         factor = self._preceding_ratio.clamp(1.0 - half, 1.0 + half)
-        # exp(log pi_new - (log pi_old - log factor)) is the agent's ratio times the factor.
-        shifted = dataclasses.replace(view, old_log_prob=view.old_log_prob - factor.log())
-        return super().update_agent(shifted)
+        return super().update_agent(dataclasses.replace(view, factor=factor))
 
     def update_critic(self, batch: Batch) -> dict[str, Tensor]:
         """Fits the critic to the last agent's returns; returns means over all agents' steps."""

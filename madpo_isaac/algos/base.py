@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from madpo_isaac.algos.batch import AgentView, Batch, Rows, count, normalised, pick
+from madpo_isaac.algos.rates import ActorRates
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import AlgoConfig
 from madpo_isaac.device import surely_none
 from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
-from madpo_isaac.models.actor import Decision, entropy, log_prob
+from madpo_isaac.models.actor import Decision, Std, entropy, log_prob
 from madpo_isaac.storage import Rollout, gae, spread
 
 CPU_TILE = 2**19
@@ -29,8 +30,11 @@ ACTOR_TERMS = (
     "the divergence bonus",
     "the entropy bonus",
     "the clip fraction",
+    "the KL divergence",
     "the gradient",
 )
+KL = ACTOR_TERMS.index("the KL divergence")
+
 CRITIC_TERMS = ("the value loss", "the gradient")
 """What the columns of the histories of steps are, in messages."""
 
@@ -69,9 +73,9 @@ class OnPolicy:
         self.actors = self.build_actors(env, init_generator)
         self.critic = self.build_critic(env, init_generator)
         self.value_norm = ValueNorm(env.device)
-        self.actor_optimisers = self.actors.optimisers(config.actor_lr, config.max_grad_norm)
+        self.actor_optimisers = self.actors.optimisers(config.actor_lr or 0.0, config.max_grad_norm)
         self.critic_optimiser = self.critic.optimiser(config.critic_lr, config.max_grad_norm)
-        self.learning_rate = config.actor_lr
+        self.rates = ActorRates(config, self.actor_optimisers)
         self.entropy_coef = config.entropy_coef
         self.faults = Faults()
         self.ranks = ALONE
@@ -98,13 +102,14 @@ class OnPolicy:
             env.agents,
             config.hidden,
             activation=config.activation,
-            std_x=config.std_x,
-            std_y=config.std_y,
+            std=Std(config.init_std, config.max_std, config.std_scale),
             output_gain=config.output_gain,
             generator=generator,
             device=env.device,
             shared=self.shares_parameters,
-            normalise=config.normalise_observations,
+            normalise=config.running_moments,
+            input_norm=config.layer_norm,
+            hidden_norm=config.hidden_norm == "layer",
         )
 
     def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:
@@ -117,7 +122,9 @@ class OnPolicy:
             generator=generator,
             device=env.device,
             view=env.critic_view,
-            normalise=config.normalise_observations,
+            normalise=config.running_moments,
+            input_norm=config.layer_norm,
+            hidden_norm=config.hidden_norm == "layer",
         )
 
     def begin_update(self, batch: Batch) -> None:
@@ -333,7 +340,9 @@ class OnPolicy:
                 tiles = [self._actor_tile(view, rows, size) for rows in self._tiles(minibatch)]
                 sums = self.ranks.add_up(optimiser.gradient, torch.stack(tiles).sum(0))
                 history.append(torch.cat((sums, optimiser.step(sums.sum())[None])))
-        return self.step_metrics(view.index, history)
+            self.rates.follow(view.index, history[-1][KL])
+        rate = self.rates.of(view.index).clone()
+        return {**self.step_metrics(view.index, history), "lr": rate}
 
     def step_metrics(self, p: int, history: Sequence[Tensor]) -> dict[str, Tensor]:
         """Metrics of agent p's gradient steps.
@@ -344,7 +353,7 @@ class OnPolicy:
         """
         network = f"agent{p} ({self.agents[p].name})"
         means, skipped = self.faults.summary(network, ACTOR_TERMS, history)
-        surrogate, bonus, entropy_bonus, outside, norm = means
+        surrogate, bonus, entropy_bonus, outside, _, norm = means
         return {
             "loss": -(surrogate + bonus + entropy_bonus),
             "clip_fraction": outside,
@@ -356,12 +365,16 @@ class OnPolicy:
         """Adds the gradient of some rows' share of the loss over ``size`` rows.
 
         Returns:
-            Their shares of the first four of :data:`ACTOR_TERMS`, of which the first three add up
-            to minus the loss. (4,)
+            Their shares of the first five of :data:`ACTOR_TERMS`, of which the first three add up
+            to minus the loss. (5,)
         """
         clip = view.clip
         mean, std = self.actors.distribution(view.index, view.obs[rows])
-        ratio = torch.exp(log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows])
+        log_ratio = log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows]
+        ratio = log_ratio.exp()
+        kl = (ratio - 1.0 - log_ratio).detach().sum()
+        if view.factor is not None:
+            ratio = ratio * view.factor[rows]
         advantage = view.weighted_advantage[rows]
         clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
         objective = torch.min(ratio * advantage, clipped * advantage).sum()
@@ -370,7 +383,7 @@ class OnPolicy:
         loss = -(objective + bonus + spread_bonus) / size
         loss.backward()
         outside = ((ratio.detach() - 1.0).abs() > clip).sum()
-        return torch.stack((objective, bonus, spread_bonus, outside)).detach() / size
+        return torch.stack((objective, bonus, spread_bonus, outside, kl)).detach() / size
 
     def _entropy_weight(self, size: int) -> float:
         """Coefficient of the mean entropy in a minibatch of ``size`` rows."""
@@ -403,24 +416,26 @@ class OnPolicy:
         return history
 
     def _critic_tile(self, batch: Batch, rows: Rows, target: Tensor, size: int) -> Tensor:
-        """Adds the gradient of some rows' share of the clipped Huber loss over ``size`` rows."""
+        """Adds the gradient of some rows' share of the (clipped) Huber loss over ``size`` rows."""
         cfg = self.config
         value, old = self.critic(batch.state[rows]), batch.value[rows]
-        near = old + (value - old).clamp(-cfg.clip, cfg.clip)
-        losses = [
-            F.huber_loss(v, target, reduction="none", delta=cfg.huber_delta) for v in (value, near)
-        ]
-        loss = cfg.value_coef * torch.max(*losses).sum() / size
+        loss = F.huber_loss(value, target, reduction="none", delta=cfg.huber_delta)
+        if cfg.value_clip is not None:
+            near = old + (value - old).clamp(-cfg.value_clip, cfg.value_clip)
+            clipped = F.huber_loss(near, target, reduction="none", delta=cfg.huber_delta)
+            loss = torch.max(loss, clipped)
+        loss = cfg.value_coef * loss.sum() / size
         (loss / self.critic.sharers).backward()
         return loss.detach() / math.prod(self.critic.value_shape)
 
     def set_progress(self, done: float) -> None:
-        """Sets learning rates for ``done`` in [0, 1] of the training, if they decay."""
-        scale = 1.0 - done if self.config.lr_decay else 1.0
-        self.learning_rate = self.config.actor_lr * scale
-        for optimiser in self.actor_optimisers:
-            optimiser.set_lr(self.learning_rate)
-        self.critic_optimiser.set_lr(self.config.critic_lr * scale)
+        """Sets learning rates for ``done`` in [0, 1] of the training.
+
+        The critic's decays linearly with the actors', and else stays as it is.
+        """
+        self.rates.set_progress(done)
+        scale = 1.0 - done if self.config.lr_schedule == "linear" else 1.0
+        self.critic_optimiser.lr.fill_(self.config.critic_lr * scale)
 
     # Resume -----------------------------------------------------------------------------------
 
@@ -436,6 +451,7 @@ class OnPolicy:
             },
             "actor_optimisers": [optimiser.state_dict() for optimiser in self.actor_optimisers],
             "critic_optimiser": self.critic_optimiser.state_dict(),
+            "actor_rates": self.rates.state_dict(),
             "generator": self.generator.get_state(),
             "order_generator": self.order_generator.get_state(),
         }
@@ -466,5 +482,6 @@ class OnPolicy:
         for optimiser, moments in saved:
             optimiser.load_state_dict(moments)
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.rates.load_state_dict(state["actor_rates"])
         self.generator.set_state(state["generator"])
         self.order_generator.set_state(state["order_generator"])

@@ -64,6 +64,8 @@ class AgentView:
     """(B,)"""
     weighted_advantage: Tensor
     """preceding_ratio * advantage, the M of Eq. 2. (B,)"""
+    factor: Tensor | None = None
+    """What the ratio is multiplied with in the objective, before it is clipped. (B,)"""
 
 
 def pick(x: Tensor, rows: Tensor | None) -> Tensor:

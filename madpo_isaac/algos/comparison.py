@@ -151,7 +151,6 @@ class KernelComparison(Comparison):
         device: torch.device,
     ) -> None:
         super().__init__(agents, device)
-        assert config.sigma is not None
         self._agents, self._variant = agents, preset.estimator
         # Its own draws, so that those of the training do not depend on the preset.
         self._generator = torch.Generator().manual_seed(seed)
@@ -179,6 +178,7 @@ class KernelComparison(Comparison):
         self._noise = noise.to(batch.state.device)
         self._states, self._width = batch.state, 1.0
         if self._variant == "printed":
+            assert self._sigma is not None
             self._width = self._sigma
         if self._variant == "yu":
             std = batch.state.std(0, correction=0)

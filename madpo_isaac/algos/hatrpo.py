@@ -68,7 +68,7 @@ class HATRPO(OnPolicy):
         if finite and curvature > 0.0 and math.isfinite(curvature):
             step = math.sqrt(2.0 * cfg.kl_threshold / curvature) * direction
             accepted, expected, trial = self.line_search(view, old, step, float(gradient @ step))
-        row = (surrogate + trial.improvement, 0.0, 0.0, trial.outside, norm)
+        row = (surrogate + trial.improvement, 0.0, 0.0, trial.outside, trial.kl, norm)
         values = {
             "accepted": float(accepted),
             "expected_improvement": expected,

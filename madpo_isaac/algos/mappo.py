@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch, OnPolicy, Rows, count
+from madpo_isaac.algos.base import KL, AgentView, Batch, OnPolicy, Rows, count
 from madpo_isaac.config import MappoConfig
 
 
@@ -29,21 +29,24 @@ class MAPPO(OnPolicy):
         views = [self._view(batch, p, one) for p in range(len(self.agents))]
         for view in views:
             self.begin_agent(view)
-        history = [
-            self._step(views, rows)
-            for _ in range(self.config.epochs)
-            for rows in self._minibatches(len(batch.state))
-        ]
+        history: list[Tensor] = []
+        for _ in range(self.config.epochs):
+            history += [self._step(views, rows) for rows in self._minibatches(len(batch.state))]
+            # Agents that share a network share its rate, which follows their mean divergence.
+            kls = history[-1][:, KL].view(len(self.actor_optimisers), -1).mean(1)
+            for index, kl in enumerate(kls):
+                self.rates.follow(index, kl)
         metrics: dict[str, Tensor] = {}
         for view in views:
             steps = [rows[view.index] for rows in history]
             stats = {**self.step_metrics(view.index, steps), "preceding_ratio": one.mean()}
+            stats["lr"] = self.rates.of(view.index).clone()
             self.finish_agent(view, stats)
             metrics.update({f"agent{view.index}/{name}": x for name, x in stats.items()})
         return metrics
 
     def _step(self, views: list[AgentView], minibatch: Rows) -> Tensor:
-        """One gradient step; returns the agents' rows of a history of steps. (P, 5)"""
+        """One gradient step; returns the agents' rows of a history of steps. (P, 6)"""
         size, sums = self.ranks.count * count(minibatch), []
         for optimiser in self.actor_optimisers:
             optimiser.zero_grad()

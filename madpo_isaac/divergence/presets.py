@@ -74,17 +74,21 @@ class DivergenceConfig:
     """Let the coefficient fall linearly to zero over max_iterations."""
 
 
-def completed(config: DivergenceConfig, lam: float = 0.2, sigma: float = 1e3) -> DivergenceConfig:
+def completed(
+    config: DivergenceConfig, lam: float = 0.2, sigma: float = 1e3, coef: float | None = None
+) -> DivergenceConfig:
     """Returns ``config`` with the preset's values in place of None.
 
-    ``lam`` and ``sigma`` are the task's, for where the preset leaves them to it.
+    ``lam``, ``sigma`` and ``coef`` are the recipe's, for where the preset leaves them to it; the
+    closed form takes the recipe's ``coef`` before its own.
     """
     preset = PRESETS[config.preset]
     filled = dataclasses.replace(config)
-    if filled.sigma is None:
+    if filled.sigma is None and preset.coef is None:
         filled.sigma = sigma
     if filled.coef is None:
-        filled.coef = 1.0 / filled.sigma if preset.coef is None else preset.coef
+        own = 1.0 / filled.sigma if filled.sigma is not None else preset.coef
+        filled.coef = coef if preset.estimator == "gaussian" and coef is not None else own
     if filled.lam is None:
         filled.lam = lam if preset.lam is None else preset.lam
     if filled.bound is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import AgentSpec
-from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network, standardise
+from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network
 from madpo_isaac.models.moments import Moments
 
 
@@ -25,11 +26,39 @@ class Decision(NamedTuple):
     """Log-density of each agent's part of it. (N, P)"""
 
 
+@dataclass(frozen=True)
+class Std:
+    """The standard deviation as a function of a network's parameter ``log_std``.
+
+    exp(log_std / scale), or with a ``largest`` value HARL's largest * sigmoid(log_std / scale),
+    there with initial 0.3655, largest 0.5 and scale 1. The larger the scale, the slower the
+    standard deviation follows the gradient.
+    """
+
+    initial: float
+    largest: float | None = None
+    """Limit of the sigmoid form; None for the exponential one, which has none."""
+    scale: float = 1.0
+
+    @property
+    def start(self) -> float:
+        """Where ``log_std`` starts."""
+        if self.largest is None:
+            return self.scale * math.log(self.initial)
+        return self.scale * math.log(self.initial / (self.largest - self.initial))
+
+    def __call__(self, log_std: Tensor) -> Tensor:
+        """Returns the standard deviation, of any shape."""
+        if self.largest is None:
+            return torch.exp(log_std / self.scale)
+        return self.largest * torch.sigmoid(log_std / self.scale)
+
+
 class Actors:
     """Diagonal Gaussian policies, one per agent, with state-independent standard deviation.
 
-    std = std_y * sigmoid(log_std / std_x), log_std starting at std_x (HARL's parametrisation, so
-    std starts at 0.73 std_y). Samples are not clipped here.
+    The standard deviation is a function of a parameter, ``log_std``, see :class:`Std`. Samples are
+    not clipped here.
 
     What a network sees is :meth:`inputs`: the agent's observation, normalised by running moments
     if asked for. With ``shared`` all agents have one network, padded to the widest of them, whose
@@ -40,13 +69,14 @@ class Actors:
         agents: the agents, whose actions together cover the joint action once.
         hidden: hidden layer widths.
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
-        std_x: scale of log_std.
-        std_y: upper limit of the standard deviation.
+        std: what the standard deviation is of ``log_std``.
         output_gain: initial gain of the mean's layer.
         generator: draws the initial weights.
         device: where the parameters live.
         shared: all agents have the same parameters.
-        normalise: normalise observations.
+        normalise: normalise observations by running moments.
+        input_norm: a LayerNorm comes before the first layer.
+        hidden_norm: a LayerNorm comes after every hidden layer.
     """
 
     def __init__(
@@ -55,13 +85,14 @@ class Actors:
         hidden: Sequence[int],
         *,
         activation: str,
-        std_x: float,
-        std_y: float,
+        std: Std,
         output_gain: float,
         generator: torch.Generator,
         device: torch.device,
         shared: bool = False,
         normalise: bool = False,
+        input_norm: bool = True,
+        hidden_norm: bool = True,
     ) -> None:
         self.agents = tuple(agents)
         dims = [agent.act_dim for agent in agents]
@@ -80,8 +111,10 @@ class Actors:
             device=device,
             vectors={"log_std": max(dims)},
             shared=shared,
+            input_norm=input_norm,
+            hidden_norm=hidden_norm,
         )
-        self.std_x, self.std_y = std_x, std_y
+        self.std = std
         self.reset_std()
         # Column a of the joint action is column source[a] of the padded, agent-major outputs.
         action_dim = sum(dims)
@@ -99,7 +132,7 @@ class Actors:
 
     def reset_std(self) -> None:
         """Sets all standard deviations to where they start."""
-        self.stack.stacked["log_std"].fill_(self.std_x)
+        self.stack.stacked["log_std"].fill_(self.std.start)
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes the agents' observations of joint states (B, S) into the moments, if any."""
@@ -110,7 +143,7 @@ class Actors:
 
     def inputs(self, p: int, obs: Tensor) -> Tensor:
         """What agent p's first layer sees of its observations (B, obs_dim). (B, in_dim)"""
-        return standardise(inputs(p, obs, self.moments, self.numbers))
+        return self.stack.prepare(inputs(p, obs, self.moments, self.numbers))
 
     def distribution(
         self, p: int, obs: Tensor, net: Network | None = None
@@ -124,7 +157,7 @@ class Actors:
         """
         net = self.stack.nets[p] if net is None else net
         log_std = net["log_std"][: self.agents[p].act_dim]
-        return self.stack.apply(net, obs), self.std_y * torch.sigmoid(log_std / self.std_x)
+        return self.stack.apply(net, obs), self.std(log_std)
 
     def freeze(self) -> JointPolicy:
         """Returns the policies as they are now, for fast joint evaluation."""
@@ -141,7 +174,7 @@ class JointPolicy:
         self._source, self._owner = actors.source, actors.owner
         log_std = actors.stack.stacked["log_std"].expand(len(actors.agents), -1)
         log_std = log_std.flatten()[self._source]
-        self.std = actors.std_y * torch.sigmoid(log_std / actors.std_x)
+        self.std = actors.std(log_std)
         """Standard deviation of the joint action. (A,)"""
         self._log_norm = self.std.log() + 0.5 * math.log(2.0 * math.pi)
 

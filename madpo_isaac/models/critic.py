@@ -56,6 +56,8 @@ class Critic(ValueNetworks):
         view: maps joint states to what the network sees, see
             :meth:`madpo_isaac.env.VecEnv.critic_view`; None for the states themselves.
         normalise: normalise what the network sees by running moments.
+        input_norm: a LayerNorm comes before the first layer.
+        hidden_norm: a LayerNorm comes after every hidden layer.
     """
 
     value_shape = ()
@@ -71,6 +73,8 @@ class Critic(ValueNetworks):
         device: torch.device,
         view: Callable[[Tensor], Tensor] | None = None,
         normalise: bool = False,
+        input_norm: bool = True,
+        hidden_norm: bool = True,
     ) -> None:
         self._view = view
         self.moments = [Moments.initial(state_dim, device)] if normalise else []
@@ -82,6 +86,8 @@ class Critic(ValueNetworks):
             output_gain=1.0,
             generator=generator,
             device=device,
+            input_norm=input_norm,
+            hidden_norm=hidden_norm,
         )
 
     def __call__(self, state: Tensor) -> Tensor:
@@ -133,6 +139,8 @@ class LocalCritic(ValueNetworks):
             generator=generator,
             device=device,
             shared=actors.stack.num_rows == 1,
+            input_norm=actors.stack.normed[0],
+            hidden_norm=actors.stack.normed[-1],
         )
         self.sharers = num_agents // self.stack.num_rows
 

@@ -27,6 +27,8 @@ Network = Mapping[str, Tensor]
 class MLPStack:
     """P networks: LayerNorm, then (Linear, activation, LayerNorm) per hidden layer, then Linear.
 
+    ``input_norm=False`` leaves out the first LayerNorm, ``hidden_norm=False`` all others.
+
     The parameters of network p are row p of one matrix, ``flat`` (P, K), and its gradients row p
     of ``grad``. To act, all networks run together (:meth:`fold`); to learn, one network at a time
     is differentiated through its own leaf tensors, which share the memory of ``flat``.
@@ -47,6 +49,8 @@ class MLPStack:
         device: where the parameters live.
         vectors: extra parameter vectors per network, name to width.
         shared: all networks have the same parameters.
+        input_norm: a LayerNorm comes before the first layer.
+        hidden_norm: a LayerNorm comes after every hidden layer.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class MLPStack:
         device: torch.device,
         vectors: dict[str, int] | None = None,
         shared: bool = False,
+        input_norm: bool = True,
+        hidden_norm: bool = True,
     ) -> None:
         if activation not in ACTIVATIONS:
             raise unknown("activation", activation, ACTIVATIONS)
@@ -68,15 +74,18 @@ class MLPStack:
         self.num_nets = len(self.in_dims)
         self.num_rows = 1 if shared else self.num_nets
         self.depth = len(hidden)
+        self.normed = (input_norm, *[hidden_norm] * self.depth)
+        """Whether a LayerNorm comes before each Linear layer. (depth + 1,)"""
         self.activation = activation
         self._activation, gain = ACTIVATIONS[activation]
         widths = [max(in_dims), *hidden]
-        shapes: dict[str, tuple[int, ...]] = {"norm0.weight": (widths[0],)}
-        shapes["norm0.bias"] = (widths[0],)
-        for k in range(self.depth):
-            shapes[f"linear{k}.weight"] = (widths[k + 1], widths[k])
-            shapes[f"linear{k}.bias"] = (widths[k + 1],)
-            shapes[f"norm{k + 1}.weight"] = shapes[f"norm{k + 1}.bias"] = (widths[k + 1],)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for k, width in enumerate(widths):
+            if k > 0:
+                shapes[f"linear{k - 1}.weight"] = (width, widths[k - 1])
+                shapes[f"linear{k - 1}.bias"] = (width,)
+            if self.normed[k]:
+                shapes[f"norm{k}.weight"] = shapes[f"norm{k}.bias"] = (width,)
         shapes["out.weight"] = (max(out_dims), widths[-1])
         shapes["out.bias"] = (max(out_dims),)
         shapes.update({name: (width,) for name, width in (vectors or {}).items()})
@@ -131,7 +140,11 @@ class MLPStack:
 
     def forward(self, p: int, x: Tensor) -> Tensor:
         """Runs network p on (B, in_dims[p]), differentiably. (B, out_dims[p])"""
-        return self.apply(self.nets[p], standardise(x))
+        return self.apply(self.nets[p], self.prepare(x))
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """The part of the first LayerNorm that no parameter changes, if any. (B, in_dim)"""
+        return standardise(x) if self.normed[0] else x
 
     def unpack(self, p: int, flat: Tensor) -> Network:
         """Network p with the parameters ``flat`` (K,) instead of its own, as :attr:`nets` has."""
@@ -139,7 +152,7 @@ class MLPStack:
         return {name: value[0][self._crop(name, p)] for name, value in views.items()}
 
     def apply(self, net: Network, x: Tensor) -> Tensor:
-        """Runs a network of this shape on *standardised* inputs, differentiably.
+        """Runs a network of this shape on *prepared* inputs, differentiably.
 
         The affine part of each LayerNorm is folded into the Linear that follows, which saves its
         passes over the rows and, where the inputs need no gradient, a third of the first layer's
@@ -147,13 +160,14 @@ class MLPStack:
 
         Args:
             net: parameters by name.
-            x: :func:`standardise` of the inputs, which no parameter changes. (B, in_dim)
+            x: :meth:`prepare` of the inputs. (B, in_dim)
 
         Returns:
             (B, out_dim)
         """
         for k in range(self.depth):
-            x = standardise(self._activation(_linear(net, k, f"linear{k}", x)))
+            x = self._activation(_linear(net, k, f"linear{k}", x))
+            x = standardise(x) if self.normed[k + 1] else x
         return _linear(net, self.depth, "out", x)
 
     @torch.no_grad()
@@ -170,20 +184,21 @@ class FoldedMLPs:
 
     def __init__(self, stack: MLPStack) -> None:
         self._activation = ACTIVATIONS[stack.activation][0]
-        self._in_dims = stack.in_dims
+        self._in_dims, self._normed = stack.in_dims, stack.normed
         num_nets = stack.num_nets
         # Inputs that a network does not have are zero after LayerNorm's first half. Its second
         # half would not leave them so where the parameters are shared.
-        bias = stack.stacked["norm0.bias"] * stack.has_input
-        params = {**stack.stacked, "norm0.bias": bias}
+        params = dict(stack.stacked)
+        if stack.normed[0]:
+            params["norm0.bias"] = params["norm0.bias"] * stack.has_input
         self._weights, self._biases = [], []
         for k, name in enumerate([*(f"linear{k}" for k in range(stack.depth)), "out"]):
-            weight, scale = params[f"{name}.weight"], params[f"norm{k}.weight"]
-            shift = (weight @ params[f"norm{k}.bias"][..., None])[..., 0]
-            folded = (weight * scale[:, None]).mT.contiguous()
-            self._weights.append(folded.expand(num_nets, -1, -1))
-            bias = (params[f"{name}.bias"] + shift)[:, None]
-            self._biases.append(bias.expand(num_nets, -1, -1))
+            weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
+            if stack.normed[k]:
+                bias = bias + (weight @ params[f"norm{k}.bias"][..., None])[..., 0]
+                weight = weight * params[f"norm{k}.weight"][:, None]
+            self._weights.append(weight.mT.contiguous().expand(num_nets, -1, -1))
+            self._biases.append(bias[:, None].expand(num_nets, -1, -1))
 
     @torch.inference_mode()
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -191,17 +206,19 @@ class FoldedMLPs:
 
         Outputs beyond ``out_dims[p]`` mean nothing.
         """
-        x = self._standardise(inputs)
-        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
+        x = self._prepare(inputs)
+        layers = zip(self._weights[:-1], self._biases[:-1], self._normed[1:], strict=True)
+        for weight, bias, normed in layers:
             x = self._activation(torch.baddbmm(bias, x, weight))
-            x = standardise(x)
+            x = standardise(x) if normed else x
         return torch.baddbmm(self._biases[-1], x, self._weights[-1])
 
-    def _standardise(self, inputs: Sequence[Tensor]) -> Tensor:
+    def _prepare(self, inputs: Sequence[Tensor]) -> Tensor:
         width = max(self._in_dims)
         if min(self._in_dims) == width:
-            return standardise(torch.stack(list(inputs)))
-        rows = [standardise(x) for x in inputs]
+            stacked = torch.stack(list(inputs))
+            return standardise(stacked) if self._normed[0] else stacked
+        rows = [standardise(x) if self._normed[0] else x for x in inputs]
         return torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows])
 
 
@@ -211,8 +228,10 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def _linear(net: Network, k: int, name: str, x: Tensor) -> Tensor:
-    """LayerNorm k's affine part and the layer ``name``, in one. (B, d) -> (B, width)"""
+    """LayerNorm k's affine part, if any, and the layer ``name``, in one. (B, d) -> (B, width)"""
     weight = net[f"{name}.weight"]
+    if f"norm{k}.weight" not in net:
+        return F.linear(x, weight, net[f"{name}.bias"])
     bias = torch.addmv(net[f"{name}.bias"], weight, net[f"norm{k}.bias"])
     return F.linear(x, weight * net[f"norm{k}.weight"], bias)
 
@@ -240,12 +259,14 @@ class FlatAdam:
     """
 
     def __init__(self, stack: MLPStack, row: int | slice, lr: float, max_grad_norm: float) -> None:
+        self.lr = torch.tensor(lr, device=stack.flat.device)
+        """The learning rate, which may change without the device being asked. ()"""
         self.gradient = stack.grad[row]
         """Of the rows; what is written here is what :meth:`step` follows."""
         self._max_grad_norm = max_grad_norm
         self._param = nn.Parameter(stack.flat[row].detach())
         self._param.grad = self.gradient
-        self._adam = _Adam([self._param], lr=lr, eps=1e-5, fused=True)
+        self._adam = _Adam([self._param], lr=self.lr, eps=1e-5, fused=True)
 
     def zero_grad(self) -> None:
         """Clears the gradient in place."""
@@ -266,10 +287,6 @@ class FlatAdam:
         self.gradient.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         self._adam.step()
         return norm.mean().where(finite, torch.nan)
-
-    def set_lr(self, lr: float) -> None:
-        """Sets the learning rate."""
-        self._adam.param_groups[0]["lr"] = lr
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the moments and the step count."""

@@ -91,9 +91,13 @@ def _network(actors: Actors, p: int) -> nn.Sequential:
         weight = net[f"{name}.weight"]
         linear = nn.Linear(weight.shape[1], weight.shape[0])
         with torch.no_grad():
-            linear.weight.copy_(weight * net[f"norm{k}.weight"])
-            linear.bias.copy_(net[f"{name}.bias"] + weight @ net[f"norm{k}.bias"])
-        layers += [nn.LayerNorm(weight.shape[1], elementwise_affine=False), linear]
+            scale = net.get(f"norm{k}.weight", weight.new_ones(()))
+            shift = net.get(f"norm{k}.bias", weight.new_zeros(weight.shape[1]))
+            linear.weight.copy_(weight * scale)
+            linear.bias.copy_(net[f"{name}.bias"] + weight @ shift)
+        if stack.normed[k]:
+            layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
+        layers.append(linear)
         if k < stack.depth:
             layers.append(_Activation(stack.activation))
     return nn.Sequential(*layers).requires_grad_(False)

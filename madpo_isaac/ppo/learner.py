@@ -135,6 +135,7 @@ class PpoLearner:
             "bounds_loss": bounds,
         }
         metrics = {name: torch.stack(values).mean() for name, values in series.items()}
+        metrics["agent0/lr"] = grad_norm.new_tensor(self.learning_rate)
         # Actor and critic share one network, so there is one gradient.
         for owner in ("agent0", "critic"):
             metrics |= {f"{owner}/grad_norm": grad_norm, f"{owner}/skipped": skipped}

@@ -50,8 +50,8 @@ class PpoRunner(Runner):
         self.guard.begin()
         self.state, epoch = self.ppo.learn(self.state)
         self.guard.finish(self.iteration + 1)
-        lr, clip = self.ppo.learning_rate, self.config.algo.e_clip
-        return Learnt(epoch.metrics, self.ppo.faults, lr, clip, epoch.step_s, epoch.collect_s)
+        clip = self.config.algo.e_clip
+        return Learnt(epoch.metrics, self.ppo.faults, clip, epoch.step_s, epoch.collect_s)
 
     def _learner_state(self) -> dict[str, Any]:
         self.ppo.agent.last_mean_rewards = self.best_return

@@ -120,7 +120,7 @@ def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ())
     chosen, _ = choose_tasks(figure, scale)
     jobs = []
     for task, name in itertools.product(chosen, figure.variants):
-        own = (f"task={task}", *figure.variants[name], *scale.settings, *settings)
+        own = ("recipe=paper", f"task={task}", *figure.variants[name], *scale.settings, *settings)
         config = compose(own)
         batch = config.num_envs * config.algo.horizon
         iterations = math.ceil(scale.steps[suite(task)] / batch)

@@ -41,7 +41,13 @@ class IsaacGymEnv(VecEnv):
         hand = load(SHADOW)
         floating = bridge.action_dim > NUM_HANDS * len(hand.driven)
         self.agents = make_agents(
-            hand, config.agents, bridge.hand_dim, self.state_dim, floating=floating, device=device
+            hand,
+            config.agents,
+            bridge.hand_dim,
+            self.state_dim,
+            floating=floating,
+            see_all=config.agents_see == "all",
+            device=device,
         )
 
     def reset(self) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from madpo_isaac import device as devices
 from madpo_isaac.env import Command, Reading, Step, VecEnv
-from madpo_isaac.errors import UserError
+from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SimConfig, make_sim
 from tasks.hands import readings
 from tasks.hands.agents import make_agents
@@ -37,8 +37,11 @@ class HandTaskConfig:
     """Settings every bimanual task has."""
 
     agents: Any = "hands"
-    """Who learns: ``hands`` (2 agents), ``fingers`` (12), or a list of part lists used by each
-    hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little finger, 5 thumb."""
+    """Who learns: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
+    a list of part lists used by each hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little
+    finger, 5 thumb."""
+    agents_see: str = "own"
+    """own: an agent observes its own hand and the objects; all: the other hand, too."""
     hand: str = SHADOW
     """Which hands: a name in ``tasks/hands/models`` or a YAML file of the same kind."""
     episode_length: int = 75
@@ -51,6 +54,8 @@ class HandTaskConfig:
 
     def __post_init__(self) -> None:
         self.randomise = RandomiseConfig.of(self.randomise)
+        if self.agents_see not in ("own", "all"):
+            raise unknown("task.agents_see", self.agents_see, ("own", "all"))
 
 
 class Outcome(NamedTuple):
@@ -121,6 +126,7 @@ class HandTaskEnv(VecEnv):
             self.hand_dim,
             self.state_dim,
             floating=self.floating,
+            see_all=config.agents_see == "all",
             device=self.device,
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)

@@ -169,11 +169,11 @@ class Hand:
             whole = all(type(part) is int for part in used)  # True is no part
             if whole and all(groups) and sorted(used) == list(range(len(names))):
                 return [("_".join(names[part] for part in group), group) for group in groups]
-        last, hint = len(names) - 1, closest(agents, ("hands", "fingers"))
+        last, hint = len(names) - 1, closest(agents, ("hands", "fingers", "joint"))
         raise UserError(
-            f"task.agents={agents} is not a split of the hand.{hint} Allowed: hands, fingers, or a "
-            f"list of part lists that uses each of 0..{last} ({', '.join(names)}) once, as "
-            f"{_example(len(names))}."
+            f"task.agents={agents} is not a split of the hand.{hint} Allowed: hands, fingers, "
+            f"joint, or a list of part lists that uses each of 0..{last} ({', '.join(names)}) "
+            f"once, as {_example(len(names))}."
         )
 
 

@@ -1,4 +1,4 @@
-"""The ten scenarios: which agent drives which joints."""
+"""The ten scenarios of the papers, and one agent for a whole robot: who drives which joints."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ SCENARIOS: dict[str, Partition] = {
         ("Ant", 2, 4),
         ("Ant", 4, 2),
         ("Ant", 8, 1),
+        ("Ant", 1, 8),
+        ("HalfCheetah", 1, 6),
         ("HalfCheetah", 2, 3),
         ("HalfCheetah", 3, 2),
         ("HalfCheetah", 6, 1),
+        ("Walker2d", 1, 6),
         ("Walker2d", 2, 3),
         ("Walker2d", 3, 2),
         ("Walker2d", 6, 1),
+        ("Humanoid", 1, 17),
         ("Humanoid", 17, 1),
     )
 }

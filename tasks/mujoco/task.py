@@ -14,13 +14,14 @@ from torch import Tensor
 
 from madpo_isaac import device as devices
 from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
-from madpo_isaac.errors import UserError
+from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SimConfig, make_sim
 from tasks.mujoco import readings
 from tasks.mujoco.nearest import nearest_columns
 from tasks.mujoco.partitions import SCENARIOS, joint_role
 from tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
 
+OBSERVATIONS = ("standardised", "physical")
 _NO_VARIANCE = 1e-30
 """Added to variances so that a constant vector gives zeros, not NaN; changes no other result."""
 
@@ -31,9 +32,13 @@ class Config:
 
     version: str = "v2"
     """v2: what the papers ran; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
+    observation: str = "standardised"
+    """standardised: every agent observes the whole state and its own number, and the critic the
+    state, each vector standardised over its own entries, as in HARL and the papers; physical: the
+    state as it is, for networks that normalise by running moments."""
     agent_obsk: int | None = None
-    """Agents observe their own joints and this many joints further, and the torso; null: every
-    agent observes the whole state and its own number, standardised, as in the papers."""
+    """Agents observe their own joints and this many joints further, and the torso, as they are;
+    null: every agent observes everything, see ``observation``."""
     episode_length: int = 1000
     """Control steps after which an episode is truncated."""
 
@@ -78,7 +83,6 @@ class Env(VecEnv):
         self.action_dim = model.nu
         self._bind_state(model)
         self.agents = self._agents(model)
-        self._identity = torch.eye(len(self.agents), device=self.device)[:, None]
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.episode_step = torch.zeros(num_envs, dtype=torch.long, device=self.device)
 
@@ -202,18 +206,9 @@ class Env(VecEnv):
         state = torch.cat(self._parts, dim=1)
         return state if self._limit is None else state.clamp_(-self._limit, self._limit)
 
-    @staticmethod
-    def critic_view(state: Tensor) -> Tensor:
-        """Standardises each joint state (B, S) over its own entries, as HARL does."""
-        return standardise(state)
-
-    def observations(self, state: Tensor) -> list[Tensor]:
-        """Returns every agent's observation of joint states (B, S): a list of (B, obs_dim)."""
-        if self.config.agent_obsk is not None:
-            return super().observations(state)
-        shape = (len(self.agents), len(state), -1)
-        joint = (state[None].expand(shape), self._identity.expand(shape))
-        return list(standardise(torch.cat(joint, dim=2)).unbind())
+    def critic_view(self, state: Tensor) -> Tensor:
+        """Maps joint states (B, S) to what the critic sees of them, see ``Config.observation``."""
+        return standardise(state) if self.config.observation == "standardised" else state
 
     def readings(self) -> tuple[Reading, ...]:
         """Returns what each column of the joint state means."""
@@ -247,6 +242,9 @@ class Env(VecEnv):
             )
             columns = torch.tensor(found, device=self.device)
             return (lambda state: state[:, columns]), len(columns), columns
+        if self.config.observation == "physical":
+            columns = torch.arange(self.state_dim, device=self.device)
+            return (lambda state: state), self.state_dim, columns
         number = torch.eye(self.partition.num_agents, device=self.device)[agent]
         width = self.state_dim + len(number)
 
@@ -282,3 +280,5 @@ def standardise(x: Tensor) -> Tensor:
 def _check(config: Config) -> None:
     if config.episode_length < 1:
         raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
+    if config.observation not in OBSERVATIONS:
+        raise unknown("task.observation", config.observation, OBSERVATIONS)

@@ -1,0 +1,70 @@
+"""The learning rates of the actors, which a schedule moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.config import AlgoConfig
+from madpo_isaac.models.mlp import FlatAdam
+
+FACTOR = 1.5
+"""What the adaptive schedule multiplies or divides a rate by; rl_games' number."""
+
+
+class ActorRates:
+    """One learning rate for each optimizer, as tensors on the device.
+
+    ``constant`` and ``linear`` give all the same rate. ``adaptive`` gives each its own: after
+    every epoch it is divided by 1.5 where KL(old || new) of the iteration so far exceeds twice
+    ``kl_target``, multiplied by 1.5 where it is below half of it, and kept between ``min_lr`` and
+    ``max_lr``. Nothing is read from the device.
+
+    Args:
+        config: hyper-parameters.
+        optimizers: one for each agent, or the only one if agents share their parameters.
+    """
+
+    def __init__(self, config: AlgoConfig, optimizers: Sequence[FlatAdam]) -> None:
+        self._config, self._actor_lr = config, config.actor_lr or 0.0
+        self._target = config.kl_target or 0.0
+        self._rates = [optimizer.lr for optimizer in optimizers]
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the rates follow the KL divergence."""
+        return self._config.lr_schedule == "adaptive"
+
+    def of(self, agent: int) -> Tensor:
+        """The present rate of ``agent``. ()"""
+        return self._rates[agent if len(self._rates) > 1 else 0]
+
+    def set_progress(self, done: float) -> None:
+        """Sets the rates for ``done`` in [0, 1] of the training, unless they are adaptive."""
+        if self.adaptive:
+            return
+        scale = 1.0 - done if self._config.lr_schedule == "linear" else 1.0
+        for rate in self._rates:
+            rate.fill_(self._actor_lr * scale)
+
+    def follow(self, index: int, kl: Tensor) -> None:
+        """Moves the rate of optimizer ``index`` after an epoch that came to ``kl`` nats. ()"""
+        if not self.adaptive:
+            return
+        cfg = self._config
+        # A KL that is not finite counts as too large.
+        slower, faster = ~(kl <= 2.0 * self._target), kl < 0.5 * self._target
+        factor = torch.where(slower, 1.0 / FACTOR, torch.where(faster, FACTOR, 1.0))
+        rate = self._rates[index]
+        rate.copy_((rate * factor).clamp(cfg.min_lr, cfg.max_lr))
+
+    def state_dict(self) -> Tensor:
+        """Returns the rates. (number of optimizers,)"""
+        return torch.stack(self._rates)
+
+    def load_state_dict(self, rates: Tensor) -> None:
+        """Restores :meth:`state_dict`."""
+        for rate, saved in zip(self._rates, rates, strict=True):
+            rate.copy_(saved)
