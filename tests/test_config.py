@@ -60,7 +60,7 @@ LITERALS = [
     ("harl", "Walker2d-2x3", "happo", {"algo.lr_schedule": "linear", "algo.num_minibatches": 2}),
     ("harl", "Ant-4x2", "hatrpo", {"algo.kl_threshold": 0.005, "algo.actor_lr": None}),
     ("tuned", "ShadowHandOver", "happo", {"algo.lr_schedule": "adaptive", "algo.gamma": 0.95}),
-    ("tuned", "Walker2d-2x3", "happo", {"task.observation": "physical", "algo.gamma": 0.99}),
+    ("tuned", "Walker2d-2x3", "happo", {"task.observation": "physical", "algo.horizon": 100}),
     ("tuned", "Ant-4x2", "hatrpo", {"algo.lr_schedule": "constant", "algo.actor_lr": None}),
 ]
 
@@ -178,6 +178,9 @@ REFUSED = [
     ("algo.actor_lr=0", "algo.actor_lr=0.0 must be greater than 0"),
     ("algo.critic_lr=-1", "algo.critic_lr=-1.0 must be greater than 0"),
     ("algo.clip=0", "algo.clip=0.0 must be greater than 0"),
+    ("algo.lr_decay=True", "algo.lr_decay is now algo.lr_schedule=linear"),
+    ("algo.std_y=1", "algo.std_y is now algo.max_std"),
+    ("task.train.gamma=0.9", "task.train.gamma is gone: set the key itself"),
     ("algo.std_scale=0", "algo.std_scale=0.0 must be greater than 0"),
     ("algo.init_std=0", "algo.init_std=0.0 must be greater than 0"),
     ("algo.max_std=0.5", "algo.init_std=1.0 must be less than algo.max_std=0.5"),
