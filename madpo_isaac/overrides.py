@@ -88,7 +88,7 @@ def canonical(overrides: Sequence[str]) -> list[str]:
             value = ",".join(map(registry.canonical, value.split(",")))
         if key in _PATHS:
             value = _HOME.sub(lambda at: at[1] + os.path.expanduser("~"), value)
-        if key in _TEXTS and re.fullmatch(r"[\w.+-]+(,[\w.+-]+)*", value):
+        if key in _TEXTS and re.fullmatch(r"[\w.+-]+(,[\w.+-]+)*", value, re.ASCII):
             value = ",".join(map(_quoted, value.split(",")))
         texts.append(f"{key}{found}{value}")
     return texts
@@ -96,7 +96,10 @@ def canonical(overrides: Sequence[str]) -> list[str]:
 
 def _quoted(text: str) -> str:
     """A text that Hydra takes for a number or a truth value in quotes; any other as it is."""
-    number = isinstance(parse(f"x={text}").value(), (bool, int, float))
+    try:
+        number = isinstance(parse(f"x={text}").value(), (bool, int, float))
+    except UserError:  # the whole setting is read later, and its own words shown
+        return text
     return f"'{text}'" if number else text
 
 

@@ -376,9 +376,9 @@ class Runner(ABC):
         due = self.ranks.any(time.monotonic() - self._saved_at + iteration_s > SAVE_INTERVAL)
         if not (better or numbered or last or due):
             return
+        self.folder.check_lock()
         for observer in self.observers:
             observer.on_save()
-        self.folder.check_lock()
         content = self._content()
         self._saved_at = time.monotonic()
         if self.ranks.index:

@@ -19,6 +19,7 @@ import tasks
 from madpo_isaac import spin
 from madpo_isaac.cli import main
 from madpo_isaac.errors import RunFailed, UserError
+from madpo_isaac.on_policy import OnPolicyRunner
 from madpo_isaac.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,22 +154,20 @@ def test_a_lock_that_was_removed_ends_the_run_and_lets_nobody_in(tmp_path):
     folder.release()
 
 
-def test_a_run_notices_that_its_folder_was_moved(tmp_path, monkeypatch, capsys):
-    from madpo_isaac.on_policy import OnPolicyRunner
-
+def test_a_run_notices_that_its_lock_was_removed(tmp_path, monkeypatch, capsys):
     learn = OnPolicyRunner._learn
 
-    def move(runner):
-        if runner.iteration == 1:
-            (tmp_path / "x").rename(tmp_path / "y")
+    def remove(runner):
+        if runner.iteration == 2:
+            (tmp_path / "x" / "lock").unlink()
         return learn(runner)
 
-    monkeypatch.setattr(OnPolicyRunner, "_learn", move)
+    monkeypatch.setattr(OnPolicyRunner, "_learn", remove)
     argv = [*TINY, "max_iterations=4", "save_frequency=1", f"runs_dir={tmp_path}"]
     assert main(argv) == 1
     error = capsys.readouterr().err
     assert re.fullmatch(r"error: The lock of run folder '[^']*x' was removed, or [^\n]*\n", error)
-    assert [path.name for path in tmp_path.iterdir()] == ["y"]
+    assert not (tmp_path / "x" / "nn" / "ep_3.pth").exists()
 
 
 # OpenMP -----------------------------------------------------------------------------------------

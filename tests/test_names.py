@@ -73,7 +73,7 @@ def test_bytes_that_are_no_text_are_one_line_and_nothing_is_made(tmp_path, capsy
         assert "is not UTF-8" in refused(capsys, [*argv, f"runs_dir={tmp_path}"])
     assert "is not UTF-8" in refused(capsys, ["report", name], madpo)
     assert list(tmp_path.iterdir()) == []
-    assert compose(["experiment=é"]).experiment == "é"
+    assert compose(["experiment='é'"]).experiment == "é"
 
 
 def test_a_sweep_into_one_folder_is_refused_before_it_starts(tmp_path, capsys, monkeypatch):
