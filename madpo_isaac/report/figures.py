@@ -199,8 +199,8 @@ def _follows(run: Run, name: str, key: str) -> bool:
     coef, sigma = "algo.divergence.coef", "algo.divergence.sigma"
     if (name, key) != (coef, sigma):
         return False
-    values = [run.settings.get(name) for name in (coef, sigma)]
-    return all(map(is_number, values)) and abs(values[0] * values[1] - 1.0) < 1e-6
+    x, y = (run.settings.get(name) for name in (coef, sigma))
+    return is_number(x) and is_number(y) and abs(x * y - 1.0) < 1e-6
 
 
 @matplotlib.rc_context(STYLE)

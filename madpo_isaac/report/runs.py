@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import yaml
@@ -230,7 +230,7 @@ def _numbers(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number that a float can hold."""
     return isinstance(value, (int, float)) and abs(value) <= _LARGEST and not math.isnan(value)
 
