@@ -36,7 +36,7 @@ def summary(episodes: Episodes) -> dict[str, Any]:
     """
     returns = episodes.returns.double().cpu().numpy()
     lengths = episodes.lengths.cpu().numpy()
-    won, count = int(episodes.success.sum()), len(returns)
+    count = len(returns)
     sound = episodes.causes["diverged"] == 0.0
     return {
         "episodes": count,
@@ -49,7 +49,8 @@ def summary(episodes: Episodes) -> dict[str, Any]:
             "min": float(returns.min()),
             "max": float(returns.max()),
         },
-        "success": {"rate": won / count, "interval": stats.wilson(won, count)},
+        "success": _rate(episodes.success),
+        **{name: _rate(reached) for name, reached in episodes.milestones.items()},
         "length": {
             "mean": float(lengths.mean()),
             "min": int(lengths.min()),
@@ -71,12 +72,19 @@ def metrics(episodes: Episodes) -> dict[str, list[float]]:
         "return": episodes.returns,
         "success": episodes.success,
         "length": episodes.lengths,
+        **episodes.milestones,
         **episodes.causes,
         **episodes.readings,
     }
     return {
         name: [x for x in values.tolist() if math.isfinite(x)] for name, values in columns.items()
     }
+
+
+def _rate(reached: Tensor) -> dict[str, Any]:
+    """The share of episodes (E,) with 1, and its interval."""
+    won, count = int(reached.sum()), len(reached)
+    return {"rate": won / count, "interval": stats.wilson(won, count)}
 
 
 def _finite(value: float) -> float | None:
@@ -174,6 +182,7 @@ class Evaluator:
             "eval/return": float(returns.mean()),
             "eval/return_iqm": float(stats.iqm(returns)),
             "eval/success_rate": float(episodes.success.mean()),
+            **{f"eval/{name}_rate": float(x.mean()) for name, x in episodes.milestones.items()},
             "eval/episode_length": float(episodes.lengths.mean()),
         }
 

@@ -38,7 +38,7 @@ TENSORBOARD_TAGS = {
 """Metric to rl_games' TensorBoard tag; other metrics keep their own name."""
 
 
-_OF_EPISODES = ("episode_return", "episode_length", "success_rate")
+_OF_EPISODES = ("episode_return", "episode_length")
 _COUNTED = {"diverged": "nan_resets", "overflow": "overflows"}
 """What a task logs that is counted, not averaged, and the metric it becomes."""
 
@@ -49,7 +49,8 @@ class EpisodeTracker:
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self.returns = torch.zeros(num_envs, device=device)
         self.lengths = torch.zeros(num_envs, device=device)
-        self._totals = torch.zeros(4, dtype=torch.float64, device=device)
+        self._totals = torch.zeros(3, dtype=torch.float64, device=device)
+        self._successes: dict[str, Tensor] = {}
         self._log: dict[str, Tensor] = {}
         self._steps = 0
 
@@ -58,7 +59,9 @@ class EpisodeTracker:
         self.returns += step.reward
         self.lengths += 1.0
         for name, value in step.log.items():
-            if name != "success":
+            if is_success(name):
+                self._successes.setdefault(name, torch.zeros_like(self._totals[0]))
+            else:
                 total = value.sum(dtype=torch.float64)
                 self._log[name] = self._log[name] + total if name in self._log else total
         self._steps += len(step.reward)
@@ -67,11 +70,10 @@ class EpisodeTracker:
             return
         # Episodes that went bad were no episodes of the task.
         whole = done & ~step.diverged
-        success = step.log["success"]
-        finished = torch.stack(
-            (whole.double(), self.returns * whole, self.lengths * whole, success * whole)
-        )
+        finished = torch.stack((whole.double(), self.returns * whole, self.lengths * whole))
         self._totals += finished.sum(dim=1)
+        for name, total in self._successes.items():
+            total += (step.log[name] * whole).sum(dtype=torch.float64)
         self.returns.masked_fill_(done, 0.0)
         self.lengths.masked_fill_(done, 0.0)
 
@@ -80,12 +82,15 @@ class EpisodeTracker:
 
         Nothing is read from the device.
         """
-        names = ["count", *_OF_EPISODES, *self._log]
-        sums = ranks.sum(torch.stack((*self._totals, *self._log.values())))
+        rates = [f"{name}_rate" for name in self._successes]
+        names = ["count", *_OF_EPISODES, *rates, *self._log]
+        totals = (*self._totals, *self._successes.values(), *self._log.values())
+        sums = ranks.sum(torch.stack(totals))
         totals = dict(zip(names, sums, strict=True))
         for name in self._log.keys() - _COUNTED.keys():
             totals[name] = totals[name] / (self._steps * ranks.count)
         self._totals.zero_()
+        self._successes.clear()
         self._log.clear()
         self._steps = 0
         return totals
@@ -111,7 +116,8 @@ def episodes(totals: dict[str, float]) -> dict[str, float | int | None]:
     """Means over finished episodes, None if there were none, from :meth:`EpisodeTracker.take`."""
     left = dict(totals)
     count = left.pop("count")
-    sums = {name: left.pop(name) for name in _OF_EPISODES}
+    rates = [name for name in left if is_success(name)]
+    sums = {name: left.pop(name) for name in (*_OF_EPISODES, *rates)}
     counted = {metric: int(left.pop(name, 0.0)) for name, metric in _COUNTED.items()}
     return {
         **{name: total / count if count else None for name, total in sums.items()},
@@ -119,6 +125,11 @@ def episodes(totals: dict[str, float]) -> dict[str, float | int | None]:
         **counted,
         **{f"Episode_Reward/{name}": mean for name, mean in left.items()},
     }
+
+
+def is_success(name: str) -> bool:
+    """Whether what a task logs under ``name`` holds for an episode, not for a step of it."""
+    return name == "success" or name.startswith("success_")
 
 
 class MetricsFile:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Step, VecEnv
+from madpo_isaac.metrics import is_success
 
 CAUSES = ("terminated", "time_limit", "diverged")
 """How an episode ends: by the task's rules, by its time limit, or because its physics blew up."""
 
-_NOT_READINGS = ("success", "diverged", "overflow")
+_NOT_READINGS = ("diverged", "overflow")
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Episodes:
     """Steps. (E,)"""
     success: Tensor
     """0 or 1. (E,)"""
+    milestones: dict[str, Tensor]
+    """What the task logs as ``success_<name>``: another condition, 0 or 1. (E,) each"""
     causes: dict[str, Tensor]
     """By cause of :data:`CAUSES`, 1 where it ended the episode. (E,) each"""
     readings: dict[str, Tensor]
@@ -43,20 +46,23 @@ class Scores:
 
     def add(self, step: Step) -> None:
         """Takes in one step of all environments."""
-        readings = {name: x for name, x in step.log.items() if name not in _NOT_READINGS}
+        milestones = [name for name in step.log if is_success(name) and name != "success"]
+        left_out = (*_NOT_READINGS, "success", *milestones)
+        readings = {name: x for name, x in step.log.items() if name not in left_out}
         sums = torch.stack([x.float() for x in (step.reward, *readings.values())])
         if self._names is None:
-            self._names = list(readings)
+            self._names, self._milestones = list(readings), milestones
             self._running = torch.zeros_like(sums)
             self._length = torch.zeros_like(step.reward)
-            rows = len(sums) + 2 + len(CAUSES)
+            rows = len(sums) + 2 + len(CAUSES) + len(milestones)
             self._results = sums.new_zeros(rows, self.episodes, len(step.reward))
         self._running += sums
         self._length += 1.0
         done = step.terminated | step.truncated
         diverged = step.log.get("diverged", torch.zeros_like(done)).bool()
         whole = ~diverged
-        ends = (step.log["success"], step.terminated & whole, step.truncated & whole, diverged)
+        ends = [step.log["success"], step.terminated & whole, step.truncated & whole, diverged]
+        ends += [step.log[name] for name in milestones]
         result = torch.stack((self._length, *(x.float() for x in ends), *self._running))
         row = self._finished.clamp(max=self.episodes - 1)
         counted = done & (self._finished < self.episodes)
@@ -73,10 +79,17 @@ class Scores:
     def result(self) -> Episodes:
         """The first episode of every environment, then the second of every one, and so on."""
         lengths, success, *others = self._results.flatten(1)
-        causes, (returns, *sums) = others[: len(CAUSES)], others[len(CAUSES) :]
+        causes, others = others[: len(CAUSES)], others[len(CAUSES) :]
+        count = len(self._milestones)
+        milestones, (returns, *sums) = others[:count], others[count:]
         readings = zip(self._names or (), (x / lengths for x in sums), strict=True)
         return Episodes(
-            returns, lengths, success, dict(zip(CAUSES, causes, strict=True)), dict(readings)
+            returns,
+            lengths,
+            success,
+            dict(zip(self._milestones, milestones, strict=True)),
+            dict(zip(CAUSES, causes, strict=True)),
+            dict(readings),
         )
 
 

@@ -232,3 +232,17 @@ def test_tensorboard_purges_what_a_resumed_run_repeats(tmp_path):
             board.write({"iteration": step // 200, "env_steps": step, "wall_s": 1.0, "loss": loss})
         board.close()
     assert read(tmp_path)["losses/a_loss"] == [(200, 2.0), (400, 4.0), (600, 7.0), (800, 9.0)]
+
+
+def test_another_condition_is_one_of_episodes_too():
+    """``success_10cm`` counts where an episode ends; what holds at other steps does not."""
+    tracker = EpisodeTracker(3, CPU)
+    tracker.add(make_step([0.0] * 3, success_10cm=[1.0, 0.0, 1.0], height=[3.0, 0.0, 0.0]))
+    steps = {"terminated": [0], "truncated": [1, 2], "success": [2]}
+    tracker.add(make_step([0.0] * 3, **steps, success_10cm=[1.0, 0.0, 1.0], height=[3.0, 0.0, 0.0]))
+    found = flush(tracker)
+    assert (found["success_rate"], found["success_10cm_rate"]) == pytest.approx((1 / 3, 2 / 3))
+    assert found["Episode_Reward/height"] == pytest.approx(1.0)
+    assert "Episode_Reward/success_10cm" not in found
+    tracker.add(make_step([0.0] * 3, success_10cm=[1.0, 1.0, 1.0]))
+    assert flush(tracker)["success_10cm_rate"] is None

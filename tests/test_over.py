@@ -226,6 +226,28 @@ def test_every_episode_is_cut_at_its_own_length():
     assert ends == [False, False, True, False, False, False, True, False]
 
 
+def test_an_egg_within_ten_centimetres_is_remembered_until_the_episode_ends():
+    """7 cm from the goal at one step: no success at 3 cm, but one at 10 cm from then on."""
+    env = make(2)
+    env.reset()
+    idle = torch.zeros(2, env.action_dim)
+    assert env.step(idle).log["success_10cm"].tolist() == [0.0, 0.0]
+    goal = env.goal_positions[0, 0]
+    place_egg(env, 0, (goal + torch.tensor([0.07, 0.0, 0.0])).tolist())
+    first = env.step(idle).log
+    assert (first["success_10cm"].tolist(), first["success"].tolist()) == ([1.0, 0.0], [0.0, 0.0])
+    place_egg(env, 0, (goal + torch.tensor([0.4, 0.0, 0.3])).tolist())
+    assert env.step(idle).log["success_10cm"].tolist() == [1.0, 0.0]
+    saved = env.state_dict()
+    place_egg(env, 0, (0.0, 0.0, 0.1))  # on the ground: the episode ends
+    step = env.step(idle)
+    assert step.terminated.tolist() == [True, False]
+    assert step.log["success_10cm"].tolist() == [1.0, 0.0]
+    assert env.step(idle).log["success_10cm"].tolist() == [0.0, 0.0]
+    env.load_state_dict(saved)
+    assert env.step(idle).log["success_10cm"].tolist() == [1.0, 0.0]
+
+
 def test_success_is_kept_until_the_episode_ends():
     env = make(3)
     env.reset()

@@ -9,6 +9,7 @@ from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.evaluate import Record, score
 from madpo_isaac.files import check_writable, write_json
+from madpo_isaac.metrics import is_success
 from madpo_isaac.runner import make_runner
 
 BELOW = 1
@@ -87,6 +88,8 @@ def _show(report: dict[str, Any]) -> None:
         f"{score['iqm']:.4g} {interval(score['iqm_interval'])}"
     )
     console.info(f"  success  {success['rate']:.4g} {interval(success['interval'])}")
+    for name in filter(is_success, report.keys() - {"success"}):
+        console.info(f"  {name} {report[name]['rate']:.4g} {interval(report[name]['interval'])}")
     console.info(f"  length   {length['mean']:.4g} ({length['min']} to {length['max']})")
     shares = (f"{name.replace('_', ' ')} {n} ({n / count:.1%})" for name, n in ends.items())
     console.info(f"  endings  {', '.join(shares)}")

@@ -21,6 +21,10 @@ from tasks.rotations import (
     wxyz_to_xyzw,
 )
 
+NEAR = 0.1
+"""Metres between egg and goal below which an episode counts in ``success_10cm``, the condition of
+Isaac Lab's handover task."""
+
 
 @dataclass
 class EggConfig(HandTaskConfig):
@@ -64,6 +68,7 @@ class EggTask(HandTaskEnv):
         goals = torch.tensor(self.goals, device=self.device)
         self.goal_positions = goals.repeat(num_envs, 1, 1)
         self.goal_quats = torch.zeros(num_envs, count, 4, device=self.device)
+        self.came_near = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
 
     def scenery(self) -> Solids:
         """Returns the eggs."""
@@ -82,6 +87,7 @@ class EggTask(HandTaskEnv):
         quat = random_turn(draw[..., 3:5])
         self.write_rows(self.egg_poses, mask, torch.cat((pos, quat), dim=-1))
         self.write_rows(self.goal_quats, mask, random_turn(draw[..., 5:]))
+        self.came_near.masked_fill_(mask, False)
 
     def _rotation_to_goal(self) -> Tensor:
         """Eggs' orientations relative to their goals', q_egg * conj(q_goal). (N, E, 4) wxyz"""
@@ -116,11 +122,16 @@ class EggTask(HandTaskEnv):
         angle = self.goal_angles()
         reward = torch.exp(-0.2 * (cfg.dist_reward_scale * distance + angle))
         mean_distance = distance.mean(1)
+        self.came_near |= mean_distance < NEAR
         return Outcome(
             reward=reward.sum(1),
             terminated=(pos[..., 2] <= cfg.fall_height).any(1) | self.hand_left(),
             success=mean_distance < cfg.success_distance,
-            terms={"goal_distance": mean_distance, "goal_angle": angle.mean(1)},
+            terms={
+                "success_10cm": self.came_near.float(),
+                "goal_distance": mean_distance,
+                "goal_angle": angle.mean(1),
+            },
         )
 
     def hand_left(self) -> Tensor:
@@ -128,7 +139,7 @@ class EggTask(HandTaskEnv):
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     def _episode_tensors(self) -> tuple[str, ...]:
-        return (*super()._episode_tensors(), "goal_quats")
+        return (*super()._episode_tensors(), "goal_quats", "came_near")
 
 
 def random_turn(draw: Tensor) -> Tensor:
