@@ -2,11 +2,7 @@
 
 import sys
 
-from madpo_isaac import spin
+from madpo_isaac.__main__ import main
 
 if __name__ == "__main__":
-    spin.bound()  # before torch is imported
-
-    from madpo_isaac.cli import main
-
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -21,8 +21,8 @@ from gpu import attempt, seconds, show
 from settings import read, run, save
 from torch import Tensor
 
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.overrides import compose
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 TASKS = ["HalfCheetah-2x3", "ShadowHandOver", "ShadowHandOver fingers", "Humanoid-17x1"]
 

@@ -22,12 +22,12 @@ import torch
 from divergence import inputs
 from settings import read, run, save
 
-import tasks
+from madpo_isaac import tasks
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.divergence import gaussian_cs, kernel_cs
 from madpo_isaac.env import VecEnv
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.overrides import compose
 from madpo_isaac.sim import make_sim
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 WARM_UP = 5
 SAMPLES = ["4000x111x2", "9600x400x20"]

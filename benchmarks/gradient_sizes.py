@@ -19,10 +19,10 @@ from torch import Tensor
 
 from madpo_isaac.algos import MADPO
 from madpo_isaac.algos.base import AgentView, Rows
-from madpo_isaac.config import Config
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import Config
 from madpo_isaac.models.actor import entropy, log_prob
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.overrides import compose
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 CASES: dict[str, tuple[str, ...]] = {
     "gaussian (default)": (),

@@ -12,8 +12,8 @@ import torch
 from settings import read, run, save
 from throughput import BareTwin, Clock
 
-import tasks
-from madpo_isaac import device
+from madpo_isaac import tasks
+from madpo_isaac.system import device
 
 WARM_UP = 20
 

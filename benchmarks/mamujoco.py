@@ -24,8 +24,8 @@ from mjbatch import Batch
 from settings import read, run, save
 from throughput import Clock
 
-import tasks
-from madpo_isaac import device
+from madpo_isaac import tasks
+from madpo_isaac.system import device
 
 BARE, STEP, VIEWS = "bare mjbatch", "environment step", "and all agents' observations"
 ROBOT_TASKS = ["HalfCheetah-2x3", "Walker2d-2x3", "Ant-4x2", "Humanoid-17x1"]

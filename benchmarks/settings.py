@@ -11,7 +11,7 @@ from typing import Any
 
 from madpo_isaac import console
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.run_folder import machine
+from madpo_isaac.runs.folder import machine
 
 
 def read(argv: list[str], **defaults: Any) -> SimpleNamespace:

@@ -17,10 +17,10 @@ import torch
 from mjbatch import Batch
 from settings import read, run, save
 
-from madpo_isaac import device
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.overrides import compose
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.sim.cpu import MjBatchSim
+from madpo_isaac.system import device
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 
 class Clock:

@@ -23,11 +23,12 @@ import torch.nn.functional as F
 from settings import read, run, save
 from torch import Tensor, nn
 
-from madpo_isaac.config import ALGO_SCHEMAS
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.overrides import compose
-from madpo_isaac.ppo.runner import PpoRunner
-from madpo_isaac.runner import Runner, make_runner
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import ALGO_SCHEMAS
+from madpo_isaac.training.factory import make_runner
+from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.ppo import PpoRunner
+from madpo_isaac.training.runner import Runner
 
 TASKS = [
     "HalfCheetah-2x3",

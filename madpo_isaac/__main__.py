@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 
-from madpo_isaac import console, spin
+from madpo_isaac import console
 from madpo_isaac.errors import UserError, check_text, unknown
+from madpo_isaac.system import spin
 
 COMMANDS = {
-    "train": ("cli", "train or play, as train.py does"),
+    "train": ("commands.train", "train or play, as train.py does"),
     "doctor": ("commands.doctor", "tell what this machine has, and whether training would run"),
     "replay-dump": ("commands.replay", "repeat what led to worlds that went bad"),
     "eval": ("commands.evaluate", "score a checkpoint, and tell by exit code if it is good"),

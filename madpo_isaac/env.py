@@ -74,6 +74,11 @@ class Command:
     high: float = math.inf
 
 
+def is_success(name: str) -> bool:
+    """Whether what a task logs under ``name`` holds for an episode, not for a step of it."""
+    return name == "success" or name.startswith("success_")
+
+
 class Step(NamedTuple):
     """What one step of N environments returns."""
 

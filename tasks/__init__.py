@@ -1,5 +1,5 @@
 """What is simulated and rewarded."""
 
-from tasks.registry import TASKS, make
+from madpo_isaac.tasks.registry import TASKS, make
 
 __all__ = ["TASKS", "make"]

@@ -12,30 +12,30 @@ import torch
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import unknown
 from madpo_isaac.sim import BRIDGES, WarpConfig
-from tasks.mujoco.partitions import ALIASES, SCENARIOS
-from tasks.settings import check_settings, plain, whole
+from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
+from madpo_isaac.tasks.settings import check_settings, plain, whole
 
 MAX_ENVS = 10**7
 MAX_THREADS = 1024
 MAX_SEED = 2**63 - 1
 
 TASKS: dict[str, str] = {
-    "ShadowHandOver": "tasks.hands.over",
-    "ShadowHandCatchUnderarm": "tasks.hands.catch",
-    "ShadowHandCatchOver2Underarm": "tasks.hands.catch",
-    "ShadowHandCatchAbreast": "tasks.hands.catch",
-    "ShadowHandDoorOpenInward": "tasks.hands.doors",
-    "ShadowHandDoorOpenOutward": "tasks.hands.doors",
-    "ShadowHandDoorCloseInward": "tasks.hands.doors",
-    "ShadowHandDoorCloseOutward": "tasks.hands.doors",
-    "ShadowHandPen": "tasks.hands.pen",
-    "ShadowHandBlockStack": "tasks.hands.stack",
-    "ShadowHandTwoCatchUnderarm": "tasks.hands.two_catch",
-    "ShadowHandPushBlock": "tasks.hands.push",
-    "ShadowHandReOrientation": "tasks.hands.reorient",
-    "ShadowHandLiftUnderarm": "tasks.hands.lift_underarm",
-    "ShadowHandSwitch": "tasks.hands.switch",
-    **dict.fromkeys(SCENARIOS, "tasks.mujoco.task"),
+    "ShadowHandOver": "madpo_isaac.tasks.hands.over",
+    "ShadowHandCatchUnderarm": "madpo_isaac.tasks.hands.catch",
+    "ShadowHandCatchOver2Underarm": "madpo_isaac.tasks.hands.catch",
+    "ShadowHandCatchAbreast": "madpo_isaac.tasks.hands.catch",
+    "ShadowHandDoorOpenInward": "madpo_isaac.tasks.hands.doors",
+    "ShadowHandDoorOpenOutward": "madpo_isaac.tasks.hands.doors",
+    "ShadowHandDoorCloseInward": "madpo_isaac.tasks.hands.doors",
+    "ShadowHandDoorCloseOutward": "madpo_isaac.tasks.hands.doors",
+    "ShadowHandPen": "madpo_isaac.tasks.hands.pen",
+    "ShadowHandBlockStack": "madpo_isaac.tasks.hands.stack",
+    "ShadowHandTwoCatchUnderarm": "madpo_isaac.tasks.hands.two_catch",
+    "ShadowHandPushBlock": "madpo_isaac.tasks.hands.push",
+    "ShadowHandReOrientation": "madpo_isaac.tasks.hands.reorient",
+    "ShadowHandLiftUnderarm": "madpo_isaac.tasks.hands.lift_underarm",
+    "ShadowHandSwitch": "madpo_isaac.tasks.hands.switch",
+    **dict.fromkeys(SCENARIOS, "madpo_isaac.tasks.mujoco.task"),
 }
 """Task name to the module that defines its ``Config`` and ``Env``, or for a module with several
 tasks a ``variant(name)`` that returns both."""
@@ -99,7 +99,7 @@ def make(
     check_settings(config)
     settings = dict(sim_settings or {})
     if sim in BRIDGES:
-        bridge = importlib.import_module(f"tasks.bridges.{sim}")
+        bridge = importlib.import_module(f"madpo_isaac.tasks.bridges.{sim}")
         return bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
     engine = WarpConfig(sim, **settings) if settings else sim
     return module.Env(

@@ -8,10 +8,10 @@ import string
 
 from omegaconf import OmegaConf
 
-from madpo_isaac.config import ALGO_SCHEMAS
-from madpo_isaac.overrides import compose
-from madpo_isaac.run_folder import as_yaml
-from tasks import TASKS
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import ALGO_SCHEMAS
+from madpo_isaac.runs.folder import as_yaml
+from madpo_isaac.tasks import TASKS
 
 WRONG = {
     bool: ("maybe", "2.5", "[True]", "{a: 1}", "null", "''"),

@@ -138,4 +138,4 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actor, "_on_cpu", lambda x: x if isinstance(x, slice) else range(len(x)))
     monkeypatch.setattr(mlp, "_Adam", Adam)
     for module in ("hands.base", "mujoco.task"):
-        monkeypatch.setattr(f"tasks.{module}.make_sim", make_sim)
+        monkeypatch.setattr(f"madpo_isaac.tasks.{module}.make_sim", make_sim)

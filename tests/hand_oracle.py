@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import torch
 
-import tasks
+from madpo_isaac import tasks
 
 FINGERS = ("ff", "mf", "rf", "lf", "th")
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from report_runs import write_run
 
-import tasks
+from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
-from madpo_isaac.checkpoint import load as load_checkpoint
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluate import Record
-from madpo_isaac.files import plain_settings
+from madpo_isaac.evaluation.evaluate import Record
 from madpo_isaac.report import write
 from madpo_isaac.report.runs import load
-from madpo_isaac.sweep.plan import Job
-from tasks.hands.hand import MODELS
+from madpo_isaac.reproduce.plan import Job
+from madpo_isaac.runs.checkpoint import load as load_checkpoint
+from madpo_isaac.system.files import plain_settings
+from madpo_isaac.tasks.hands.hand import MODELS
 
 HEAD = "run,env_steps,episode_return\n"
 

@@ -10,17 +10,17 @@ import torch
 from test_runner import _keep_torch_settings, assert_same  # noqa: F401
 from toy import ToyEnv, build, collect, settings
 
-import tasks
+from madpo_isaac import tasks
 from madpo_isaac.__main__ import main as madpo
 from madpo_isaac.algos import ALGORITHMS, HAPPO, HATRPO, MADPO, MAPPO
 from madpo_isaac.algos.steps import Faults
-from madpo_isaac.cli import main
-from madpo_isaac.config import ALGO_SCHEMAS
+from madpo_isaac.algos.storage import gae
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.errors import RunFailed
 from madpo_isaac.models import ValueNorm
 from madpo_isaac.models.mlp import FlatAdam, MLPStack
 from madpo_isaac.sim.cpu import MjBatchSim
-from madpo_isaac.storage import gae
 
 CPU = torch.device("cpu")
 SMALL = (

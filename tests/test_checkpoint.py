@@ -9,8 +9,8 @@ import stat
 import pytest
 import torch
 
-from madpo_isaac import checkpoint
 from madpo_isaac.errors import UserError
+from madpo_isaac.runs import checkpoint
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from madpo_isaac import runner
-from madpo_isaac.cli import main
+from madpo_isaac.commands.train import main
+from madpo_isaac.training import runner
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 SMALL = (

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from madpo_isaac import recipes
-from madpo_isaac.config import ALGO_SCHEMAS, Config, from_record, register, task_settings
+from madpo_isaac.config import recipes
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import ALGO_SCHEMAS, Config, from_record, register, task_settings
+from madpo_isaac.config.validation import MAX_COUNT, MAX_SEED, MAX_THREADS, validate
 from madpo_isaac.errors import UserError
-from madpo_isaac.overrides import compose
-from madpo_isaac.run_folder import as_yaml
+from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.sim import SimConfig, WarpConfig
-from madpo_isaac.validation import MAX_COUNT, MAX_SEED, MAX_THREADS, validate
-from tasks.registry import TASKS, suite
+from madpo_isaac.tasks.registry import TASKS, suite
 
 ROOT = Path(__file__).resolve().parents[1]
 

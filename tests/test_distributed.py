@@ -13,13 +13,13 @@ from test_runner import PATIENCE, _keep_torch_settings, assert_same, timeless  #
 from toy import ToyEnv, collect
 from two_ranks import CASES, FIELDS, fresh, result
 
-from madpo_isaac import parallel
-from madpo_isaac.cli import main
-from madpo_isaac.distributed import ALONE, join
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.validation import validate
 from madpo_isaac.errors import UserError
-from madpo_isaac.overrides import compose
 from madpo_isaac.sim.base import check_device
-from madpo_isaac.validation import validate
+from madpo_isaac.system.distributed import ALONE, join
+from madpo_isaac.training import parallel
 
 TESTS = Path(__file__).resolve().parent
 TRAIN = TESTS.parent / "train.py"
@@ -173,7 +173,7 @@ def test_what_is_wrong_in_all_processes_is_said_by_the_first(
     for name, value in (started | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
         monkeypatch.setenv(name, value)
     waited = []
-    monkeypatch.setattr("madpo_isaac.distributed.time.sleep", waited.append)
+    monkeypatch.setattr("madpo_isaac.system.distributed.time.sleep", waited.append)
     assert main(["num_env=3", f"runs_dir={tmp_path}"]) == 2
     assert waited == waits
     assert "Did you mean 'num_envs'?" in capsys.readouterr().err

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from test_runner import _keep_torch_settings  # noqa: F401
 
-import tasks
-from madpo_isaac import overrides
+from madpo_isaac import tasks
 from madpo_isaac.__main__ import COMMANDS
-from madpo_isaac.cli import main
-from madpo_isaac.config import register
-from madpo_isaac.overrides import compose
-from tasks import registry
+from madpo_isaac.commands.train import main
+from madpo_isaac.config import overrides
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import register
+from madpo_isaac.tasks import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -81,7 +81,7 @@ def lift(tmp_path, monkeypatch):
     )
     (line,) = re.findall(r'^    ("ShadowHandLift": ".*"),$', text, flags=re.MULTILINE)
     name, module = json.loads(f"{{{line}}}").popitem()
-    assert NEW[0] == module.replace(".", "/") + ".py"
+    assert NEW[0] == module.removeprefix("madpo_isaac.").replace(".", "/") + ".py"
     (tmp_path / "lift.py").write_text(code)
     shutil.copytree(ROOT / "cfg", tmp_path / "cfg")
     (tmp_path / NEW[1]).write_text(numbers)

@@ -8,6 +8,7 @@ from collections import namedtuple
 
 import pytest
 
+from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
 from madpo_isaac.commands import doctor
 
@@ -32,6 +33,7 @@ def test_a_machine_that_runs_the_tests_would_train(capsys, tmp_path):
     assert out.splitlines()[-1] == "training would run"
     found = table(out)
     assert found["torch"] == ("ok", torch.__version__)
+    assert found["package"] == ("ok", f"{len(tasks.TASKS)} tasks in '{doctor.FOLDER}'")
     assert found["physics"] == ("ok", "steps HalfCheetah")
     assert found["devices"][1].startswith("cpu (")
     assert found["threads"][1].startswith(f"{len(os.sched_getaffinity(0))} usable of")
@@ -41,11 +43,38 @@ def test_a_machine_that_runs_the_tests_would_train(capsys, tmp_path):
     assert os.environ.get("MUJOCO_GL") == before
 
 
+def test_it_knows_every_file_that_is_no_code():
+    files = [p for top in ("cfg", "tasks") for p in (doctor.FOLDER / top).resolve().rglob("*")]
+    data = {p for p in files if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert data == {(doctor.FOLDER / name).resolve() for name in doctor.expected()}
+
+
+def test_files_of_the_package_that_are_missing(monkeypatch, capsys, tmp_path):
+    for top in ("cfg", "tasks"):
+        shutil.copytree(doctor.FOLDER / top, tmp_path / top)
+    (tmp_path / "cfg/task/ShadowHandPen.yaml").unlink()
+    (tmp_path / "tasks/hands/models/quad.xml").unlink()
+    monkeypatch.setattr(doctor, "FOLDER", tmp_path)
+    assert main(["doctor"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "error: training would not run: package\n"
+    assert table(captured.out)["package"][0] == "error"
+    missing = "lacks cfg/task/ShadowHandPen.yaml, tasks/hands/models/quad.xml"
+    assert missing.replace(" ", "") in "".join(captured.out.split())
+
+
+def test_code_of_a_task_that_is_missing(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "madpo_isaac.tasks.hands.pen", raising=False)
+    monkeypatch.setitem(sys.modules, "madpo_isaac.tasks.hands.pen", None)
+    assert main(["doctor"]) == 1
+    assert "madpo_isaac.tasks.hands.pen" in capsys.readouterr().out
+
+
 def test_a_needed_package_that_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(doctor.NEEDED, "mjbatch", "no_such_module")
     assert main(["doctor"]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "error: training would not run: mjbatch, physics\n"
+    assert captured.err == "error: training would not run: mjbatch, package, physics\n"
     assert table(captured.out)["mjbatch"][0] == "error"
     assert "no_such_module" in captured.out
 
@@ -58,14 +87,13 @@ def test_an_optional_package_that_is_missing(monkeypatch, capsys):
 
 
 def test_an_engine_that_does_not_work(monkeypatch, capsys):
-    import tasks
-
     def broken(*_, **__):
         raise RuntimeError("no physics\ntoday")
 
     monkeypatch.setattr(tasks, "make", broken)
     assert main(["doctor"]) == 1
     found = table(capsys.readouterr().out)
+    assert found["package"] == ("ok", f"{len(tasks.TASKS)} tasks in '{doctor.FOLDER}'")
     assert found["physics"] == ("error", "RuntimeError: no physics today")
 
 
@@ -91,7 +119,7 @@ def test_no_off_screen_rendering(monkeypatch, capsys):
 
 def test_pictures_that_cannot_be_imported_leave_the_table(monkeypatch, capsys):
     """As where torch is missing, which they need, too."""
-    monkeypatch.setitem(sys.modules, "madpo_isaac.render", None)
+    monkeypatch.setitem(sys.modules, "madpo_isaac.evaluation.render", None)
     assert main(["doctor"]) == 0
     assert table(capsys.readouterr().out)["opengl"][0] == "missing"
 

@@ -10,12 +10,13 @@ import torch
 from scipy import stats as scipy_stats
 from test_runner import _keep_torch_settings, assert_same, timeless, weights  # noqa: F401
 
-from madpo_isaac import files, stats
 from madpo_isaac.__main__ import main
 from madpo_isaac.commands.evaluate import _verdict
 from madpo_isaac.env import Step, VecEnv
-from madpo_isaac.evaluate import Record, metrics, summary
-from madpo_isaac.player import CAUSES, play_episodes
+from madpo_isaac.evaluation import stats
+from madpo_isaac.evaluation.evaluate import Record, metrics, summary
+from madpo_isaac.evaluation.player import CAUSES, play_episodes
+from madpo_isaac.system import files
 
 # Statistics -------------------------------------------------------------------------------------
 

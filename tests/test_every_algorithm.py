@@ -6,9 +6,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from madpo_isaac import checkpoint
-from madpo_isaac.cli import main
-from madpo_isaac.config import ALGO_SCHEMAS
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.schema import ALGO_SCHEMAS
+from madpo_isaac.runs import checkpoint
 
 CASES = {
     "hands": (2, "task=ShadowHandOver", "task.agents=hands"),

@@ -10,15 +10,15 @@ import pytest
 import torch
 from toy import layer_norm
 
-import tasks
 from madpo_isaac import __main__ as program
-from madpo_isaac import export as exporting
-from madpo_isaac.cli import main
+from madpo_isaac import tasks
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.export import export, loaded
-from madpo_isaac.overrides import compose
-from madpo_isaac.run_folder import as_yaml
-from madpo_isaac.runner import make_runner
+from madpo_isaac.interop import export as exporting
+from madpo_isaac.interop.export import export, loaded
+from madpo_isaac.runs.folder import as_yaml
+from madpo_isaac.training.factory import make_runner
 
 HAS_ONNX = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
 needs_onnx = pytest.mark.skipif(

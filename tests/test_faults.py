@@ -23,12 +23,13 @@ from test_runner import (
 )
 from zygote import STAGES, Zygote
 
-from madpo_isaac import checkpoint, saver
-from madpo_isaac.cli import main
+from madpo_isaac.commands.train import main
 from madpo_isaac.errors import UserError
-from madpo_isaac.lock import Lock
-from madpo_isaac.metrics import MetricsFile
-from madpo_isaac.saver import Saver
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.metrics import MetricsFile
+from madpo_isaac.system.lock import Lock
+from madpo_isaac.training import saver
+from madpo_isaac.training.saver import Saver
 
 TINY = (
     *("task=HalfCheetah-2x3", "algo=madpo", "num_envs=2", "num_threads=1", "algo.hidden=[8]"),
@@ -279,7 +280,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr("madpo_isaac.lock.os.open", forbidden)
+        patched.setattr("madpo_isaac.system.lock.os.open", forbidden)
         assert main(command(tmp_path)) == 2
     error = one_line(capsys.readouterr().err)
     assert f"Cannot write run folder '{run}'" in error and "Permission denied" in error
@@ -317,7 +318,7 @@ def test_saver_writes_behind_and_reports_with_the_next_call(tmp_path, monkeypatc
 
 def test_a_minute_without_a_better_return_is_saved(tmp_path, monkeypatch):
     clock = iter(range(0, 10**6, 25))  # every look at it takes 25 s
-    monkeypatch.setattr("madpo_isaac.runner.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("madpo_isaac.training.runner.time.monotonic", lambda: next(clock))
     written = []
     monkeypatch.setattr(
         saver.checkpoint, "write", lambda paths, data: written.append([p.stem for p in paths])

@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
-from tasks.hands.hand import load
-from tasks.hands.scene import _hand_spec
+from madpo_isaac.tasks.hands.hand import load
+from madpo_isaac.tasks.hands.scene import _hand_spec
 
 X, Y, Z = np.eye(3)
 TILT = np.array((0.0, 0.38, 0.92))

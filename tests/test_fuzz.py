@@ -14,8 +14,8 @@ import pytest
 from broken import Broken
 from test_runner import _keep_torch_settings  # noqa: F401
 
-from madpo_isaac import run_folder
-from madpo_isaac.cli import main
+from madpo_isaac.commands.train import main
+from madpo_isaac.runs import folder as run_folder
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 COMMAND_LINES, FILES, PROCESSES = 900, 100, 50
@@ -84,8 +84,8 @@ def test_what_the_generator_leaves_alone_is_accepted(elsewhere):
 
 SERVER = """
 import os, runpy, sys
-import madpo_isaac.cli, madpo_isaac.runner, madpo_isaac.ppo.runner
-madpo_isaac.overrides.compose([])
+import madpo_isaac.commands.train, madpo_isaac.training.runner, madpo_isaac.training.ppo
+madpo_isaac.config.overrides.compose([])
 for line in sys.stdin:
     argv = line.rstrip("\\n").split("\\x1f")
     child = os.fork()

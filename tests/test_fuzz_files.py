@@ -17,19 +17,19 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from report_runs import write_run
 
-import tasks
-from madpo_isaac import resume
+from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
-from madpo_isaac.checkpoint import load
-from madpo_isaac.cli import main as train
+from madpo_isaac.commands.train import main as train
+from madpo_isaac.config import resume
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluate import Record
-from madpo_isaac.metrics import drop_events_after
+from madpo_isaac.evaluation.evaluate import Record
 from madpo_isaac.report import write
 from madpo_isaac.report.page import Page
-from madpo_isaac.run_folder import RunFolder
-from madpo_isaac.sweep.plan import Job
-from tasks.hands.hand import MODELS
+from madpo_isaac.reproduce.plan import Job
+from madpo_isaac.runs.checkpoint import load
+from madpo_isaac.runs.folder import RunFolder
+from madpo_isaac.runs.metrics import drop_events_after
+from madpo_isaac.tasks.hands.hand import MODELS
 
 COUNT = 200
 

@@ -8,7 +8,7 @@ import torch
 from hand_oracle import make, noise
 from test_floating import TASKS
 
-from madpo_isaac.cli import main
+from madpo_isaac.commands.train import main
 
 ALL = (*TASKS, "ReOrientation")
 

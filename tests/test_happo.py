@@ -23,7 +23,7 @@ from toy import (
     train,
 )
 
-import tasks
+from madpo_isaac import tasks
 from madpo_isaac.algos import HAPPO
 from madpo_isaac.algos.base import AgentView, Batch
 

@@ -24,7 +24,7 @@ from madpo_isaac.algos import HATRPO, hatrpo
 from madpo_isaac.algos.base import AgentView
 from madpo_isaac.algos.conjugate_gradient import conjugate_gradient
 from madpo_isaac.algos.hatrpo import Trial
-from madpo_isaac.config import HatrpoConfig
+from madpo_isaac.config.schema import HatrpoConfig
 
 
 class Recorded(HATRPO):

@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from toy import ToyEnv
 
-import tasks
+from madpo_isaac import tasks
 from madpo_isaac.errors import UserError
 from madpo_isaac.interop import parallel_env, vector_env
 
@@ -182,7 +182,9 @@ def test_readings_of_hands_undo_their_scaling():
     assert torch.equal(state[:, columns["hand1/THJ0/last_action"][0]], env.last_action[:, 39])
 
 
-HAND_TASKS = [task for task, module in tasks.TASKS.items() if module.startswith("tasks.hands")]
+HAND_TASKS = [
+    task for task, module in tasks.TASKS.items() if module.startswith("madpo_isaac.tasks.hands")
+]
 
 
 @pytest.mark.parametrize("task", HAND_TASKS)

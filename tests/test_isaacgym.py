@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import tasks
-from madpo_isaac.cli import main
+from madpo_isaac import tasks
+from madpo_isaac.commands.train import main
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import isaacgym_bridge, isaacgym_server
-from tasks.hands.agents import make_agents
-from tasks.hands.hand import load
+from madpo_isaac.tasks.hands.agents import make_agents
+from madpo_isaac.tasks.hands.hand import load
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKES = ROOT / "tests" / "fakes"

@@ -8,10 +8,10 @@ import gymnasium
 import pytest
 import torch
 
-import tasks
-from madpo_isaac.cli import main
+from madpo_isaac import tasks
+from madpo_isaac.commands.train import main
 from madpo_isaac.errors import UserError
-from tasks.bridges import isaaclab
+from madpo_isaac.tasks.bridges import isaaclab
 
 RIGHT, LEFT = "right_hand", "left_hand"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from test_runner import PATIENCE, _keep_torch_settings, timeless  # noqa: F401
 
-from madpo_isaac import launch
-from madpo_isaac.cli import main
+from madpo_isaac.commands.train import main
+from madpo_isaac.config import launchers
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 SMALL = (
@@ -109,10 +109,10 @@ def test_no_slurm_here(tmp_path):
 
 def test_only_a_launcher_of_an_extra_is_said_to_be_missing():
     basic = ["basic", "joblib"]
-    error = launch.missing("submitit_local", basic)
+    error = launchers.missing("submitit_local", basic)
     assert str(error).startswith("hydra/launcher=submitit_local comes with the extra cluster:")
-    assert launch.missing("submitit_locl", [*basic, "submitit_local"]) is None
-    assert launch.missing("ray", basic) is None
+    assert launchers.missing("submitit_locl", [*basic, "submitit_local"]) is None
+    assert launchers.missing("ray", basic) is None
 
 
 @pytest.mark.skipif(INSTALLED, reason="the extra cluster is installed")

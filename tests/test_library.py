@@ -15,12 +15,12 @@ import pytest
 import torch
 from test_runner import _keep_torch_settings  # noqa: F401
 
-import tasks
-from madpo_isaac import spin
-from madpo_isaac.cli import main
+from madpo_isaac import tasks
+from madpo_isaac.commands.train import main
 from madpo_isaac.errors import RunFailed, UserError
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.run_folder import RunFolder
+from madpo_isaac.runs.folder import RunFolder
+from madpo_isaac.system import spin
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (

@@ -21,7 +21,7 @@ from toy import (
 
 from madpo_isaac.algos import ALGORITHMS, HAPPO, MADPO
 from madpo_isaac.algos.base import AgentView
-from madpo_isaac.config import AlgoConfig, MadpoConfig
+from madpo_isaac.config.schema import AlgoConfig, MadpoConfig
 
 
 class Recorded(MADPO):

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy import CPU
 
 from madpo_isaac.env import Step
-from madpo_isaac.metrics import EpisodeTracker, MetricsFile, TensorBoard, episodes, to_numbers
+from madpo_isaac.runs.metrics import EpisodeTracker, MetricsFile, TensorBoard, episodes, to_numbers
 
 
 def make_step(reward, terminated=(), truncated=(), success=(), **log):

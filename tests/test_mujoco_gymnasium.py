@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import tasks
+from madpo_isaac import tasks
 
 SCENARIO = {
     "HalfCheetah": "HalfCheetah-2x3",

@@ -9,10 +9,10 @@ import mujoco
 import numpy as np
 import pytest
 
-import tasks
-from tasks.mujoco.nearest import GRAPHS, nearest_columns
-from tasks.mujoco.partitions import ALIASES, SCENARIOS
-from tasks.mujoco.robots import ROBOTS
+from madpo_isaac import tasks
+from madpo_isaac.tasks.mujoco.nearest import GRAPHS, nearest_columns
+from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
+from madpo_isaac.tasks.mujoco.robots import ROBOTS
 
 
 def compiled(robot):

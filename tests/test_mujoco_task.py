@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-import tasks
-from madpo_isaac.config import task_settings
+from madpo_isaac import tasks
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import task_settings
 from madpo_isaac.errors import UserError
-from madpo_isaac.overrides import compose
-from tasks.mujoco import robots
-from tasks.mujoco.partitions import SCENARIOS
-from tasks.mujoco.robots import ANT, HUMANOID, WALKER2D, control_cost, locomotion_reward
+from madpo_isaac.tasks.mujoco import robots
+from madpo_isaac.tasks.mujoco.partitions import SCENARIOS
+from madpo_isaac.tasks.mujoco.robots import ANT, HUMANOID, WALKER2D, control_cost, locomotion_reward
 
 
 def make(name, num_envs=3, **settings):

@@ -8,14 +8,14 @@ import shutil
 import pytest
 from test_runner import _keep_torch_settings  # noqa: F401
 
-from madpo_isaac import cli
 from madpo_isaac.__main__ import main as madpo
-from madpo_isaac.cli import main
+from madpo_isaac.commands import train as cli
 from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import canonical, compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.overrides import canonical, compose
-from madpo_isaac.sweep.paper import FIGURES, SCALES
-from madpo_isaac.sweep.plan import plan
+from madpo_isaac.reproduce.paper import FIGURES, SCALES
+from madpo_isaac.reproduce.plan import plan
 
 TINY = (
     *("task=HalfCheetah-2x3", "algo=happo", "num_envs=2", "num_threads=1", "algo.horizon=4"),

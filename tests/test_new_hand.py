@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-import tasks
-from madpo_isaac.cli import main
+from madpo_isaac import tasks
+from madpo_isaac.commands.train import main
 from madpo_isaac.errors import UserError
-from tasks.hands.hand import MODELS, load
+from madpo_isaac.tasks.hands.hand import MODELS, load
 
 DRIVES = 12
 FINGERS = {"a": "a2", "b": "b2", "c": "c2", "t": "t2"}

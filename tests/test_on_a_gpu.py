@@ -12,12 +12,12 @@ pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
 from test_runner import _keep_torch_settings, timeless  # noqa: F401
 from test_sim import controls, rows
 
-from madpo_isaac.cli import main
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.overrides import compose
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.sim import make_sim
-from tasks.hands.over import EGG, PLACEMENTS
-from tasks.hands.scene import build_spec
+from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
+from madpo_isaac.tasks.hands.scene import build_spec
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 GPU = "cuda:0"
 SMALL = (f"sim_device={GPU}", "num_envs=64", "algo.horizon=8", "algo.hidden=[64]")

@@ -8,7 +8,7 @@ import torch
 from hand_oracle import expected_blocks, fingertip, noise, reference, xyzw
 from scipy.spatial.transform import Rotation
 
-import tasks
+from madpo_isaac import tasks
 
 GOAL = (0.0, -0.64, 0.54)
 EGG_QPOS, EGG_DOF = slice(48, 55), slice(48, 54)

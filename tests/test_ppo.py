@@ -20,14 +20,14 @@ from test_runner import (
 )
 from toy import ToyEnv
 
-from madpo_isaac.cli import main
-from madpo_isaac.config import PpoConfig
+from madpo_isaac.algos.ppo.env import RlGamesEnv
+from madpo_isaac.algos.ppo.learner import PpoLearner
+from madpo_isaac.algos.ppo.params import rl_games_params
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import PpoConfig
 from madpo_isaac.errors import UserError
-from madpo_isaac.observers import Recorder
-from madpo_isaac.overrides import compose
-from madpo_isaac.ppo.env import RlGamesEnv
-from madpo_isaac.ppo.learner import PpoLearner
-from madpo_isaac.ppo.params import rl_games_params
+from madpo_isaac.training.observers import Recorder
 
 SMALL = (
     "num_envs=4",
@@ -169,7 +169,7 @@ def test_checkpoint_of_something_else_is_refused(runs, tmp_path, capsys, overrid
 
 
 def test_missing_package_is_named(tmp_path, capsys, monkeypatch):
-    for name in [n for n in sys.modules if n.startswith(("rl_games", "madpo_isaac.ppo."))]:
+    for name in [n for n in sys.modules if n.startswith(("rl_games", "madpo_isaac.algos.ppo."))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rl_games", None)
     train(tmp_path, code=2)
@@ -289,7 +289,7 @@ def test_rl_games_own_player_reads_a_checkpoint(runs, capsys):
     from rl_games.algos_torch.players import PpoPlayerContinuous
     from rl_games.common.algo_observer import AlgoObserver
 
-    import tasks
+    from madpo_isaac import tasks
 
     env = tasks.make("HalfCheetah-2x3", 4, num_threads=1, episode_length=12)
     config = PpoConfig(name="ppo", horizon=8, hidden=[16])

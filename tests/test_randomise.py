@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-import tasks
+from madpo_isaac import tasks
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
-from tasks.hands.objects import Solid
-from tasks.hands.over import EGG, PLACEMENTS
-from tasks.hands.randomise import RandomiseConfig, Randomiser
-from tasks.hands.scene import build_spec
+from madpo_isaac.tasks.hands.objects import Solid
+from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
+from madpo_isaac.tasks.hands.randomise import RandomiseConfig, Randomiser
+from madpo_isaac.tasks.hands.scene import build_spec
 
 EGG_QPOS, EGG_DOF = slice(48, 55), slice(48, 54)
 NEVER = (0.0, -0.3, 0.9)

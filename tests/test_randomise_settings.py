@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-import tasks
+from madpo_isaac import tasks
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.overrides import compose
-from tasks.hands.randomise import RandomiseConfig
-from tasks.registry import TASKS
+from madpo_isaac.tasks.hands.randomise import RandomiseConfig
+from madpo_isaac.tasks.registry import TASKS
 
 
 def test_the_command_line_sets_it():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import tasks
+from madpo_isaac import tasks
 from madpo_isaac.env import AgentSpec, VecEnv
 from madpo_isaac.errors import UserError
-from tasks.registry import TASKS
+from madpo_isaac.tasks.registry import TASKS
 
 TASK = "ShadowHandOver"
 FINGERS = [[0], [1], [2], [3], [4], [5]]

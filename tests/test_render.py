@@ -5,11 +5,11 @@ import sys
 import matplotlib.image
 import pytest
 
-from tasks import TASKS
+from madpo_isaac.tasks import TASKS
 
 
 def render(*arguments):
-    command = [sys.executable, "-m", "madpo_isaac.render", *arguments]
+    command = [sys.executable, "-m", "madpo_isaac.evaluation.render", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 

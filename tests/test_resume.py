@@ -16,8 +16,8 @@ from test_runner import (
     weights,
 )
 
-from madpo_isaac.cli import main
-from madpo_isaac.overrides import compose
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import compose
 
 TINY = (
     *("task=HalfCheetah-2x3", "num_envs=4", "num_threads=1", "task.episode_length=12"),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from tasks.rotations import (
+from madpo_isaac.tasks.rotations import (
     quat_about_x_then_y,
     quat_conjugate,
     quat_mul,

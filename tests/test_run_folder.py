@@ -6,10 +6,10 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.lock import Lock
-from madpo_isaac.overrides import compose
-from madpo_isaac.run_folder import RunFolder, as_yaml, machine
+from madpo_isaac.runs.folder import RunFolder, as_yaml, machine
+from madpo_isaac.system.lock import Lock
 
 OVERRIDES = ["num_envs=4", "algo.hidden=[16]"]
 

@@ -18,10 +18,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from madpo_isaac.cli import main
-from madpo_isaac.observers import Recorder
-from madpo_isaac.overrides import compose
-from madpo_isaac.signals import STOPS
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.system.signals import STOPS
+from madpo_isaac.training.observers import Recorder
 
 PATIENCE = 250
 """Seconds to wait for a process, which needs four on an idle machine."""

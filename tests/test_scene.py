@@ -10,9 +10,9 @@ import torch
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
-from tasks.hands import hand
-from tasks.hands.over import EGG, PLACEMENTS
-from tasks.hands.scene import build_spec
+from madpo_isaac.tasks.hands import hand
+from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
+from madpo_isaac.tasks.hands.scene import build_spec
 
 # Joint: lower and upper limit (rad), kp (N m/rad), force limit (N m), damping, armature.
 # The four J0 joints are driven by a tendon instead of an actuator.

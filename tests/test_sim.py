@@ -5,8 +5,8 @@ import torch
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import ENGINES, make_sim
-from tasks.hands.over import EGG, PLACEMENTS
-from tasks.hands.scene import build_spec
+from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
+from madpo_isaac.tasks.hands.scene import build_spec
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 EGG_QPOS = slice(48, 55)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy import ToyEnv
 
-from madpo_isaac.storage import Rollout, gae
+from madpo_isaac.algos.storage import Rollout, gae
 
 
 def test_allocated_rollout_has_the_environments_shapes():

@@ -10,13 +10,13 @@ import threading
 import pytest
 
 from madpo_isaac.__main__ import main
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.lock import Lock
-from madpo_isaac.overrides import compose
-from madpo_isaac.sweep import pool
-from madpo_isaac.sweep.paper import FIGURES, HANDS, MUJOCO, SCALES, Figure, Scale, suite
-from madpo_isaac.sweep.plan import Job, choose_tasks, plan
-from tasks import TASKS
+from madpo_isaac.reproduce import pool
+from madpo_isaac.reproduce.paper import FIGURES, HANDS, MUJOCO, SCALES, Figure, Scale, suite
+from madpo_isaac.reproduce.plan import Job, choose_tasks, plan
+from madpo_isaac.system.lock import Lock
+from madpo_isaac.tasks import TASKS
 
 TINY = Scale(
     {"MA-MuJoCo": 64, "Bi-DexHands": 64},
@@ -54,7 +54,7 @@ def stub(tmp_path, monkeypatch):
     """Replaces train.py."""
     path = tmp_path / "stub.py"
     path.write_text(STUB)
-    monkeypatch.setattr(pool, "TRAIN", path)
+    monkeypatch.setattr(pool, "TRAIN", (str(path),))
 
 
 def jobs_named(folder, *names):

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from test_runner import _keep_torch_settings, timeless  # noqa: F401
 
-import tasks
-from madpo_isaac import render, video
+from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
 from madpo_isaac.errors import UserError
-from madpo_isaac.metrics import EpisodeTracker
-from madpo_isaac.video import Clip, Film, grid, tile_size
+from madpo_isaac.evaluation import render, video
+from madpo_isaac.evaluation.video import Clip, Film, grid, tile_size
+from madpo_isaac.runs.metrics import EpisodeTracker
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -449,7 +449,7 @@ def test_the_back_end_can_be_chosen_after_mujoco_was_imported(tmp_path, backend)
         pytest.skip(f"no {library} here")
     script = f"""
 import ctypes.util, mujoco, tasks
-from madpo_isaac import render
+from madpo_isaac.evaluation import render
 ctypes.util.find_library = lambda name: name if name == {library!r} else None
 painter = render.Painter(tasks.make("HalfCheetah-2x3", num_envs=1), 64, 48)
 print(render.os.environ["MUJOCO_GL"], painter.draw(0).mean() > 40)

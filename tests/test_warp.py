@@ -13,8 +13,8 @@ from test_sim import BOX_AND_ARM, controls, dirty, rows, scramble
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import WarpConfig, make_sim
-from tasks.hands.over import EGG, PLACEMENTS
-from tasks.hands.scene import build_spec
+from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
+from madpo_isaac.tasks.hands.scene import build_spec
 
 pytestmark = pytest.mark.timeout(1800)  # for a slow machine with an empty cache
 KEY = [0.5, -0.25, 0.125, 1, 0, 0, 0, 0.75]

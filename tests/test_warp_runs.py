@@ -7,13 +7,13 @@ import torch
 from test_runner import _keep_torch_settings, assert_same, timeless, weights  # noqa: F401
 
 pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
-import tasks
-from madpo_isaac import device
+from madpo_isaac import tasks
 from madpo_isaac.algos import base
-from madpo_isaac.cli import main
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.overrides import compose
+from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.sim import WarpConfig
+from madpo_isaac.system import device
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 pytestmark = pytest.mark.timeout(1800)  # for a slow machine with an empty cache
 READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__")

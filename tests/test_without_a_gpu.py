@@ -12,13 +12,13 @@ from test_runner import _keep_torch_settings  # noqa: F401
 pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
 from ghost import GPU, gpu, rules  # noqa: F401
 
-import tasks
-from madpo_isaac import device
+from madpo_isaac import tasks
 from madpo_isaac.algos.comparison import KernelComparison
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
-from madpo_isaac.on_policy import OnPolicyRunner
-from madpo_isaac.overrides import compose
-from madpo_isaac.player import Scores
+from madpo_isaac.evaluation.player import Scores
+from madpo_isaac.system import device
+from madpo_isaac.training.on_policy import OnPolicyRunner
 
 SMALL = (
     "num_envs=4",

@@ -13,9 +13,9 @@ from scipy import stats
 from torch import Tensor
 
 from madpo_isaac.algos import OnPolicy
-from madpo_isaac.config import AlgoConfig, HatrpoConfig, MadpoConfig
+from madpo_isaac.algos.storage import Rollout
+from madpo_isaac.config.schema import AlgoConfig, HatrpoConfig, MadpoConfig
 from madpo_isaac.env import AgentSpec, Step, VecEnv
-from madpo_isaac.storage import Rollout
 
 CPU = torch.device("cpu")
 ACTION_COLUMNS = ([0, 1], [5, 2, 3], [4])

@@ -8,9 +8,9 @@ import torch
 from toy import ToyEnv, build, settings
 
 from madpo_isaac.algos import ALGORITHMS
-from madpo_isaac.config import ALGO_SCHEMAS
-from madpo_isaac.distributed import ALONE, join
-from madpo_isaac.storage import Rollout
+from madpo_isaac.algos.storage import Rollout
+from madpo_isaac.config.schema import ALGO_SCHEMAS
+from madpo_isaac.system.distributed import ALONE, join
 
 CASES = {
     "happo": {"input_norm": "both"},

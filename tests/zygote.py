@@ -60,8 +60,8 @@ class Zygote:
 
 def kill_oneself_at(stage, count):
     """Lets this process die at the ``count``-th time it comes to ``stage``."""
-    from madpo_isaac import files
-    from madpo_isaac.metrics import MetricsFile
+    from madpo_isaac.runs.metrics import MetricsFile
+    from madpo_isaac.system import files
 
     remaining = [count]
 
@@ -113,7 +113,7 @@ def kill_oneself_at(stage, count):
 
 
 def child(request):
-    from madpo_isaac.cli import main
+    from madpo_isaac.commands.train import main
 
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
@@ -135,12 +135,12 @@ def serve():
     import torch
     import torch.utils.tensorboard
 
-    import madpo_isaac.runner
-    from madpo_isaac.overrides import compose
+    from madpo_isaac.config.overrides import compose
+    from madpo_isaac.training.factory import make_runner
 
     # What these import takes seconds.
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
-    madpo_isaac.runner.make_runner(compose(["task=HalfCheetah-2x3", "num_threads=1"])).build()
+    make_runner(compose(["task=HalfCheetah-2x3", "num_threads=1"])).build()
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, Batch, OnPolicy, normalised
-from madpo_isaac.config import A2poConfig
-from madpo_isaac.distributed import ALONE, Ranks
+from madpo_isaac.config.schema import A2poConfig
+from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class A2PO(OnPolicy):

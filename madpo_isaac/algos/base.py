@@ -13,13 +13,13 @@ from torch import Tensor
 from madpo_isaac.algos.batch import AgentView, Batch, Rows, count, normalised, pick
 from madpo_isaac.algos.rates import ActorRates
 from madpo_isaac.algos.steps import Faults
-from madpo_isaac.config import AlgoConfig
-from madpo_isaac.device import surely_none
-from madpo_isaac.distributed import ALONE, Ranks
+from madpo_isaac.algos.storage import Rollout, gae, spread
+from madpo_isaac.config.schema import AlgoConfig
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, Std, entropy, log_prob
-from madpo_isaac.storage import Rollout, gae, spread
+from madpo_isaac.system.device import surely_none
+from madpo_isaac.system.distributed import ALONE, Ranks
 
 CPU_TILE = 2**19
 """Rows x widest layer per forward and backward pass on a CPU: gradients of a minibatch are summed
@@ -272,7 +272,7 @@ class OnPolicy:
     def estimate_advantage(
         self, rollout: Rollout, value: Tensor, next_value: Tensor, trace: Tensor | None = None
     ) -> Tensor:
-        """Advantages (T, N) from normalised values (T, N); see :func:`madpo_isaac.storage.gae`."""
+        """Advantages (T, N) from normalised values (T, N), see :func:`gae`."""
         return gae(
             self.config.reward_scale * rollout.reward,
             self.value_norm.denormalise(value),

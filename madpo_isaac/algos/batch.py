@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from madpo_isaac.distributed import Ranks
-from madpo_isaac.storage import Rollout
+from madpo_isaac.algos.storage import Rollout
+from madpo_isaac.system.distributed import Ranks
 
 Rows = slice | Tensor
 """Rows of a batch: a slice, which copies nothing, or indices (b,)."""

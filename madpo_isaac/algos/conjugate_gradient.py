@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from madpo_isaac.device import surely_none
+from madpo_isaac.system.device import surely_none
 
 
 def conjugate_gradient(

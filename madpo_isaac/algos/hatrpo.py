@@ -11,9 +11,9 @@ from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, OnPolicy, count
 from madpo_isaac.algos.conjugate_gradient import conjugate_gradient
-from madpo_isaac.config import HatrpoConfig
-from madpo_isaac.distributed import Ranks
+from madpo_isaac.config.schema import HatrpoConfig
 from madpo_isaac.models.actor import log_prob
+from madpo_isaac.system.distributed import Ranks
 
 
 @dataclass

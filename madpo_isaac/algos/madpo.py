@@ -10,7 +10,7 @@ from torch import Tensor
 from madpo_isaac.algos.base import AgentView, Batch, Rows
 from madpo_isaac.algos.comparison import FixedPolicy, GaussianComparison, KernelComparison
 from madpo_isaac.algos.happo import HAPPO
-from madpo_isaac.config import AlgoConfig, MadpoConfig
+from madpo_isaac.config.schema import AlgoConfig, MadpoConfig
 from madpo_isaac.divergence.presets import PRESETS, completed
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models.actor import entropy

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.algos.base import KL, AgentView, Batch, OnPolicy, Rows, count
-from madpo_isaac.config import MappoConfig
+from madpo_isaac.config.schema import MappoConfig
 
 
 class MAPPO(OnPolicy):

@@ -10,12 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from madpo_isaac import pretrained
-from madpo_isaac.config import Config
+from madpo_isaac.config.playing import playing
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.overrides import compose
-from tasks import TASKS
-from tasks.registry import canonical
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,25 +82,8 @@ class Parser(argparse.ArgumentParser):
         return playing(options.policy, *settings, *options.settings)
 
 
-def playing(policy: str, *settings: str) -> Config:
-    """The configuration that plays ``policy``, see :meth:`Parser.add_target`."""
-    quoted = _checkpoint(policy).replace("\\", "\\\\").replace("'", "\\'")
-    return compose([f"checkpoint='{quoted}'", "test=True", *settings])
-
-
 def _is_number(text: str) -> bool:
     try:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def _checkpoint(name: str) -> str:
-    """The checkpoint that ``name`` is, or the project's own policy for a task of that name."""
-    if name in ("latest", "best") or os.path.exists(name):
-        return name
-    if canonical(name) in TASKS:
-        return str(pretrained.find(canonical(name)))
-    if re.fullmatch(r"[\w-]+", name):
-        raise unknown("policy", name, ["latest", "best", *pretrained.names()])
-    return name

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
 
+FOLDER = Path(__file__).resolve().parents[1]
+"""This package."""
 NEEDED: dict[str, str | None] = {
     "torch": "torch",
     "mujoco": "mujoco",
@@ -35,6 +37,14 @@ OPTIONAL = {
     "matplotlib": ("matplotlib", "pictures and plots"),
 }
 """Others: the module, and what it is for."""
+SETTINGS = (
+    *("cfg/config.yaml", "cfg/base/mamujoco.yaml", "cfg/base/on_policy.yaml"),
+    *("cfg/recipe/harl.yaml", "cfg/recipe/paper.yaml", "cfg/recipe/tuned.yaml"),
+    "cfg/hydra/launcher/slurm.yaml",
+)
+"""Files of settings beside those of tasks, algorithms and engines."""
+MODELS = tuple(f"tasks/hands/models/{name}" for name in ("quad.xml", "quad.yaml", "shadow.yaml"))
+"""Files of the tasks that are not code."""
 LEAST_FREE = 2**30
 """Bytes free on the disk below which a run is not worth starting."""
 
@@ -58,6 +68,7 @@ def examine(runs_dir: Path) -> list[Finding]:
         Finding("python", python, f"{platform.python_version()}, {platform.platform()}"),
         *needed,
         *optional,
+        _checked("package", _whole) if _all_fine(needed) else _skipped("package"),
         _checked("devices", _devices),
         _checked("threads", _threads),
         _opengl(),
@@ -98,6 +109,30 @@ def _optional(name: str, module: str, purpose: str) -> Finding:
     return Finding(name, "missing", f"for {purpose}; {found.detail}")
 
 
+def expected() -> list[str]:
+    """The data files of tasks and settings, relative to this package's folder."""
+    from madpo_isaac.config.schema import ALGO_SCHEMAS, SIM_SCHEMAS
+    from madpo_isaac.tasks import TASKS
+
+    groups = {"task": TASKS, "algo": ALGO_SCHEMAS, "sim": SIM_SCHEMAS}
+    chosen = [f"cfg/{group}/{name}.yaml" for group, names in groups.items() for name in names]
+    return [*SETTINGS, *chosen, *MODELS]
+
+
+def _whole() -> str:
+    """All tasks can be imported, and what is no code is there, too."""
+    from madpo_isaac.sim import BRIDGES
+    from madpo_isaac.tasks.registry import TASKS, load
+
+    for task in TASKS:
+        load(task)
+    code = [f"tasks/bridges/{name}.py" for name in BRIDGES]
+    missing = [name for name in (*code, *expected()) if not (FOLDER / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"'{FOLDER}' lacks {', '.join(missing)}")
+    return f"{len(TASKS)} tasks in '{FOLDER}'"
+
+
 def _devices() -> str:
     import torch
 
@@ -116,7 +151,7 @@ def _opengl() -> Finding:
     """Pictures need it, training does not."""
     before = os.environ.get("MUJOCO_GL")
     try:
-        from madpo_isaac.render import choose_backend
+        from madpo_isaac.evaluation.render import choose_backend
 
         choose_backend()
         found = os.environ.get("MUJOCO_GL", "the platform's own")
@@ -142,7 +177,7 @@ def _disk(runs_dir: Path) -> Finding:
 
 def _physics() -> str:
     """A few steps of the smallest task: the engine runs and gives finite numbers."""
-    import tasks
+    from madpo_isaac import tasks
 
     env = tasks.make("HalfCheetah-2x3", num_envs=2, num_threads=1)
     state = env.reset()

@@ -7,10 +7,10 @@ from typing import Any
 
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
-from madpo_isaac.evaluate import Record, score
-from madpo_isaac.files import check_writable, write_json
-from madpo_isaac.metrics import is_success
-from madpo_isaac.runner import make_runner
+from madpo_isaac.env import is_success
+from madpo_isaac.evaluation.evaluate import Record, score
+from madpo_isaac.system.files import check_writable, write_json
+from madpo_isaac.training.factory import make_runner
 
 BELOW = 1
 """Exit code if a score is below what was asked for."""

@@ -6,7 +6,7 @@ import json
 
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
-from madpo_isaac.export import SUFFIXES, export
+from madpo_isaac.interop.export import SUFFIXES, export
 
 
 def main(argv: list[str]) -> int:

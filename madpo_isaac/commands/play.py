@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError
-from madpo_isaac.play import play
-from madpo_isaac.runner import make_runner
-from madpo_isaac.video import check_path, prepare
+from madpo_isaac.evaluation.play import play
+from madpo_isaac.evaluation.video import check_path, prepare
+from madpo_isaac.training.factory import make_runner
 
 
 def main(argv: list[str]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
-from madpo_isaac.worlds import replay
+from madpo_isaac.training.worlds import replay
 
 
 def main(argv: list[str]) -> int:

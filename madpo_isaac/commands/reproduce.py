@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.sweep.paper import FIGURES, SCALES
-from madpo_isaac.sweep.plan import plan
-from madpo_isaac.sweep.reproduce import reproduce
+from madpo_isaac.reproduce.paper import FIGURES, SCALES
+from madpo_isaac.reproduce.plan import plan
+from madpo_isaac.reproduce.run import reproduce
 
 
 def main(argv: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ def parallel_env(task: str, seed: int = 0, **settings: Any) -> ParallelView:
         raise UserError(
             f"parallel_env needs PettingZoo: pip install 'madpo-isaac[interop]' ({problem})."
         ) from problem
-    import tasks
+    from madpo_isaac import tasks
 
     return ParallelView(tasks.make(task, num_envs=1, seed=seed, **settings))
 
@@ -41,7 +41,7 @@ def vector_env(task: str, num_envs: int = 128, seed: int = 0, **settings: Any) -
     Its one agent sees the joint state and chooses the joint action. For the arguments see
     :func:`tasks.make`, for what happens when an episode ends :class:`VectorView`.
     """
-    import tasks
+    from madpo_isaac import tasks
     from madpo_isaac.interop.vector_view import VectorView
 
     return VectorView(tasks.make(task, num_envs=num_envs, seed=seed, **settings))

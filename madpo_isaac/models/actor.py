@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network
 from madpo_isaac.models.moments import Moments
+from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class Decision(NamedTuple):

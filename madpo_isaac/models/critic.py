@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from madpo_isaac.distributed import ALONE, Ranks
 from madpo_isaac.models.actor import Actors
 from madpo_isaac.models.mlp import FlatAdam, MLPStack
 from madpo_isaac.models.moments import Moments
+from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class ValueNetworks(ABC):

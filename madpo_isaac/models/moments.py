@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from madpo_isaac.distributed import ALONE, Ranks
+from madpo_isaac.system.distributed import ALONE, Ranks
 
 EPSILON = 1e-5
 """Added to the variance."""

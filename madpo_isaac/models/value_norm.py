@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from madpo_isaac.distributed import ALONE, Ranks
+from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class ValueNorm:

@@ -18,7 +18,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from madpo_isaac.errors import UserError
-from madpo_isaac.files import write_atomic, write_json
+from madpo_isaac.system.files import write_atomic, write_json
 
 FOLDER = Path(__file__).parent
 SUFFIX = ".safetensors"

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from madpo_isaac import checkpoint, console, device, pretrained
+from madpo_isaac import console, pretrained
 from madpo_isaac.commands.arguments import Parser
-from madpo_isaac.config import Config
+from madpo_isaac.config.resume import WHERE
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluate import score
-from madpo_isaac.resume import WHERE
-from madpo_isaac.run_folder import RunFolder
-from madpo_isaac.runner import make_runner
+from madpo_isaac.evaluation.evaluate import score
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.folder import RunFolder
+from madpo_isaac.system import device
+from madpo_isaac.training.factory import make_runner
 
 _HERE = (*WHERE, "num_threads", "test_episodes")
 

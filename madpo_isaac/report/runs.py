@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from madpo_isaac.errors import UserError
-from madpo_isaac.files import parse_json
+from madpo_isaac.system.files import parse_json
 
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
 """What the command line calls some settings."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
-from madpo_isaac.files import write_atomic
 from madpo_isaac.report import figures, statistics, tables
 from madpo_isaac.report.page import Page
 from madpo_isaac.report.study import Study, baseline
+from madpo_isaac.system.files import write_atomic
 
 REPS = 2000
 """Resamples of every bootstrap."""

@@ -8,8 +8,8 @@ from madpo_isaac.sim.base import (
     WarpConfig,
     check_device,
     engine_for,
-    make_sim,
 )
+from madpo_isaac.sim.factory import make_sim
 
 __all__ = [
     "BRIDGES",

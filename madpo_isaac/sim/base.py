@@ -1,9 +1,8 @@
-"""The contract every physics engine fulfils, and the factory that picks one."""
+"""The contract every physics engine fulfils, and the names of engines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Protocol
 
 import mujoco
@@ -142,7 +141,7 @@ class Sim(Protocol):
 def check_device(device: str | torch.device) -> torch.device:
     """Returns ``device`` as a torch device, or raises if it is unknown or not on this machine.
 
-    ``cuda`` is the GPU of this process, see :func:`madpo_isaac.parallel.of_this_rank`.
+    ``cuda`` is the GPU of this process, see :func:`madpo_isaac.training.parallel.of_this_rank`.
     """
     try:
         checked = torch.device(device)
@@ -171,53 +170,3 @@ def engine_for(name: str, device: str | torch.device) -> str:
     if name != "auto":
         return name
     return "warp" if str(device).startswith("cuda") else "mujoco"
-
-
-def make_sim(
-    engine: str | SimConfig,
-    model: mujoco.MjModel,
-    num_envs: int,
-    device: str | torch.device = "cpu",
-    num_threads: int = 0,
-) -> Sim:
-    """Builds ``num_envs`` simulations of ``model`` on ``engine``, one of :data:`ENGINES`.
-
-    ``num_threads`` is for the engine that has threads, 0 for one per core.
-    """
-    settings = SimConfig(engine) if isinstance(engine, str) else engine
-    name, checked = engine_for(settings.name, device), check_device(device)
-    if name == "mujoco":
-        from madpo_isaac.sim.cpu import MjBatchSim
-
-        if checked.type != "cpu":
-            raise UserError(f"sim=mujoco runs on the CPU: use sim_device=cpu, not '{device}'.")
-        return MjBatchSim(model, num_envs, num_threads)
-    prepare_warp()
-    from madpo_isaac.sim.mjwarp import WarpSim
-
-    room = (settings.nconmax, settings.njmax) if isinstance(settings, WarpConfig) else ()
-    return WarpSim(model, num_envs, checked, *room)
-
-
-def prepare_warp() -> None:
-    """Makes sure that MuJoCo Warp can be imported, and that it is silent.
-
-    Raises:
-        UserError: if a package is missing, or versions do not go together.
-    """
-    try:
-        found = metadata.version("mujoco-warp")
-        metadata.version("warp-lang")
-    except metadata.PackageNotFoundError as problem:
-        raise UserError(
-            f"sim=warp needs the package {problem.name}: pip install 'madpo-isaac[gpu]', or in "
-            "this folder pip install -e '.[gpu]'."
-        ) from None
-    if found.split(".")[:2] != mujoco.__version__.split(".")[:2]:
-        raise UserError(
-            f"mujoco-warp {found} does not go with mujoco {mujoco.__version__}: install "
-            f"mujoco-warp=={mujoco.__version__}."
-        )
-    import warp
-
-    warp.config.log_level = warp.LOG_WARNING

@@ -11,10 +11,10 @@ from madpo_isaac.env import Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import check_device
 from madpo_isaac.sim.isaacgym_bridge import IsaacGymBridge
-from tasks.bridges.settings import refuse_others
-from tasks.hands.agents import make_agents
-from tasks.hands.base import NUM_HANDS, OBS_LIMIT, HandTaskConfig
-from tasks.hands.hand import SHADOW, load
+from madpo_isaac.tasks.bridges.settings import refuse_others
+from madpo_isaac.tasks.hands.agents import make_agents
+from madpo_isaac.tasks.hands.base import NUM_HANDS, OBS_LIMIT, HandTaskConfig
+from madpo_isaac.tasks.hands.hand import SHADOW, load
 
 
 class IsaacGymEnv(VecEnv):

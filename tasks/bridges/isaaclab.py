@@ -16,7 +16,7 @@ from torch import Tensor
 from madpo_isaac.env import AgentSpec, Command, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import check_device
-from tasks.bridges.settings import refuse_others
+from madpo_isaac.tasks.bridges.settings import refuse_others
 
 TASK_IDS = {"ShadowHandOver": "Isaac-Shadow-Handover-Direct"}
 """Our task to the one of Isaac Lab that plays the same game, with a ball and its own numbers."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import AgentSpec
-from tasks.hands.hand import Hand
+from madpo_isaac.tasks.hands.hand import Hand
 
 
 def make_agents(
@@ -23,8 +23,8 @@ def make_agents(
 
     Args:
         hand: which hand.
-        split: how a hand is divided, see :meth:`tasks.hands.hand.Hand.agent_parts`, or ``joint``
-            for one agent that moves both hands and sees everything.
+        split: how a hand is divided, see :meth:`~madpo_isaac.tasks.hands.hand.Hand.agent_parts`,
+            or ``joint`` for one agent that moves both hands and sees everything.
         hand_dim: size of a hand's block of the joint state; every agent of the hand sees all of
             it and the tail behind both blocks.
         state_dim: size of the joint state.

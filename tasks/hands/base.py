@@ -10,17 +10,17 @@ import mujoco
 import torch
 from torch import Tensor
 
-from madpo_isaac import device as devices
 from madpo_isaac.env import Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SimConfig, make_sim
-from tasks.hands import readings
-from tasks.hands.agents import make_agents
-from tasks.hands.hand import BASE_ROLES, SHADOW, Hand, load
-from tasks.hands.randomise import RandomiseConfig, Randomiser
-from tasks.hands.scene import Drive, Placement, Scenery, build_spec
-from tasks.hands.stage import View
-from tasks.rotations import quat_rotate, wxyz_to_xyzw
+from madpo_isaac.system import device as devices
+from madpo_isaac.tasks.hands import readings
+from madpo_isaac.tasks.hands.agents import make_agents
+from madpo_isaac.tasks.hands.hand import BASE_ROLES, SHADOW, Hand, load
+from madpo_isaac.tasks.hands.randomise import RandomiseConfig, Randomiser
+from madpo_isaac.tasks.hands.scene import Drive, Placement, Scenery, build_spec
+from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.rotations import quat_rotate, wxyz_to_xyzw
 
 NUM_HANDS = 2
 SUBSTEPS = 2

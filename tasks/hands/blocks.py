@@ -6,9 +6,16 @@ from dataclasses import dataclass
 
 import mujoco
 
-from tasks.hands import contacts
-from tasks.hands.hand import Hand
-from tasks.hands.objects import TABLE, Vector, add_free_body, add_geom, add_table, add_weight
+from madpo_isaac.tasks.hands import contacts
+from madpo_isaac.tasks.hands.hand import Hand
+from madpo_isaac.tasks.hands.objects import (
+    TABLE,
+    Vector,
+    add_free_body,
+    add_geom,
+    add_table,
+    add_weight,
+)
 
 BLOCKS = ("right_block", "left_block")
 CUBE_DENSITY = 567.0

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.hands.egg import EggConfig, EggTask
-from tasks.hands.floating import FloatingConfig, FloatingTaskEnv
-from tasks.hands.objects import Vector, egg_at
-from tasks.hands.scene import Placement
-from tasks.hands.stage import View
+from madpo_isaac.tasks.hands.egg import EggConfig, EggTask
+from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+from madpo_isaac.tasks.hands.objects import Vector, egg_at
+from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.stage import View
 
 
 @dataclass
@@ -137,6 +137,6 @@ _VARIANTS = {
 
 
 def variant(name: str) -> Any:
-    """Returns what :mod:`tasks.registry` needs of the task ``name``: its Config and Env."""
+    """Returns what the registry of tasks needs of the task ``name``: its Config and Env."""
     config, env = _VARIANTS[name]
     return SimpleNamespace(Config=config, Env=env)

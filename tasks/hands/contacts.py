@@ -12,7 +12,7 @@ import itertools
 import mujoco
 import numpy as np
 
-from tasks.hands.hand import Hand
+from madpo_isaac.tasks.hands.hand import Hand
 
 HAND_PREFIXES = ("hand0_", "hand1_")
 _PAIR_MARGIN = 0.0005

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
-from tasks.hands import readings
-from tasks.hands.double_door import OPEN_ANGLE, DoubleDoor
-from tasks.hands.reach import ReachConfig, ReachTask
-from tasks.hands.scene import Placement
-from tasks.hands.stage import View
+from madpo_isaac.tasks.hands import readings
+from madpo_isaac.tasks.hands.double_door import OPEN_ANGLE, DoubleDoor
+from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
+from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.stage import View
 
 
 @dataclass
@@ -145,6 +145,6 @@ _VARIANTS: dict[str, tuple[type[DoorConfig], partial[DoorTask]]] = {
 
 
 def variant(name: str) -> Any:
-    """Returns what :mod:`tasks.registry` needs of the task ``name``: its Config and Env."""
+    """Returns what the registry of tasks needs of the task ``name``: its Config and Env."""
     config, env = _VARIANTS[name]
     return SimpleNamespace(Config=config, Env=env)

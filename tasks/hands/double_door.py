@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 
-from tasks.hands import contacts
-from tasks.hands.hand import Hand
-from tasks.hands.objects import Quaternion, Vector, add_geom, add_point
+from madpo_isaac.tasks.hands import contacts
+from madpo_isaac.tasks.hands.hand import Hand
+from madpo_isaac.tasks.hands.objects import Quaternion, Vector, add_geom, add_point
 
 OPEN_ANGLE = 1.57
 """Radians, where the leaves start in the tasks that close the door."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
-from tasks.hands import readings
-from tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
-from tasks.hands.objects import OBJECT, Solid, Solids, Vector
-from tasks.rotations import (
+from madpo_isaac.tasks.hands import readings
+from madpo_isaac.tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
+from madpo_isaac.tasks.hands.objects import OBJECT, Solid, Solids, Vector
+from madpo_isaac.tasks.rotations import (
     quat_about_x_then_y,
     quat_conjugate,
     quat_mul,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Command, Reading
-from tasks.hands import readings
-from tasks.hands.base import NUM_HANDS, HandTaskConfig, HandTaskEnv
-from tasks.hands.hand import BASE_ROLES
-from tasks.hands.scene import Drive
-from tasks.rotations import quat_conjugate, quat_mul, quat_rotate, quat_to_rpy
+from madpo_isaac.tasks.hands import readings
+from madpo_isaac.tasks.hands.base import NUM_HANDS, HandTaskConfig, HandTaskEnv
+from madpo_isaac.tasks.hands.hand import BASE_ROLES
+from madpo_isaac.tasks.hands.scene import Drive
+from madpo_isaac.tasks.rotations import quat_conjugate, quat_mul, quat_rotate, quat_to_rpy
 
 _CONTROL_DT = 1.0 / 60.0
 

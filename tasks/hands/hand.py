@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from madpo_isaac.errors import UserError, closest, unknown
-from madpo_isaac.files import plain_settings
+from madpo_isaac.system.files import plain_settings
 
 MODELS = Path(__file__).parent / "models"
 SHADOW = "shadow"

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
-from tasks.hands import readings
-from tasks.hands.base import Outcome
-from tasks.hands.floating import FloatingConfig, FloatingTaskEnv
-from tasks.hands.objects import OBJECT
-from tasks.hands.pot import Pot
-from tasks.hands.scene import Placement
-from tasks.hands.stage import View
+from madpo_isaac.tasks.hands import readings
+from madpo_isaac.tasks.hands.base import Outcome
+from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+from madpo_isaac.tasks.hands.objects import OBJECT
+from madpo_isaac.tasks.hands.pot import Pot
+from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.stage import View
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from tasks.hands import contacts
-from tasks.hands.hand import Hand
+from madpo_isaac.tasks.hands import contacts
+from madpo_isaac.tasks.hands.hand import Hand
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -31,7 +31,7 @@ def add_geom(
     rgba: Colour,
     **settings: Any,
 ) -> None:
-    """Adds a geom that touches nothing until :mod:`tasks.hands.contacts` says what."""
+    """Adds a geom that touches nothing until :mod:`madpo_isaac.tasks.hands.contacts` says what."""
     parent.add_geom(
         name=name, type=kind, size=size, rgba=rgba, contype=0, conaffinity=0, **settings
     )

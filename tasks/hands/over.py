@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.hands.egg import EggConfig, EggTask
-from tasks.hands.objects import egg_at
-from tasks.hands.scene import Placement
-from tasks.hands.stage import View
+from madpo_isaac.tasks.hands.egg import EggConfig, EggTask
+from madpo_isaac.tasks.hands.objects import egg_at
+from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.stage import View
 
 PLACEMENTS = (
     Placement((0.0, 0.0, 0.5), (1.0, 0.0, 0.0, 0.0)),

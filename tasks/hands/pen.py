@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
-from tasks.hands import contacts, readings
-from tasks.hands.hand import Hand
-from tasks.hands.objects import (
+from madpo_isaac.tasks.hands import contacts, readings
+from madpo_isaac.tasks.hands.hand import Hand
+from madpo_isaac.tasks.hands.objects import (
     OBJECT,
     TABLE,
     add_free_body,
@@ -21,9 +21,9 @@ from tasks.hands.objects import (
     add_point,
     add_table,
 )
-from tasks.hands.reach import ReachConfig, ReachTask
-from tasks.hands.scene import Placement
-from tasks.hands.stage import View
+from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
+from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.stage import View
 
 CAP = "cap"
 

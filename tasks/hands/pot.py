@@ -7,9 +7,9 @@ from typing import Any
 
 import mujoco
 
-from tasks.hands import contacts
-from tasks.hands.hand import Hand
-from tasks.hands.objects import (
+from madpo_isaac.tasks.hands import contacts
+from madpo_isaac.tasks.hands.hand import Hand
+from madpo_isaac.tasks.hands.objects import (
     OBJECT,
     TABLE,
     Vector,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import Sim
-from tasks.hands.effects import drives_of, effects_of
+from madpo_isaac.tasks.hands.effects import drives_of, effects_of
 
 _PREFIX = "task.randomise"
 _NOISES = ("action_noise", "observation_noise")

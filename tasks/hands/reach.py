@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.hands.base import Outcome
-from tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+from madpo_isaac.tasks.hands.base import Outcome
+from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
 
 
 @dataclass

@@ -7,8 +7,8 @@ from dataclasses import replace
 import mujoco
 
 from madpo_isaac.env import Command, Reading
-from tasks.hands.hand import BASE_ROLES, Hand
-from tasks.hands.scene import Drive
+from madpo_isaac.tasks.hands.hand import BASE_ROLES, Hand
+from madpo_isaac.tasks.hands.scene import Drive
 
 AXES = ("x", "y", "z")
 QUATERNION = ("qx", "qy", "qz", "qw")

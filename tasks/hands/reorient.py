@@ -9,12 +9,12 @@ import mujoco
 import torch
 from torch import Tensor
 
-from tasks.hands.base import Outcome
-from tasks.hands.blocks import CUBE_DENSITY, CUBE_SIDE
-from tasks.hands.egg import EggConfig, EggTask, random_turn
-from tasks.hands.objects import Solid, Vector
-from tasks.hands.scene import Placement
-from tasks.hands.stage import View
+from madpo_isaac.tasks.hands.base import Outcome
+from madpo_isaac.tasks.hands.blocks import CUBE_DENSITY, CUBE_SIDE
+from madpo_isaac.tasks.hands.egg import EggConfig, EggTask, random_turn
+from madpo_isaac.tasks.hands.objects import Solid, Vector
+from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.stage import View
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Builds the MuJoCo scene: two hands, fixed or floating, their sensors, and what is around them.
 
 One model serves every engine. Actuators carry the joint damping, so that the force limit clamps
-the whole drive as PhysX does. Contacts: :mod:`tasks.hands.contacts`.
+the whole drive as PhysX does. Contacts: :mod:`madpo_isaac.tasks.hands.contacts`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import mujoco
 import numpy as np
 
 from madpo_isaac.errors import UserError, unknown
-from tasks.hands import contacts
-from tasks.hands.contacts import HAND_PREFIXES
-from tasks.hands.hand import SHADOW, Base, Capsule, Hand, load
-from tasks.hands.objects import Quaternion, Vector
-from tasks.hands.stage import add_stage
+from madpo_isaac.tasks.hands import contacts
+from madpo_isaac.tasks.hands.contacts import HAND_PREFIXES
+from madpo_isaac.tasks.hands.hand import SHADOW, Base, Capsule, Hand, load
+from madpo_isaac.tasks.hands.objects import Quaternion, Vector
+from madpo_isaac.tasks.hands.stage import add_stage
 
 DRAG = 100.0
 """1/s: a floating hand's velocities decay at this rate, as Bi-DexHands sets it."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
-from tasks.hands import readings
-from tasks.hands.reach import ReachConfig, ReachTask
-from tasks.hands.scene import Placement
-from tasks.hands.stage import View
-from tasks.hands.switches import RELEASED, ROCKERS, Switches
+from madpo_isaac.tasks.hands import readings
+from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
+from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.hands.switches import RELEASED, ROCKERS, Switches
 
 
 @dataclass

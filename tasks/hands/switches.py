@@ -8,9 +8,9 @@ from typing import Any
 
 import mujoco
 
-from tasks.hands import contacts
-from tasks.hands.hand import Hand
-from tasks.hands.objects import Vector, add_geom, add_gravity, add_point, add_table
+from madpo_isaac.tasks.hands import contacts
+from madpo_isaac.tasks.hands.hand import Hand
+from madpo_isaac.tasks.hands.objects import Vector, add_geom, add_gravity, add_point, add_table
 
 ROCKERS = ("right_rocker", "left_rocker")
 RELEASED = 0.5585

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.hands.catch import CatchConfig, Underarm
-from tasks.hands.objects import egg_at
+from madpo_isaac.tasks.hands.catch import CatchConfig, Underarm
+from madpo_isaac.tasks.hands.objects import egg_at
 
 _SECOND = {"name": "object1", "rgba": (0.8, 0.3, 0.5, 1.0), "goal_rgba": (0.98, 0.6, 0.72, 0.4)}
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import mujoco
 
-from tasks.mujoco.partitions import Partition
-from tasks.mujoco.robots import Robot
+from madpo_isaac.tasks.mujoco.partitions import Partition
+from madpo_isaac.tasks.mujoco.robots import Robot
 
 
 class JointGraph(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 
 from madpo_isaac.env import Command, Reading
-from tasks.mujoco.robots import Robot
+from madpo_isaac.tasks.mujoco.robots import Robot
 
 _FREE_POSITION = (*((axis, "m") for axis in "xyz"), *((f"q{part}", "") for part in "wxyz"))
 _FREE_VELOCITY = (

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from madpo_isaac import device as devices
 from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SimConfig, make_sim
-from tasks.mujoco import readings
-from tasks.mujoco.nearest import nearest_columns
-from tasks.mujoco.partitions import SCENARIOS, joint_role
-from tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
+from madpo_isaac.system import device as devices
+from madpo_isaac.tasks.mujoco import readings
+from madpo_isaac.tasks.mujoco.nearest import nearest_columns
+from madpo_isaac.tasks.mujoco.partitions import SCENARIOS, joint_role
+from madpo_isaac.tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
 
 OBSERVATIONS = ("standardised", "physical")
 _NO_VARIANCE = 1e-30
@@ -44,7 +44,7 @@ class Config:
 
 
 def variant(name: str) -> Any:
-    """Returns what :mod:`tasks.registry` needs of the scenario ``name``: its Config and Env."""
+    """Returns what the registry of tasks needs of the scenario ``name``: its Config and Env."""
     return SimpleNamespace(Config=Config, Env=partial(Env, scenario=name))
 
 

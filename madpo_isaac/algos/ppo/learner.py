@@ -1,0 +1,196 @@
+"""rl_games' PPO agent, driven one iteration at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from rl_games.algos_torch.a2c_continuous import A2CAgent
+from rl_games.algos_torch.torch_ext import policy_clip_fraction
+from rl_games.common.algo_observer import AlgoObserver
+from rl_games.common.diagnostics import DefaultDiagnostics
+from torch import Tensor
+
+from madpo_isaac.algos.ppo.params import rl_games_params
+from madpo_isaac.algos.steps import Faults
+from madpo_isaac.config.schema import PpoConfig
+from madpo_isaac.env import Step, VecEnv
+from madpo_isaac.system import device
+
+
+class Epoch(NamedTuple):
+    """What one iteration gives."""
+
+    metrics: dict[str, Tensor]
+    step_s: float
+    """Seconds in the environment."""
+    collect_s: float
+    """Seconds of collection, those in the environment included."""
+
+
+class _Watch(AlgoObserver, DefaultDiagnostics):
+    """Takes from the running agent what rl_games does not return."""
+
+    def __init__(self, on_step: Callable[[Tensor, Step], None]) -> None:
+        self.on_step = on_step
+        self.clip_fractions: list[Tensor] = []
+        self.grad_norms: list[Tensor] = []
+
+    def process_infos(self, infos: dict[str, Any], done_indices: Tensor) -> None:
+        """Called after every step of the environments."""
+        del done_indices
+        self.on_step(infos["actions"], infos["step"])
+
+    def mini_batch(self, agent: Any, batch: dict[str, Any], e_clip: float, minibatch: int) -> None:
+        """Called after every gradient step."""
+        del agent, minibatch
+        new, old = batch["new_neglogp"].detach(), batch["old_neglogp"]
+        self.clip_fractions.append(policy_clip_fraction(new, old, e_clip))
+
+
+class _Agent(A2CAgent):
+    """rl_games' agent; collects on one thread, tells the norm and skips if it is not finite."""
+
+    watch: _Watch
+
+    def play_steps(self) -> dict[str, Any]:
+        with device.single_threaded():
+            return super().play_steps()
+
+    def trancate_gradients_and_step(self) -> None:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.watch.grad_norms.append(norm)
+        if norm.isfinite():  # read from the device, as rl_games does all along
+            super().trancate_gradients_and_step()
+
+
+class PpoLearner:
+    """An agent of rl_games with its own random numbers, so that the global ones stay untouched.
+
+    Args:
+        config: hyper-parameters.
+        env: where it learns.
+        seeds: of the initial weights and of the actions.
+        max_iterations: the end of the linear schedule of the learning rate.
+        on_step: called with the joint actions (N, A) and the outcome of every step of training.
+        playing: minibatches need not divide the rollout, since there is none.
+    """
+
+    def __init__(
+        self,
+        config: PpoConfig,
+        env: VecEnv,
+        seeds: tuple[int, int],
+        max_iterations: int,
+        on_step: Callable[[Tensor, Step], None],
+        playing: bool = False,
+    ) -> None:
+        self._devices = [env.device] if env.device.type == "cuda" else []
+        init_seed, act_seed = seeds
+        watch = _Watch(on_step)
+        params = rl_games_params(config, env, max_iterations, watch)
+        if playing:
+            params["config"]["minibatch_size"] = env.num_envs * config.horizon
+        # The agent makes folders and an event file for itself; ours are made by the runner.
+        with (
+            torch.random.fork_rng(self._devices),
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            torch.manual_seed(init_seed)
+            params["config"]["train_dir"] = folder
+            self.agent = _Agent("run", params)
+            self.agent.writer.close()
+            self.agent.init_tensors()
+            torch.manual_seed(act_seed)
+            self._draws = self._random_state()
+        self.agent.diagnostics = self.agent.watch = watch
+        self.faults = Faults()
+
+    def learn(self, state: Tensor) -> tuple[Tensor, Epoch]:
+        """Collects from ``state`` (N, S) and updates; returns the state to continue from."""
+        agent, watch = self.agent, self.agent.watch
+        watch.clip_fractions, watch.grad_norms = [], []
+        agent.obs = agent.obs_to_tensors({"obs": state})
+        agent.update_epoch()
+        with self._own_draws():
+            step_s, collect_s, _, _, actor, critic, bounds, entropies, kls, _, _ = (
+                agent.train_epoch()
+            )
+        agent.dataset.update_values_dict(None)
+        agent.frame += agent.curr_frames
+        norms = [norm[None] for norm in watch.grad_norms]
+        (grad_norm,), skipped = self.faults.summary("agent0 (joint)", ("the gradient",), norms)
+        series = {
+            "agent0/loss": actor,
+            "agent0/clip_fraction": watch.clip_fractions,
+            "agent0/kl": kls,
+            "agent0/entropy": entropies,
+            "critic/loss": critic,
+            "bounds_loss": bounds,
+        }
+        metrics = {name: torch.stack(values).mean() for name, values in series.items()}
+        metrics["agent0/lr"] = grad_norm.new_tensor(self.learning_rate)
+        # Actor and critic share one network, so there is one gradient.
+        for owner in ("agent0", "critic"):
+            metrics |= {f"{owner}/grad_norm": grad_norm, f"{owner}/skipped": skipped}
+        return agent.obs["obs"], Epoch(metrics, step_s, collect_s)
+
+    def act(self, state: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Mean actions (N, A) at joint states (N, S), or samples drawn from ``generator``."""
+        agent = self.agent
+        with torch.random.fork_rng(self._devices):  # the learner's draws go on as if not asked
+            result = agent.get_action_values(agent.obs_to_tensors({"obs": state}))
+        action = result["mus"]
+        if generator is not None:
+            noise = torch.randn(action.shape, generator=generator, device=action.device)
+            action = torch.addcmul(action, result["sigmas"], noise)
+        return agent.preprocess_actions(action)
+
+    @property
+    def learning_rate(self) -> float:
+        """The current one."""
+        return self.agent.last_lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns rl_games' own checkpoint, and below ``algo_state`` what it leaves out."""
+        own = {"random": self._draws, "lr": self.learning_rate}
+        return {**self.agent.get_full_state_weights(), "algo_state": own}
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`, the environments included."""
+        self.agent.set_full_state_weights(content)
+        self._draws = content["algo_state"]["random"]
+        self.agent.last_lr = content["algo_state"]["lr"]
+
+    def load_policy(self, content: dict[str, Any]) -> None:
+        """Restores the network and its normalisers only, enough to play."""
+        self.agent.set_weights(content)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The network's parameters and what size they have."""
+        return shapes(self.agent.model.state_dict())
+
+    def _random_state(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._devices)]
+
+    @contextlib.contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """Draws from the learner's own generators: rl_games knows the global ones only."""
+        with torch.random.fork_rng(self._devices):
+            cpu, *others = self._draws
+            torch.set_rng_state(cpu)
+            for state, where in zip(others, self._devices, strict=True):
+                torch.cuda.set_rng_state(state, where)
+            yield
+            self._draws = self._random_state()
+
+
+def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The sizes of named tensors."""
+    return {name: tuple(value.shape) for name, value in tensors.items()}

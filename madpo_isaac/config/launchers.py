@@ -1,0 +1,26 @@
+"""Which launcher of a sweep is asked for, and the extra that brings it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from madpo_isaac.errors import UserError
+
+PLUGINS = {"submitit": "cluster"}
+"""How the names of launchers start that an extra of this package brings, and which."""
+
+
+def launcher(overrides: Sequence[str]) -> str | None:
+    """The launcher that is asked for, None for Hydra's own: one run after another, right here."""
+    asked = [text.partition("=")[2] for text in overrides if text.startswith("hydra/launcher=")]
+    return asked[-1] if asked and asked[-1] != "basic" else None
+
+
+def missing(name: str, allowed: Sequence[str]) -> UserError | None:
+    """The error for a launcher that an extra brings and that is not installed, if it is one."""
+    for prefix, extra in PLUGINS.items():
+        if name.startswith(prefix) and not any(x.startswith(prefix) for x in allowed):
+            return UserError(
+                f"hydra/launcher={name} comes with the extra {extra}: pip install -e '.[{extra}]'."
+            )
+    return None

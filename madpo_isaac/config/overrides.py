@@ -1,0 +1,282 @@
+"""From the command line's ``key=value`` to a typed, checked configuration, or one clear line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from madpo_isaac.config import launchers, resume
+from madpo_isaac.config.schema import Config, from_record, register
+from madpo_isaac.config.validation import validate
+from madpo_isaac.errors import UserError, unknown
+
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
+"""The YAML files, which are part of the package."""
+
+OBJECTIONS = (HydraException, OmegaConfBaseException, OverflowError, RecursionError)
+"""What Hydra and OmegaConf raise for settings that they cannot take; see :func:`translate`."""
+
+RENAMED = {
+    "algo.lr_decay": "algo.lr_schedule=linear",
+    "algo.normalise_observations": "algo.input_norm=running, layer, both or none",
+    "algo.std_x": "algo.std_scale",
+    "algo.std_y": "algo.max_std",
+}
+"""Keys of earlier versions and what they are called now."""
+
+_GROUPS = ("task", "algo", "sim")
+_PATHS = ("runs_dir", "checkpoint", "task.hand", "sim.python")
+_TEXTS = ("experiment", "runs_dir", "checkpoint")
+_HOME = re.compile(r"""((?:^|,)['"]?)~(?=/|['",]|$)""")
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """Composes and validates the configuration; raises :class:`UserError` on bad input."""
+    register()
+    overrides = canonical(overrides)
+    try:
+        if GlobalHydra.instance().is_initialized():  # in a job of a sweep
+            return typed(_apply(overrides))
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return typed(_apply(overrides))
+    except OBJECTIONS as problem:
+        raise translate(problem) from problem
+    except OSError as problem:
+        raise UserError(f"Cannot read '{problem.filename}': {problem.strerror}.") from problem
+
+
+def typed(node: DictConfig) -> Config:
+    """Checks what Hydra composed; raises :class:`UserError` on bad input."""
+    try:
+        config = OmegaConf.to_object(node)
+        if not isinstance(config, Config):  # a run's config.yaml, given with --config-path
+            config = OmegaConf.to_object(from_record(node))
+    except OBJECTIONS as problem:
+        raise translate(problem) from problem
+    assert isinstance(config, Config)
+    validate(config)
+    return config
+
+
+def continues(overrides: Sequence[str]) -> bool:
+    """Whether a run is continued or played, as far as the command line says."""
+    return any(text.partition("=")[0] in ("checkpoint", "resume") for text in overrides)
+
+
+def canonical(overrides: Sequence[str]) -> list[str]:
+    """Writes what is meant, also in the list of a sweep: our names of tasks, text as text, homes.
+
+    ``experiment=1.10`` would be a number, ``runs_dir=~/runs`` a folder that is called ``~``.
+    """
+    from madpo_isaac.tasks import registry
+
+    texts = []
+    for text in overrides:
+        key, found, value = text.partition("=")
+        if key == "task":
+            value = ",".join(map(registry.canonical, value.split(",")))
+        if key in _PATHS:
+            value = _HOME.sub(lambda at: at[1] + os.path.expanduser("~"), value)
+        if key in _TEXTS and re.fullmatch(r"[\w.+-]+(,[\w.+-]+)*", value, re.ASCII):
+            value = ",".join(map(_quoted, value.split(",")))
+        texts.append(f"{key}{found}{value}")
+    return texts
+
+
+def _quoted(text: str) -> str:
+    """A text that Hydra takes for a number or a truth value in quotes; any other as it is."""
+    try:
+        number = isinstance(parse(f"x={text}").value(), (bool, int, float))
+    except UserError:  # the whole setting is read later, and its own words shown
+        return text
+    return f"'{text}'" if number else text
+
+
+def _apply(overrides: Sequence[str]) -> DictConfig:
+    """Composes the choices of groups, then sets one value after another.
+
+    Hydra would do it in one go, but could not say which value is at fault and what it may be.
+    Where a run is continued or played, its own configuration takes the place of the defaults.
+    """
+    hydra_settings, choices, settings = _sorted_out(overrides)
+    groups = [f"{group}={name}" for group, name in choices.items()]
+    config = hydra.compose("config", [*hydra_settings, *groups])
+    known = tuple(_keys(config))
+    for override in settings:
+        if override.get_key_element() in resume.WHERE:
+            _set(config, override, known)
+    source = resume.find(config, choices)
+    if source is not None:
+        config = source.record.copy()
+        known = tuple(_keys(config))
+    for override in settings:
+        _set(config, override, known)
+    if source is not None:
+        source.check(config)
+    return config
+
+
+def _sorted_out(
+    overrides: Sequence[str],
+) -> tuple[list[str], dict[str, str], list[Override]]:
+    """Hydra's own settings, the choice of each group that is given, and values of keys."""
+    hydra_settings: list[str] = []
+    choices: dict[str, str] = {}
+    settings: list[Override] = []
+    for override in map(parse, overrides):
+        text, group = str(override.input_line), override.key_or_group
+        if override.is_hydra_override():
+            hydra_settings.append(text)
+        elif override.is_delete():
+            raise UserError(f"'{text}': settings cannot be removed.")
+        elif override.is_sweep_override():
+            raise UserError(f"'{text}' lists several values: add -m to run one after another.")
+        elif group in _GROUPS and override.package is None:
+            if override.value() not in _options(group):
+                raise unknown(group, _value(override), _options(group))
+            _refuse_plus(override)
+            choices[group] = str(override.value())
+        else:
+            settings.append(override)
+    return hydra_settings, choices, settings
+
+
+def parse(text: str) -> Override:
+    """Reads one ``key=value``; raises :class:`UserError` if it cannot be read."""
+    try:
+        return OverridesParser.create().parse_override(text)
+    except (*OBJECTIONS, ValueError):
+        raise UserError(
+            f"Cannot read '{text}'. Write <key>=<value>, and values with special characters in "
+            "two kinds of quotes, as 'checkpoint=\"a=b.pth\"'."
+        ) from None
+
+
+def _value(override: Override) -> str:
+    return str(override.input_line).partition("=")[2]
+
+
+def _refuse_plus(override: Override) -> None:
+    text = str(override.input_line)
+    if text.startswith("+"):
+        raise UserError(f"'{text}': settings are given without '+', as {text.lstrip('+')}.")
+
+
+def _options(group: str) -> list[str]:
+    return [path.stem for path in (CONFIG_DIR / group).glob("*.yaml")]
+
+
+def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
+    """Sets one value, if its key is ``known`` and its type is right."""
+    key = override.get_key_element().lstrip("+")
+    if key not in known:
+        raise _renamed(key) or _unknown_key(key, known)
+    _refuse_plus(override)
+    group, _, setting = key.partition(".")
+    if setting == "name":
+        raise UserError(f"'{override.input_line}': choose with {group}=<name>.")
+    default = OmegaConf.select(config, key)
+    # OmegaConf would take any whole number but 0 for True.
+    if (
+        isinstance(default, bool)
+        and type(override.value()) is int
+        and override.value() not in (0, 1)
+    ):
+        raise UserError(f"{key}={_value(override)} must be {_kind(default)}.")
+    value = override.value()
+    if isinstance(default, str) and isinstance(value, (bool, int, float)):
+        value = _value(override)
+    try:
+        OmegaConf.update(config, key, value)
+    except ConfigKeyError as problem:
+        raise _unknown_key(str(problem.full_key), known) from None
+    except OBJECTIONS as problem:
+        if default is None and "ListConfig" in str(problem):
+            raise UserError(f"{key}={_value(override)} must be null or a list.") from None
+        if default is None:  # what else it may be is known to OmegaConf only
+            raise translate(problem) from None
+        raise UserError(f"{key}={_value(override)} must be {_kind(default)}.") from None
+
+
+def _kind(example: Any) -> str:
+    """What to call values of the type of ``example``."""
+    if isinstance(example, DictConfig):
+        return "a group of settings, each of its own type"
+    if isinstance(example, ListConfig):
+        return f"a list of whole numbers, such as [{','.join(map(str, example))}]"
+    if isinstance(example, bool):
+        return "True or False"
+    if isinstance(example, (int, float)):
+        return f"a {'whole ' * isinstance(example, int)}number, such as {example}"
+    return "text"
+
+
+def _renamed(key: str) -> UserError | None:
+    """The error for a key that has another name now, if it is one."""
+    if key.startswith("task.train."):
+        name = key.removeprefix("task.train.")
+        return UserError(f"{key} is gone: set the key itself (algo.{name}, or {name}), or recipe=.")
+    return UserError(f"{key} is now {RENAMED[key]}.") if key in RENAMED else None
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> UserError:
+    parent, _, name = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == parent]
+    if parent in known and not siblings:
+        return UserError(f"Unknown key '{key}': '{parent}' takes one value.")
+    if not siblings:
+        return _unknown_key(parent, known)
+    same_name = [k for k in known if k.rpartition(".")[2] == name.lower()]
+    names = [k.rpartition(".")[2] for k in siblings]
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    guesses = [k for k in siblings if near and k.rpartition(".")[2] == near[0]]
+    guesses = guesses or sorted(same_name, key=len)
+    hint = f" Did you mean '{guesses[0]}'?" if guesses else ""
+    place = f" in {parent}" * bool(parent)
+    return UserError(f"Unknown key '{key}'.{hint} Allowed{place}: {', '.join(sorted(names))}.")
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        yield f"{prefix}{key}"
+        child = OmegaConf.select(node, key, throw_on_missing=False)
+        if isinstance(child, DictConfig):
+            yield from _keys(child, f"{prefix}{key}.")
+
+
+def translate(problem: Exception) -> UserError:
+    """Says in one line what Hydra or OmegaConf still objected to."""
+    chain = list(_causes(problem))
+    text = "\n".join(str(link) for link in chain)
+    if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):
+        listed = re.search(rf"Available options in '{found[1]}':\n((?:\t.*\n?)+)", text)
+        name, options = found[2].strip("'"), listed[1].split() if listed else []
+        if found[1] == "hydra/launcher" and (extra := launchers.missing(name, options)):
+            return extra
+        if not listed:
+            return UserError(f"Unknown {found[1]} '{name}'.")
+        return unknown(found[1], name, options)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return UserError(f"Unknown key '{found[1]}'.")
+    link = next((e for e in chain if isinstance(e, OmegaConfBaseException)), chain[-1])
+    reason = (str(link).strip() or type(link).__name__).splitlines()[0].rstrip(".")
+    key = getattr(link, "full_key", None)
+    return UserError(f"{key}: {reason}." if key else f"{reason}.")
+
+
+def _causes(problem: BaseException | None) -> Iterator[BaseException]:
+    while problem is not None:
+        yield problem
+        problem = problem.__cause__ or problem.__context__

@@ -1,0 +1,30 @@
+"""From the name of a policy to the configuration that plays it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from madpo_isaac import pretrained
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import Config
+from madpo_isaac.errors import unknown
+from madpo_isaac.tasks import TASKS
+from madpo_isaac.tasks.registry import canonical
+
+
+def playing(policy: str, *settings: str) -> Config:
+    """The configuration that plays ``policy``, as the command line names it."""
+    quoted = _checkpoint(policy).replace("\\", "\\\\").replace("'", "\\'")
+    return compose([f"checkpoint='{quoted}'", "test=True", *settings])
+
+
+def _checkpoint(name: str) -> str:
+    """The checkpoint that ``name`` is, or the project's own policy for a task of that name."""
+    if name in ("latest", "best") or os.path.exists(name):
+        return name
+    if canonical(name) in TASKS:
+        return str(pretrained.find(canonical(name)))
+    if re.fullmatch(r"[\w-]+", name):
+        raise unknown("policy", name, ["latest", "best", *pretrained.names()])
+    return name

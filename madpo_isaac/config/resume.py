@@ -1,0 +1,231 @@
+"""What a run continues from: which checkpoint, with which configuration, and whether it fits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from madpo_isaac.config.schema import SIM_SCHEMAS, Config, from_record
+from madpo_isaac.errors import UserError
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.folder import RunFolder
+from madpo_isaac.sim import ENGINES
+from madpo_isaac.system.files import plain_settings
+
+WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
+"""Keys that say what to continue; they belong to a command line, never to a record."""
+STRUCTURE = (
+    *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
+    *("algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
+    *("algo.hidden_norm", "algo.max_std", "task.agents_see", "task.observation"),
+    *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
+)
+"""Keys that decide what the tensors of a checkpoint mean."""
+TRAINING = ("num_envs", "seed")
+"""As :data:`STRUCTURE`, but for training only: these simulations, these random numbers."""
+
+
+@dataclass
+class Source:
+    """The run to continue, and its typed configuration."""
+
+    path: Path | None
+    """The checkpoint; None where the run was stopped before its first and starts again."""
+    folder: Path | None
+    """The run folder, if the checkpoint is in one."""
+    begun: bool
+    """There is a checkpoint in the folder."""
+    record: DictConfig
+    """The run's configuration, without :data:`WHERE`."""
+
+    def check(self, config: DictConfig) -> None:
+        """Refuses settings that a continued run cannot change, and places it in its folder.
+
+        Args:
+            config: the record with the command line on top.
+
+        Raises:
+            UserError: naming the first setting.
+        """
+        if config.seed == -1:
+            config.seed = self.record.seed  # drawn when the run began
+        name = self.path or self.folder
+        for key in STRUCTURE if config.test else (*STRUCTURE, *TRAINING):
+            had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
+            if had != wanted and self.path is not None:
+                raise UserError(
+                    f"{key}={_show(wanted)}: '{name}' is of {key}={_show(had)}, which a run that "
+                    "is continued or played keeps."
+                )
+        had, wanted = self.record.sim_device, config.sim_device
+        if not config.test and self.path and had.split(":")[0] != wanted.split(":")[0]:
+            raise UserError(
+                f"sim_device={wanted}: '{name}' is of sim_device={had}, whose random numbers a "
+                "run that is continued goes on drawing."
+            )
+        for key in ("recipe", "task.train"):
+            had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
+            if had != wanted:
+                raise UserError(
+                    f"{key}={_show(wanted)} gives other keys their defaults, and '{name}' already "
+                    "has them: set those (num_envs, max_iterations, algo.*)."
+                )
+        config.checkpoint = "" if self.path is None else str(self.path)
+        if self.folder is not None and not config.test and not config.experiment:
+            config.experiment, config.runs_dir = self.folder.name, str(self.folder.parent)
+            config.resume = config.resume if self.begun else "auto"
+
+
+def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
+    """Returns what to continue or play, or None for a new run.
+
+    Args:
+        config: a composed configuration, of which only :data:`WHERE` counts.
+        chosen: the command line's choices of ``task``, ``algo`` and ``sim``.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or of another task or algorithm.
+    """
+    runs, name = Path(config.runs_dir), config.checkpoint
+    if config.resume == "auto" and config.experiment and not config.test:
+        own = runs / config.experiment
+        name = str(own) if (own / "config.yaml").is_file() else name
+    if not name:
+        return None
+    path = checkpoint.find(name, runs, chosen.get("task"), chosen.get("algo"))
+    folder = RunFolder.of_checkpoint(path)
+    record = _record(path, folder)
+    if config.test and {record.sim.name, engine := chosen.get("sim", "auto")} <= set(ENGINES):
+        # A policy means the same on every engine; which one plays it goes by the device.
+        record.sim = OmegaConf.structured(SIM_SCHEMAS[engine](name=engine))
+        chosen = {group: value for group, value in chosen.items() if group != "sim"}
+    for group, value in chosen.items():
+        had = record[group].name
+        if value != had:
+            raise UserError(f"Checkpoint '{path}' is of {group}={had}, not {group}={value}.")
+    from_folder = folder is not None and Path(name) != path
+    begun = config.test or os.path.lexists(path) or not from_folder
+    if not begun:  # it starts again from where it was to start
+        path = Path(record.checkpoint) if record.checkpoint else None
+    defaults = OmegaConf.structured(Config)
+    for key in WHERE:
+        record[key] = defaults[key]
+    return Source(path, None if folder is None else folder.path, begun, record)
+
+
+def _record(path: Path, folder: RunFolder | None) -> DictConfig:
+    """The configuration of a run: its config.yaml, or what the checkpoint says."""
+    where = path if folder is None else folder.path / "config.yaml"
+    try:
+        if folder is None:
+            text = checkpoint.load(path, torch.device("cpu")).get("config", "")
+        else:
+            text = where.read_text(encoding="utf-8")
+        return from_record(plain_settings(text, where))
+    except UserError:
+        raise
+    except (OSError, ValueError, OmegaConfBaseException) as problem:
+        reason = str(problem).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from problem
+
+
+def seed_of(path: Path, content: Mapping[str, Any], otherwise: int) -> int:
+    """The seed of the run that a checkpoint is of, whatever seed it is played with."""
+    recorded = plain_settings(content.get("config", ""), path).get("seed", otherwise)
+    return recorded if type(recorded) is int else otherwise
+
+
+def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:
+    """The run folder that training goes on in; None where it makes a new one.
+
+    It is the checkpoint's own, unless another experiment is named; with ``resume=auto`` the
+    named one, if it is there.
+    """
+    named = Path(config.runs_dir) / config.experiment
+    own = None if path is None else RunFolder.of_checkpoint(path)
+    if own is not None and (not config.experiment or own.path == named.resolve()):
+        return own
+    if config.resume == "auto" and (named / "config.yaml").is_file():
+        return RunFolder(named)
+    return None
+
+
+def check_state(
+    path: Path,
+    content: Mapping[str, Any],
+    config: Config,
+    processes: int,
+    ours: Mapping[str, Any],
+) -> None:
+    """Makes sure that training can go on from a checkpoint as it stood.
+
+    Args:
+        path: the checkpoint.
+        content: what it holds.
+        config: that of the run to continue.
+        processes: how many train together.
+        ours: what the checkpoint of a run that has just begun would hold.
+
+    Raises:
+        UserError: it is of other environments, another number of processes, or complete.
+    """
+    trained = f"Checkpoint '{path}' was trained"
+    num_envs, by = len(content["state"]), 1 + len(content.get("shards", []))
+    if num_envs != config.num_envs:
+        raise UserError(
+            f"{trained} with num_envs={num_envs}; continue with that, not "
+            f"num_envs={config.num_envs}."
+        )
+    if by != processes:
+        raise UserError(f"{trained} by {by} processes; continue with as many, not {processes}.")
+    other = difference(ours, content)
+    if other is not None and other.startswith(("env_state", "state")):
+        raise UserError(
+            f"Checkpoint '{path}' is of other environments ({other.removeprefix('env_state/')}): "
+            "use the task settings it was trained with."
+        )
+    if other is not None:
+        raise UserError(f"Checkpoint '{path}' lacks {other}, or has it in another size.")
+    if content["iteration"] >= config.max_iterations and config.resume != "auto":
+        raise UserError(
+            f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
+            f"{config.max_iterations} is reached: max_iterations counts the whole run, raise it."
+        )
+
+
+def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
+    """Names the first entry of ``ours`` that ``theirs`` lacks or has as something else.
+
+    Tensors are to have the same shape and type; what is empty asks for nothing.
+    """
+    if isinstance(ours, list):
+        ours = dict(enumerate(ours))
+        theirs = dict(enumerate(theirs)) if isinstance(theirs, list) else theirs
+    if isinstance(ours, Mapping):
+        if ours and not isinstance(theirs, Mapping):
+            return name
+        below = (difference(v, theirs.get(k), f"{name}/{k}".lstrip("/")) for k, v in ours.items())
+        return next(filter(None, below), None)
+    if isinstance(ours, Tensor):
+        same = isinstance(theirs, Tensor) and _kind(theirs) == _kind(ours)
+    elif isinstance(ours, (int, float)):
+        same = isinstance(theirs, (int, float))
+    else:
+        same = ours is None or isinstance(theirs, type(ours))
+    return None if same else name
+
+
+def _kind(x: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return x.shape, x.dtype
+
+
+def _show(value: Any) -> str:
+    return str(value).replace(" ", "")

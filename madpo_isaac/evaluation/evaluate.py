@@ -1,0 +1,203 @@
+"""What a policy is worth, from equally many episodes of every environment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import VecEnv
+from madpo_isaac.evaluation import stats
+from madpo_isaac.evaluation.player import Episodes, play_episodes
+from madpo_isaac.system import device
+from madpo_isaac.system.files import parse_json, write_json
+from madpo_isaac.tasks.registry import suite
+
+if TYPE_CHECKING:
+    from madpo_isaac.training.runner import Runner
+
+Act = Callable[[Tensor], Tensor]
+"""From joint states (N, S) to joint actions (N, A)."""
+
+
+_BEYOND = 1e38
+"""No float32, as which scores come, is as large."""
+
+# Numbers ----------------------------------------------------------------------------------------
+
+
+def summary(episodes: Episodes) -> dict[str, Any]:
+    """Scores of E episodes: means, robust means, intervals of :data:`stats.LEVEL`, and counts.
+
+    Readings are means over the episodes whose physics did not blow up; null if none did not.
+    """
+    returns = episodes.returns.double().cpu().numpy()
+    lengths = episodes.lengths.cpu().numpy()
+    count = len(returns)
+    sound = episodes.causes["diverged"] == 0.0
+    return {
+        "episodes": count,
+        "return": {
+            "mean": float(returns.mean()),
+            "mean_interval": stats.bootstrap(returns, lambda sample: sample.mean(-1)),
+            "iqm": float(stats.iqm(returns)),
+            "iqm_interval": stats.bootstrap(returns, stats.iqm),
+            "std": float(returns.std()),
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+        },
+        "success": _rate(episodes.success),
+        **{name: _rate(reached) for name, reached in episodes.milestones.items()},
+        "length": {
+            "mean": float(lengths.mean()),
+            "min": int(lengths.min()),
+            "max": int(lengths.max()),
+        },
+        "terminations": {cause: int(ended.sum()) for cause, ended in episodes.causes.items()},
+        "readings": {
+            name: _finite(float(values[sound].mean())) for name, values in episodes.readings.items()
+        },
+    }
+
+
+def metrics(episodes: Episodes) -> dict[str, list[float]]:
+    """Every episode's numbers by name, as marl-eval has them.
+
+    Readings are those of the episodes whose physics did not blow up: marl-eval takes no null.
+    """
+    columns = {
+        "return": episodes.returns,
+        "success": episodes.success,
+        "length": episodes.lengths,
+        **episodes.milestones,
+        **episodes.causes,
+        **episodes.readings,
+    }
+    return {
+        name: [x for x in values.tolist() if math.isfinite(x)] for name, values in columns.items()
+    }
+
+
+def _rate(reached: Tensor) -> dict[str, Any]:
+    """The share of episodes (E,) with 1, and its interval."""
+    won, count = int(reached.sum()), len(reached)
+    return {"rate": won / count, "interval": stats.wilson(won, count)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+class Record:
+    """A file in marl-eval's layout: environment, task, algorithm, seed, then steps of training.
+
+    Gorsane et al., *Towards a Standardised Performance Evaluation Protocol for Cooperative MARL*
+    (2022). Several runs' files are merged by key. The absolute metrics, which marl-eval asks for,
+    are those of the step with the best mean return.
+    """
+
+    def __init__(self, task: str, algo: str, seed: int) -> None:
+        self._keys = (suite(task), task, algo, f"seed_{seed}")
+        self._steps: list[dict[str, Any]] = []
+
+    def add(self, env_steps: int, episodes: Episodes) -> None:
+        """Appends what the policy of after ``env_steps`` reached."""
+        self._steps.append({"step_count": env_steps, **metrics(episodes)})
+
+    def continue_from(self, path: Path, env_steps: int) -> None:
+        """Takes what ``path`` has up to ``env_steps``, if it is there and of the same run.
+
+        What is damaged is left out: it is no reason to stop a run.
+        """
+        try:
+            run = parse_json(path.read_text())
+            for key in self._keys:
+                run = run[key]
+            steps = [step for name, step in run.items() if name.startswith("step_")]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            steps = []
+        self._steps = [step for step in steps if _is_step(step) and step["step_count"] <= env_steps]
+
+    def write(self, path: Path) -> None:
+        """Replaces ``path``."""
+        content: Any = {f"step_{k}": step for k, step in enumerate(self._steps, 1)}
+        best = max(self._steps, key=lambda step: sum(step["return"]) / len(step["return"]))
+        content["absolute_metrics"] = {k: x for k, x in best.items() if k != "step_count"}
+        for key in reversed(self._keys):
+            content = {key: content}
+        write_json(path, content)
+
+
+def _is_step(step: object) -> bool:
+    """Whether ``step`` is one that :meth:`Record.add` made: a count, and lists of numbers."""
+    if not isinstance(step, dict) or not {"step_count", "return"} <= step.keys():
+        return False
+    columns = {name: values for name, values in step.items() if name != "step_count"}
+    return (
+        type(step["step_count"]) is int
+        and all(isinstance(values, list) for values in columns.values())
+        and bool(step["return"])
+        and all(_is_score(value) for values in columns.values() for value in values)
+    )
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < _BEYOND
+
+
+# During training --------------------------------------------------------------------------------
+
+
+class Evaluator:
+    """Scores the policy in training, in environments of its own and with mean actions.
+
+    Every evaluation starts from the same states, so that differences are the policy's.
+
+    Args:
+        env: is for this only; it begins anew with each evaluation.
+        episodes: of each environment.
+        record: what the run has reached so far.
+        path: where ``record`` is written after each evaluation.
+    """
+
+    def __init__(self, env: VecEnv, episodes: int, record: Record, path: Path) -> None:
+        self._env, self._episodes, self._record, self._path = env, episodes, record, path
+        self._beginning = env.state_dict()
+
+    def evaluate(self, act: Act, env_steps: int) -> dict[str, float]:
+        """Returns the means as metrics of the iteration."""
+        self._env.load_state_dict(self._beginning)
+        with device.single_threaded():
+            episodes = play_episodes(self._env, act, self._episodes)
+        self._record.add(env_steps, episodes)
+        self._record.write(self._path)
+        returns = episodes.returns.double().cpu().numpy()
+        return {
+            "eval/return": float(returns.mean()),
+            "eval/return_iqm": float(stats.iqm(returns)),
+            "eval/success_rate": float(episodes.success.mean()),
+            **{f"eval/{name}_rate": float(x.mean()) for name, x in episodes.milestones.items()},
+            "eval/episode_length": float(episodes.lengths.mean()),
+        }
+
+
+def score(runner: Runner, episodes: int, *, deterministic: bool) -> tuple[Episodes, dict[str, Any]]:
+    """Plays ``episodes`` in every environment; returns them and their :func:`summary`.
+
+    Args:
+        runner: with a policy loaded; its seed is that of the sampled actions.
+        episodes: of each environment.
+        deterministic: mean actions.
+    """
+    generator = torch.Generator(runner.env.device).manual_seed(runner.config.seed)
+    act = runner.policy(None if deterministic else generator)
+    with device.single_threaded():
+        played = play_episodes(runner.env, act, episodes)
+    return played, summary(played)

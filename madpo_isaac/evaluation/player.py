@@ -1,0 +1,124 @@
+"""Playing whole episodes, every environment equally many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Step, VecEnv, is_success
+
+CAUSES = ("terminated", "time_limit", "diverged")
+"""How an episode ends: by the task's rules, by its time limit, or because its physics blew up."""
+
+_NOT_READINGS = ("diverged", "overflow")
+
+
+@dataclass
+class Episodes:
+    """What became of E = episodes x N episodes."""
+
+    returns: Tensor
+    """(E,)"""
+    lengths: Tensor
+    """Steps. (E,)"""
+    success: Tensor
+    """0 or 1. (E,)"""
+    milestones: dict[str, Tensor]
+    """What the task logs as ``success_<name>``: another condition, 0 or 1. (E,) each"""
+    causes: dict[str, Tensor]
+    """By cause of :data:`CAUSES`, 1 where it ended the episode. (E,) each"""
+    readings: dict[str, Tensor]
+    """What else the task logs, means over an episode's steps. (E,) each"""
+
+
+class Scores:
+    """Adds up N environments' episodes until each has had ``episodes``, without host copies."""
+
+    def __init__(self, env: VecEnv, episodes: int) -> None:
+        self.episodes = episodes
+        self._columns = torch.arange(env.num_envs, device=env.device)
+        self._finished = torch.zeros_like(self._columns)
+        self._names: list[str] | None = None
+
+    def add(self, step: Step) -> None:
+        """Takes in one step of all environments."""
+        milestones = [name for name in step.log if is_success(name) and name != "success"]
+        left_out = (*_NOT_READINGS, "success", *milestones)
+        readings = {name: x for name, x in step.log.items() if name not in left_out}
+        sums = torch.stack([x.float() for x in (step.reward, *readings.values())])
+        if self._names is None:
+            self._names, self._milestones = list(readings), milestones
+            self._running = torch.zeros_like(sums)
+            self._length = torch.zeros_like(step.reward)
+            rows = len(sums) + 2 + len(CAUSES) + len(milestones)
+            self._results = sums.new_zeros(rows, self.episodes, len(step.reward))
+        self._running += sums
+        self._length += 1.0
+        done = step.terminated | step.truncated
+        diverged = step.log.get("diverged", torch.zeros_like(done)).bool()
+        whole = ~diverged
+        ends = [step.log["success"], step.terminated & whole, step.truncated & whole, diverged]
+        ends += [step.log[name] for name in milestones]
+        result = torch.stack((self._length, *(x.float() for x in ends), *self._running))
+        row = self._finished.clamp(max=self.episodes - 1)
+        counted = done & (self._finished < self.episodes)
+        before = self._results[:, row, self._columns]
+        self._results[:, row, self._columns] = torch.where(counted, result, before)
+        self._finished += counted
+        self._running.masked_fill_(done, 0.0)
+        self._length.masked_fill_(done, 0.0)
+
+    def complete(self) -> bool:
+        """Whether every environment has had its episodes; waits for the device."""
+        return bool((self._finished >= self.episodes).all())
+
+    def result(self) -> Episodes:
+        """The first episode of every environment, then the second of every one, and so on."""
+        lengths, success, *others = self._results.flatten(1)
+        causes, others = others[: len(CAUSES)], others[len(CAUSES) :]
+        count = len(self._milestones)
+        milestones, (returns, *sums) = others[:count], others[count:]
+        readings = zip(self._names or (), (x / lengths for x in sums), strict=True)
+        return Episodes(
+            returns,
+            lengths,
+            success,
+            dict(zip(self._milestones, milestones, strict=True)),
+            dict(zip(CAUSES, causes, strict=True)),
+            dict(readings),
+        )
+
+
+def play_episodes(env: VecEnv, act: Callable[[Tensor], Tensor], episodes: int) -> Episodes:
+    """Plays ``episodes`` full episodes in every environment with the actions of ``act``.
+
+    Every environment counts equally often, so short episodes are not over-represented.
+
+    Args:
+        env: is reset first.
+        act: maps joint states (N, S) to joint actions (N, A).
+        episodes: of each environment.
+    """
+    scores = Scores(env, episodes)
+    state = env.reset()
+    for _ in range(episodes * env.max_episode_length):
+        step = env.step(act(state))
+        scores.add(step)
+        state = step.state
+        if env.device.type == "cpu" and scores.complete():
+            break
+    return scores.result()
+
+
+def play_steps(
+    env: VecEnv, act: Callable[[Tensor], Tensor], steps: int, on_step: Callable[[Step], None]
+) -> None:
+    """Plays ``steps`` steps from a reset on; ``on_step`` is called after each one."""
+    state = env.reset()
+    for _ in range(steps):
+        step = env.step(act(state))
+        on_step(step)
+        state = step.state

@@ -1,0 +1,375 @@
+"""Videos of environments: H.264 that browsers play, or animated GIFs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import imageio_ffmpeg
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from madpo_isaac import console
+from madpo_isaac.config.schema import Config
+from madpo_isaac.env import AgentSpec, Step, VecEnv
+from madpo_isaac.errors import UserError
+from madpo_isaac.evaluation.render import Painter, agent_colour
+
+Frame = NDArray[np.uint8]
+"""(height, width, 3)"""
+TILES = ((1, (640, 480)), (4, (480, 360)), (9, (320, 240)))
+"""Up to how many environments are shown how large, in pixels; more are as small as the last."""
+SHOWN_AGENTS = 6
+"""With more agents than that their names are left out."""
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+class Writer(Protocol):
+    """Takes the frames of one file."""
+
+    def write(self, frame: Frame) -> None:
+        """Appends a frame."""
+        ...
+
+    def close(self) -> None:
+        """Puts the file in place."""
+        ...
+
+
+class Mp4:
+    """H.264 in the pixel format that browsers decode, with the index in front of the data.
+
+    Args:
+        path: is there only once it is whole.
+        fps: frames per second.
+    """
+
+    max_fps = 60.0
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._fps = path, fps
+        self._partial = partial(path)
+        self._ffmpeg: subprocess.Popen[bytes] | None = None
+        self._said = b""
+
+    def write(self, frame: Frame) -> None:
+        """Appends a frame; the first one decides the size, which has to be even.
+
+        Raises:
+            OSError: ffmpeg has ended, as on a full disk; nothing of the file is left.
+        """
+        if self._ffmpeg is None:
+            self._ffmpeg = self._start(frame.shape[1], frame.shape[0])
+        assert self._ffmpeg.stdin is not None
+        try:
+            self._ffmpeg.stdin.write(np.ascontiguousarray(frame).tobytes())
+        except OSError as problem:
+            self._ffmpeg.kill()
+            self._finish()
+            raise OSError(self._reason()) from problem
+
+    def _start(self, width: int, height: int) -> subprocess.Popen[bytes]:
+        source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}")
+        rate = ("-r", str(Fraction(self._fps).limit_denominator()), "-i", "-", "-an")
+        coded = ("-vcodec", "libx264", "-crf", "15", "-pix_fmt", "yuv420p")
+        # By itself ffmpeg takes a name with a colon for a protocol.
+        target = ("-v", "error", "-movflags", "+faststart", f"file:{self._partial.absolute()}")
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with ffmpeg
+        return subprocess.Popen(
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-y", *source, *rate, *coded, *target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C is for the run, which ends the clip
+        )
+
+    def _finish(self) -> int:
+        """Waits for ffmpeg, and removes the file if it is not whole; returns the exit code."""
+        assert self._ffmpeg is not None and self._ffmpeg.stdin is not None
+        with contextlib.suppress(OSError):
+            self._ffmpeg.stdin.close()
+        code, self._ffmpeg = self._ffmpeg.wait(), None
+        with self._errors as file:
+            file.seek(0)
+            self._said = file.read()
+        if code:
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
+        return code
+
+    def _reason(self) -> str:
+        """The last thing that ffmpeg said."""
+        lines = self._said.decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        known = [line for line in said if os.strerror(errno.ENOSPC) in line]
+        return f"ffmpeg: {(known or said or ['it was stopped'])[-1].rstrip('.')}"
+
+    def close(self) -> None:
+        """Waits for ffmpeg and puts the file in place.
+
+        Raises:
+            OSError: it is not whole; what had that name before still has it.
+        """
+        if self._ffmpeg is not None:
+            if self._finish():
+                raise OSError(self._reason())
+            self._partial.replace(self._path)
+
+
+class Gif:
+    """An animated GIF with one palette; for pages that show no video."""
+
+    max_fps = 20.0
+    samples = 4
+    """Frames that the palette is made from."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._duration = path, 1000.0 / fps
+        self._frames: list[Image.Image] = []
+
+    def write(self, frame: Frame) -> None:
+        """Appends a frame."""
+        self._frames.append(Image.fromarray(frame))
+
+    def close(self) -> None:
+        """Writes the file; raises OSError if it cannot, and then leaves the one that was there."""
+        if not self._frames:
+            return
+        width, height = self._frames[0].size
+        strip = Image.new("RGB", (width, height * self.samples))
+        for k in range(self.samples):
+            strip.paste(self._frames[k * len(self._frames) // self.samples], (0, height * k))
+        # An octree keeps the colours of small things, such as an egg.
+        palette = strip.quantize(method=Image.Quantize.FASTOCTREE)
+        first, *others = (
+            image.quantize(palette=palette, dither=Image.Dither.NONE) for image in self._frames
+        )
+        temporary = partial(self._path)
+        try:
+            first.save(
+                temporary,
+                save_all=True,
+                append_images=others,
+                duration=self._duration,
+                loop=0,
+                optimize=True,
+            )
+            temporary.replace(self._path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+FORMATS: dict[str, type[Mp4] | type[Gif]] = {".mp4": Mp4, ".gif": Gif}
+"""By the end of the file's name."""
+
+
+def check_path(path: Path) -> None:
+    """Raises UserError if ``path`` does not end as a video does."""
+    if path.suffix not in FORMATS:
+        raise UserError(f"'{path}': the name of a video ends with {' or '.join(FORMATS)}.")
+
+
+def partial(path: Path) -> Path:
+    """Where a video is until it is whole: beside its place, so that it can be moved there."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+def prepare(path: Path) -> None:
+    """Makes the folder of ``path`` and sees that a video can be written there.
+
+    Raises:
+        UserError: it cannot.
+    """
+    probe = partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+    except OSError as problem:
+        raise UserError(f"Cannot write '{path}': {problem}.") from problem
+
+
+# Pictures ---------------------------------------------------------------------------------------
+
+
+def tile_size(count: int) -> tuple[int, int]:
+    """Width and height in pixels of each of ``count`` environments."""
+    return next((size for most, size in TILES if count <= most), TILES[-1][1])
+
+
+def grid(tiles: Sequence[Frame]) -> Frame:
+    """Puts pictures of one size side by side, in rows of about equal number and length."""
+    columns = math.ceil(math.sqrt(len(tiles)))
+    rows = math.ceil(len(tiles) / columns)
+    height, width, _ = tiles[0].shape
+    whole = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
+    for k, tile in enumerate(tiles):
+        row, column = divmod(k, columns)
+        whole[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
+    return whole
+
+
+def caption(tile: Frame, lines: Sequence[str], agents: Sequence[AgentSpec]) -> Frame:
+    """Writes lines in the upper left corner and the agents, in their colours, below."""
+    image = Image.fromarray(tile)
+    draw = ImageDraw.Draw(image)
+    size = max(11, tile.shape[0] // 24)
+    font = ImageFont.load_default(size)
+    outline = {"font": font, "stroke_width": 1, "stroke_fill": (20, 20, 20)}
+    for k, line in enumerate(lines):
+        draw.text((8, 6 + 1.35 * size * k), line, fill=(255, 255, 255), **outline)
+    x = 8.0
+    for p, agent in enumerate(agents if len(agents) <= SHOWN_AGENTS else ()):
+        colour = tuple(int(255 * part) for part in agent_colour(p))
+        draw.text((x, tile.shape[0] - 1.6 * size), agent.name, fill=colour, **outline)
+        x += draw.textlength(agent.name, font=font) + size
+    return np.asarray(image)
+
+
+# Clips ------------------------------------------------------------------------------------------
+
+
+class Clip:
+    """One video of the first ``count`` environments over ``length`` steps, as long as they take.
+
+    Each shows its return and success so far, and what its last episode reached.
+
+    Args:
+        env: one of a task with pictures.
+        path: where to; ends with one of :data:`FORMATS`.
+        count: environments shown.
+        length: steps.
+    """
+
+    def __init__(self, env: VecEnv, path: Path, count: int, length: int) -> None:
+        check_path(path)
+        prepare(path)
+        self.path, self._env, self._count = path, env, count
+        self._left, self._length = length, length
+        kind = FORMATS[path.suffix]
+        self._stride = math.ceil(1.0 / (kind.max_fps * env.step_dt) - 1e-6)
+        self._writer: Writer = kind(path, 1.0 / (env.step_dt * self._stride))
+        self._painter = Painter(env, *tile_size(count))
+        self._before: Tensor | None = None
+        self._last: list[str] = [""] * count
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to film."""
+        return self._left <= 0
+
+    def add(self, step: Step, returns: Tensor) -> None:
+        """Films what ``step`` led to, if it is one to film.
+
+        Args:
+            step: of the environments, which have taken no other since.
+            returns: of the episodes under way, that of the step included. (N,)
+        """
+        count = self._count
+        reward, success = step.reward[:count], step.log["success"][:count]
+        done = (step.terminated | step.truncated)[:count]
+        now = returns[:count].clone()
+        ended = torch.full_like(now, torch.nan) if self._before is None else self._before + reward
+        self._before = now
+        numbers = torch.stack((now, ended, success.float(), done.float())).T.tolist()
+        for k, (_, total, won, over) in enumerate(numbers):
+            if over and not math.isnan(total):
+                self._last[k] = f"last episode: {total:.1f}{', success' * bool(won)}"
+        if (self._length - self._left) % self._stride == 0:
+            self._film(numbers)
+        self._left -= 1
+
+    def _film(self, numbers: list[list[float]]) -> None:
+        tiles = []
+        for k, (total, _, won, over) in enumerate(numbers):
+            lines = [f"return {total:.1f}{', success' * bool(won and not over)}", self._last[k]]
+            tiles.append(caption(self._painter.draw(k), lines, self._env.agents))
+        self._writer.write(grid(tiles))
+
+    def close(self) -> None:
+        """Puts the file in place, also if steps are missing."""
+        self._painter.close()
+        self._writer.close()
+
+
+class Film:
+    """Clips of a run: ``length`` steps from every multiple of ``frequency`` on.
+
+    Between clips nothing is drawn, and no OpenGL context is held.
+
+    Args:
+        env: what is filmed.
+        path: the file of the clip that starts with a step.
+        frequency: steps from one clip's start to the next one's.
+        length: steps of a clip.
+        count: environments shown.
+        step: the number of the first step that :meth:`add` is given.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        path: Callable[[int], Path],
+        *,
+        frequency: int,
+        length: int,
+        count: int,
+        step: int = 0,
+    ) -> None:
+        self._start = lambda step: Clip(env, path(step), count, length)
+        self._frequency, self._step = frequency, step
+        self._clip: Clip | None = None
+
+    def add(self, step: Step, returns: Tensor) -> None:
+        """Films a step if it is in a clip; see :meth:`Clip.add`."""
+        if self._step % self._frequency == 0:
+            self._clip = self._start(self._step)
+        self._step += 1
+        if self._clip is not None:
+            self._clip.add(step, returns)
+            if self._clip.complete:
+                self.close()
+
+    def close(self) -> None:
+        """Ends the clip under way, if there is one."""
+        if self._clip is not None:
+            self._clip.close()
+            console.info(f"wrote {self._clip.path}")
+            self._clip = None
+
+
+def film_of(config: Config, env: VecEnv, folder: Path, env_steps: int) -> Film | None:
+    """Returns what films a run, or None if it is not to be filmed.
+
+    Args:
+        config: says whether and how.
+        env: the environments that learn.
+        folder: the run's; clips go to its ``videos/``.
+        env_steps: steps that all environments together have taken so far.
+    """
+    if not config.capture_video:
+        return None
+    return Film(
+        env,
+        lambda step: folder / "videos" / f"step_{step}.mp4",
+        frequency=config.capture_video_freq,
+        length=config.capture_video_len,
+        count=config.capture_video_envs,
+        step=env_steps // env.num_envs,
+    )

@@ -1,0 +1,154 @@
+"""From a figure and a scale to runs, and what has become of each run so far."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.errors import UserError
+from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
+from madpo_isaac.system.files import parse_json
+from madpo_isaac.system.lock import Lock
+from madpo_isaac.tasks import TASKS
+
+_TAIL = 1 << 16
+"""Bytes at the end of metrics.jsonl that hold its last line."""
+_GIVEN = ("task", "algo", "seed", "max_iterations", "experiment", "runs_dir", "resume", "test")
+"""Keys that every job has of its own."""
+_MANY = 1e18
+"""Counts from here on are no counts."""
+_OF_A_PROCESS = ("experiment", "runs_dir", "resume", "num_threads")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made."""
+
+    folder: Path
+    task: str
+    settings: tuple[str, ...]
+    steps: int
+    """Environment steps when it is finished."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return self.folder.name
+
+    def arguments(self, threads: int) -> list[str]:
+        """The command line of train.py that starts or continues it.
+
+        ``threads`` is how many it gets unless its settings say so.
+        """
+        where = (f"experiment={self.name}", f"runs_dir={self.folder.parent}", "resume=auto")
+        return [f"num_threads={threads}", *self.settings, *where]
+
+    def progress(self) -> tuple[float, float]:
+        """Environment steps and seconds so far."""
+        line = _last_line(self.folder / "metrics.jsonl")
+        counts = (line.get(key) for key in ("env_steps", "wall_s"))
+        steps, seconds = (
+            float(x) if isinstance(x, (int, float)) and 0.0 <= x < _MANY else 0.0 for x in counts
+        )
+        return steps, seconds
+
+    def taken(self) -> bool:
+        """Whether another process has it, such as one that outlived the killed one it was of."""
+        lock = Lock(self.folder / "lock")
+        taken = lock.path.is_file() and not lock.acquire()
+        lock.release()
+        return taken
+
+    def finished(self) -> bool:
+        """Whether nothing is left to be run.
+
+        Raises:
+            UserError: the folder holds a run with other settings.
+        """
+        recorded = self.folder / "overrides.txt"
+        if recorded.is_file():
+            try:
+                lines = recorded.read_text().splitlines()
+            except (OSError, ValueError) as problem:
+                raise UserError(f"'{recorded}' cannot be read: {problem}.") from problem
+            other = _lasting(lines) ^ _lasting(self.settings)
+            if other:
+                raise UserError(
+                    f"'{self.folder}' was run with other settings ({min(other)}): choose another "
+                    "--runs folder, or remove it."
+                )
+        state = _last_line(self.folder / "status.json").get("state")
+        return state == "finished" and self.progress()[0] >= self.steps
+
+
+def choose_tasks(figure: Figure, scale: Scale) -> tuple[list[str], list[str]]:
+    """The tasks to run at a scale, and those of the figure that the registry lacks.
+
+    Raises:
+        UserError: it has none of them.
+    """
+    there = [task for task in figure.tasks if task in TASKS]
+    missing = [task for task in figure.tasks if task not in TASKS]
+    if not there:
+        raise UserError(f"None of its tasks is there: {', '.join(missing)}.")
+    suites = [[task for task in there if task in tasks] for tasks in SUITES.values()]
+    by_turns = [t for turn in itertools.zip_longest(*suites) for t in turn if t is not None]
+    return by_turns[: scale.tasks], missing
+
+
+def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ()) -> list[Job]:
+    """The runs of a figure, those of the first seed first.
+
+    Args:
+        figure: what to reproduce.
+        scale: how much of it.
+        runs: where run folders go; figures share runs in it.
+        settings: further ones of every run.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    for text in settings:
+        key = text.partition("=")[0].lstrip("+")
+        if key in _GIVEN:
+            raise UserError(f"'{text}': {key} follows from the figure and --scale, see --list.")
+    chosen, _ = choose_tasks(figure, scale)
+    jobs = []
+    for task, name in itertools.product(chosen, figure.variants):
+        own = ("recipe=paper", f"task={task}", *figure.variants[name], *scale.settings, *settings)
+        config = compose(own)
+        batch = config.num_envs * config.algo.horizon
+        iterations = math.ceil(scale.steps[suite(task)] / batch)
+        for seed in scale.seeds:
+            every = (*own, f"seed={seed}", f"max_iterations={iterations}")
+            folder = runs / f"{task}_{name}_s{seed}"
+            jobs.append((seed, Job(folder, task, every, iterations * batch)))
+    return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
+
+
+def _lasting(settings: Sequence[str]) -> set[str]:
+    """Those that a run keeps, wherever and however often it is continued."""
+    return {text for text in settings if text.partition("=")[0] not in _OF_A_PROCESS}
+
+
+def _last_line(path: Path) -> dict[str, Any]:
+    """The last whole JSON object of a file of lines, or of one that is one; {} without."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - _TAIL, 0))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return {}
+    for part in (text, *reversed(text.splitlines())):
+        try:
+            line = parse_json(part)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            return line
+    return {}

@@ -1,0 +1,200 @@
+"""Runs jobs side by side, each in a process of its own, and shows how far they are."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+from madpo_isaac import console
+from madpo_isaac.reproduce.plan import Job
+from madpo_isaac.system.signals import StopRequest
+
+TRAIN = ("-m", "madpo_isaac", "train")
+"""What the interpreter is given to start a run; all the rest are settings."""
+_PLACE = Path(__file__).resolve().parents[2]
+"""Where this package is imported from, in the processes of runs, too."""
+_POLL_S = 0.2
+_PLAIN_S = 60.0
+"""Seconds between lines about the whole where there is no terminal."""
+
+
+class View:
+    """A line for every run that ends; on a terminal also bars, else a line a minute."""
+
+    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
+        self._jobs, self._workers = list(jobs), workers
+        self._done = 0
+        self._spoke = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        self._bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console.out)
+        self._rows: dict[str, TaskID] = {}
+
+    def __enter__(self) -> View:
+        if console.out.is_terminal:
+            self._bars.start()
+            self._rows[""] = self._bars.add_task("all runs", total=1.0, note="")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._rows:
+            self._bars.stop()
+
+    def update(self, running: Sequence[Job]) -> None:
+        """Shows where the running jobs are, and how long all will take."""
+        if not console.out.is_terminal:
+            if time.monotonic() - self._spoke > _PLAIN_S:
+                console.info(self._line())
+                self._spoke = time.monotonic()
+            return
+        share, _ = outlook(self._jobs, self._workers)
+        self._bars.update(self._rows[""], completed=share, note=self._line())
+        for name in set(self._rows) - {"", *(job.name for job in running)}:
+            self._bars.remove_task(self._rows.pop(name))
+        for job in running:
+            if job.name not in self._rows:
+                self._rows[job.name] = self._bars.add_task(job.name, total=job.steps, note="")
+            self._bars.update(self._rows[job.name], completed=job.progress()[0])
+
+    def ended(self, job: Job, outcome: str) -> None:
+        """Says that a run has ended."""
+        self._done += 1
+        _, seconds = job.progress()
+        console.info(f"[{self._done}/{len(self._jobs)}] {job.name}: {outcome}, {_time(seconds)}")
+
+    def _line(self) -> str:
+        share, left = outlook(self._jobs, self._workers)
+        eta = "unknown" if left is None else _time(left)
+        return f"{self._done} of {len(self._jobs)} runs, {share:.0%} of the steps, ETA {eta}"
+
+
+def outlook(jobs: Sequence[Job], workers: int) -> tuple[float, float | None]:
+    """Share of all steps that is done, and the seconds that the rest will take.
+
+    A run goes on at its own pace so far, else at that of runs of its task, else at that of all;
+    the seconds are None before any has one.
+    """
+    so_far = {job: job.progress() for job in jobs}
+    share = sum(min(steps, job.steps) for job, (steps, _) in so_far.items())
+    share /= sum(job.steps for job in jobs)
+    left = []
+    for job, (steps, _) in so_far.items():
+        if steps < job.steps:
+            same = [so_far[other] for other in jobs if other.task == job.task]
+            pace = next(filter(None, map(_pace, ([so_far[job]], same, so_far.values()))), None)
+            if pace is None:
+                return share, None
+            left.append((job.steps - steps) / pace)
+    return share, max(sum(left) / workers, *left, 0.0) if left else 0.0
+
+
+def _pace(so_far: Collection[tuple[float, float]]) -> float | None:
+    """Steps a second over several runs."""
+    steps, seconds = sum(s for s, _ in so_far), sum(t for _, t in so_far)
+    return steps / seconds if seconds > 0.0 else None
+
+
+def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, str], int]:
+    """Runs what is not finished, ``workers`` at a time, and waits.
+
+    Ctrl-C or SIGTERM ask the running ones to save and leave; the same call goes on from there. What
+    another process has is waited for, and continued if it leaves it unfinished.
+
+    Args:
+        jobs: in the order in which they are started.
+        workers: processes at a time.
+        threads: of each.
+
+    Returns:
+        Names of the runs that failed with the last thing they said, and 0, or after a signal 128
+        plus its number.
+    """
+    waiting = [job for job in jobs if not job.finished()]
+    failed: dict[str, str] = {}
+    running: dict[Job, subprocess.Popen[bytes]] = {}
+    taken: set[Job] = set()
+    stop, told = StopRequest(), False
+    with View(jobs, workers) as view, stop.listening():
+        for job in jobs:
+            if job not in waiting:
+                view.ended(job, "finished before")
+        try:
+            while running or (waiting and not stop):
+                free = [] if stop or len(running) >= workers else _not_taken(waiting, taken)
+                for job in free[: workers - len(running)]:
+                    waiting.remove(job)
+                    if job in taken and job.finished():
+                        view.ended(job, "finished by another process")
+                    else:
+                        running[job] = _start(job, threads)
+                time.sleep(_POLL_S)
+                if stop and not told:
+                    told = True
+                    for process in running.values():
+                        _signal(process, signal.SIGTERM)
+                for job, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[job]
+                        stopped = bool(stop) or process.returncode > 128
+                        view.ended(job, "stopped" if stopped else _outcome(job, process, failed))
+                view.update(list(running))
+        finally:
+            for process in running.values():
+                _signal(process, signal.SIGKILL)
+                process.wait()
+    return failed, stop.exit_code
+
+
+def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
+    """Those of ``jobs`` that no other process has; adds the others to ``taken``."""
+    free = []
+    for job in jobs:
+        if not job.taken():
+            free.append(job)
+        elif job not in taken:
+            taken.add(job)
+            console.info(f"{job.name}: another process has it; waiting")
+    return free
+
+
+def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    places = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(_PLACE))))
+    with _log(job).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, *TRAIN, *job.arguments(threads)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is passed on once, by run()
+            env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": str(threads)},
+        )
+
+
+def _outcome(job: Job, process: subprocess.Popen[bytes], failed: dict[str, str]) -> str:
+    if process.returncode == 0:
+        return "finished"
+    lines = _log(job).read_text(errors="replace").splitlines() or ["no message"]
+    failed[job.name] = lines[-1]
+    return f"failed ({lines[-1]}; all of it is in {_log(job)})"
+
+
+def _log(job: Job) -> Path:
+    return job.folder.with_name(f"{job.name}.log")
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+
+
+def _time(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))

@@ -1,0 +1,155 @@
+"""Checkpoints: plain tensors, numbers and text, written atomically, checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import math
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from madpo_isaac import pretrained
+from madpo_isaac.errors import UserError, closest
+from madpo_isaac.system.files import plain_settings, write_atomic
+
+FORMAT_VERSION = 1
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Writes ``content`` to ``path`` so that a crash leaves either the old file or the new one."""
+    write([path], serialise(content))
+
+
+def serialise(content: dict[str, Any]) -> io.BytesIO:
+    """Returns the file that ``content`` makes, which later changes of its tensors do not reach."""
+    data = io.BytesIO()
+    torch.save({"format_version": FORMAT_VERSION, **content}, data)
+    return data
+
+
+def write(paths: Sequence[Path], data: io.BytesIO) -> None:
+    """Writes a serialised checkpoint under every one of ``paths``, in one folder, the last last.
+
+    Raises:
+        UserError: it cannot be written; the files that were there are as before.
+    """
+    *others, path = paths
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data.getbuffer(), others)
+    except OSError as problem:
+        raise UserError(f"Cannot write checkpoint '{path}': {problem}.") from problem
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any]:
+    """Reads a checkpoint, or a policy; raises :class:`UserError` if it is none of ours."""
+    if not os.path.isfile(path):
+        raise UserError(f"Checkpoint '{path}' does not exist.")
+    if path.suffix == pretrained.SUFFIX:
+        content = pretrained.load(path)
+        _check_counters(path, content)
+        return content
+    try:
+        check_sums(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error below says it all
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # noqa: BLE001  torch raises many kinds for a damaged file
+        kind = type(problem).__name__
+        raise UserError(f"Checkpoint '{path}' is damaged or not a checkpoint ({kind}).") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if type(version) is not int or version < 1:
+        raise UserError(f"'{path}' is not a checkpoint of this program.")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"Checkpoint '{path}' has format {version}; this version reads up to {FORMAT_VERSION}."
+        )
+    missing = [key for key in ("task", "algo", "iteration", "algo_state") if key not in content]
+    if missing:
+        raise UserError(f"Checkpoint '{path}' lacks {', '.join(missing)}.")
+    _check_counters(path, content)
+    return content
+
+
+def _check_counters(path: Path, content: dict[str, Any]) -> None:
+    """Raises UserError unless what a run counts are numbers that it can have reached."""
+    for key in ("iteration", "env_steps"):
+        value = content.get(key, 0)
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no count.")
+    for key in ("wall_s", "best_return"):
+        value = content.get(key, 0.0)
+        if not isinstance(value, (int, float)) or math.isnan(value):
+            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no number.")
+
+
+def check_sums(path: Path) -> None:
+    """Raises BadZipFile if a byte of a tensor has changed, which torch does not notice."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(damaged)
+
+
+@contextlib.contextmanager
+def using(path: Path) -> Iterator[None]:
+    """Says in one line that what a checkpoint holds is not what is asked of it here."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as problem:
+        reason = f"{type(problem).__name__}: {problem}"
+        raise UserError(f"Checkpoint '{path}' is not of this version ({reason}).") from problem
+
+
+def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = None) -> Path:
+    """Resolves a file, a run folder, ``latest`` or ``best`` to a checkpoint file.
+
+    ``latest`` and ``best`` are of the newest run, of ``task`` and ``algo`` where these are given.
+    """
+    if name in ("latest", "best"):
+        file = "last.pth" if name == "latest" else "best.pth"
+        configs = runs_dir.glob("*/config.yaml")
+        found = [path.parent for path in configs if _belongs(path.parent, task, algo)]
+        if not found:
+            kind = f" of {task}" * bool(task) + f" with {algo}" * bool(algo)
+            raise UserError(f"checkpoint={name}: no run{kind} in '{runs_dir}'.")
+        run = max(found, key=_last_sign)
+        if not (run / "nn" / file).exists():
+            raise UserError(
+                f"checkpoint={name}: the newest run, '{run}', has no {file}: name a run folder or "
+                "a file."
+            )
+        return run / "nn" / file
+    if os.path.isdir(name):
+        return Path(name) / "nn" / "last.pth"
+    if not os.path.exists(name):
+        beside = glob.glob(f"{glob.escape(os.path.dirname(name))}/*") if "/" in name else ()
+        hint = closest(name, ["latest", "best", *beside])
+        raise UserError(f"Checkpoint '{name}' does not exist.{hint}")
+    return Path(name)
+
+
+def _last_sign(run: Path) -> float:
+    """When a run saved for the last time, or began; seconds since the epoch."""
+    times = [os.stat(path).st_mtime for path in run.glob("nn/*.pth") if path.exists()]
+    return max(times) if times else os.stat(run / "config.yaml").st_mtime
+
+
+def _belongs(run: Path, task: str | None, algo: str | None) -> bool:
+    try:
+        config = plain_settings((run / "config.yaml").read_text(encoding="utf-8"), run)
+        found = [OmegaConf.select(config, f"{group}.name") for group in ("task", "algo")]
+    except (OSError, ValueError, OmegaConfBaseException):
+        return False
+    wanted = (task, algo)
+    return all(has and want in (None, has) for has, want in zip(found, wanted, strict=True))

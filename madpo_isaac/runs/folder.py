@@ -1,0 +1,281 @@
+"""The folder of one run: what goes where, and never over something that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import json
+import os
+import platform
+import re
+import subprocess
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import OmegaConf
+
+from madpo_isaac.errors import RunFailed, UserError
+from madpo_isaac.runs.metrics import drop_events_after
+from madpo_isaac.system.files import parse_json, write_atomic
+from madpo_isaac.system.lock import Lock
+
+if TYPE_CHECKING:
+    from madpo_isaac.config.schema import Config
+
+_PACKAGES = (
+    "torch",
+    "mujoco",
+    "mjbatch",
+    "numpy",
+    "hydra-core",
+    "gymnasium-robotics",
+    "rl-games",
+)
+
+
+class RunFolder:
+    """Paths inside ``runs/<experiment>/``, and the lock that one process at a time holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.nn = path / "nn"
+        self.summaries = path / "summaries"
+        self.metrics = path / "metrics.jsonl"
+        self.status = path / "status.json"
+        self._lock = Lock(path / "lock")
+
+    @classmethod
+    def create(cls, config: Config, overrides: list[str]) -> RunFolder:
+        """Makes a new folder, locks it and records configuration and machine.
+
+        Raises:
+            UserError: the folder is used, or cannot be written.
+        """
+        runs = Path(config.runs_dir)
+        path = runs / config.experiment
+        try:
+            if not config.experiment:
+                path = _make_default(runs, config)
+            _refuse_used(path)
+            path.mkdir(parents=True, exist_ok=True)
+            folder = cls(path)
+            folder.acquire()
+            _refuse_used(path)  # by another process, before the lock was ours
+            # A folder with this file is a run, so it comes first and is never half there.
+            write_atomic(path / "config.yaml", as_yaml(config).encode())
+            folder.complete(overrides)
+        except OSError as problem:
+            raise UserError(f"Cannot write run folder '{path}': {problem}.") from problem
+        return folder
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
+        """Returns the run folder a checkpoint lies in, or None if it lies elsewhere."""
+        nn = Path(os.path.realpath(checkpoint)).parent  # which takes loops of links, too
+        inside = nn.name == "nn" and (nn.parent / "config.yaml").is_file()
+        return cls(nn.parent) if inside else None
+
+    def complete(self, overrides: list[str]) -> None:
+        """Makes the folders and records that are not there yet; a kill may have come between."""
+        for directory in (self.nn, self.summaries):
+            directory.mkdir(exist_ok=True)
+        records = {
+            "overrides.txt": "".join(f"{line}\n" for line in overrides),
+            "env.json": json.dumps(machine(), indent=2) + "\n",
+        }
+        for name, text in records.items():
+            if not (self.path / name).exists():
+                write_atomic(self.path / name, text.encode())
+
+    def acquire(self) -> None:
+        """Locks the folder until :meth:`release`, or until this process ends.
+
+        Raises:
+            UserError: another process trains in it, or it cannot be written.
+        """
+        status = self._status() if not self._lock.path.exists() else {}
+        try:
+            free = self._lock.acquire()
+        except OSError as problem:
+            raise UserError(f"Cannot write run folder '{self.path}': {problem}.") from problem
+        if free and _is_alive(status):  # somebody has removed the lock of a run that goes on
+            self.release()
+            with contextlib.suppress(OSError):
+                self._lock.path.unlink()
+            free = False
+        if not free:
+            status = self._status()
+            owner = f" (process {status['pid']} on {status['host']})" if status else ""
+            raise UserError(f"Run folder '{self.path}' is in use by another process{owner}.")
+
+    def release(self) -> None:
+        """Gives the lock back, if it is held."""
+        self._lock.release()
+
+    def reopen(
+        self,
+        config: Config,
+        overrides: list[str],
+        checkpoint: Path | None,
+        iteration: int,
+        env_steps: int,
+    ) -> None:
+        """Prepares the folder to be continued from ``iteration``, 0 for the very beginning.
+
+        Records the configuration, which may have changed, and forgets what is newer.
+
+        Raises:
+            UserError: the folder cannot be written, or has checkpoints, but not this one.
+        """
+        inside = checkpoint is not None and checkpoint.resolve().parent == self.nn.resolve()
+        if not inside and (self.nn / "last.pth").exists():
+            raise UserError(
+                f"'{self.path}' was started by another process meanwhile: run the command again."
+            )
+        try:
+            self.complete(overrides)
+            self._record_again(config)
+            self.drop_metrics_after(iteration)
+            self._set_aside_after(iteration)
+            drop_events_after(self.summaries, env_steps)
+        except OSError as problem:
+            raise UserError(f"Cannot write run folder '{self.path}': {problem}.") from problem
+
+    def _record_again(self, config: Config) -> None:
+        path = self.path / "config.yaml"
+        # Where the run itself began stays on record, not where it goes on now.
+        origin = OmegaConf.select(OmegaConf.load(path), "checkpoint") or ""
+        text = as_yaml(replace(config, checkpoint=origin)).encode()
+        if path.read_bytes() != text:
+            write_atomic(path, text)
+
+    def drop_metrics_after(self, iteration: int) -> None:
+        """Forgets metric lines newer than a checkpoint that training continues from."""
+        if not self.metrics.exists():
+            return
+        lines = self.metrics.read_text(errors="replace").splitlines()
+        kept = [f"{line}\n" for line in lines if _iteration(line) <= iteration]
+        write_atomic(self.metrics, "".join(kept).encode())
+
+    def _set_aside_after(self, iteration: int) -> None:
+        """Moves numbered files of a branch that is given up to ``dropped/``, each time another."""
+        numbered = (*self.nn.glob("ep_*.pth"), *self.path.glob("dumps/iteration_*.pth"))
+        later = [
+            path
+            for path in numbered
+            if (found := re.match(r"[a-z]+_(\d+)", path.name)) and int(found[1]) > iteration
+        ]
+        if not later:
+            return
+        names = (self.path / "dropped" / f"{k}" for k in itertools.count(1))
+        place = next(path for path in names if not path.exists())
+        place.mkdir(parents=True)
+        for path in later:
+            path.rename(place / path.name)
+
+    def check_lock(self) -> None:
+        """Raises RunFailed if the lock is no longer this process's: two must not write here."""
+        if self._lock.lost():
+            raise RunFailed(
+                f"The lock of run folder '{self.path}' was removed, or the folder was moved: "
+                "another process may train in it."
+            )
+
+    def mark(self, state: str, **facts: Any) -> None:
+        """Writes status.json: ``state``, where and when, and ``facts``.
+
+        A run that was killed stays ``running``, but its lock is free.
+        """
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        where = {"pid": os.getpid(), "host": platform.node(), "time": now}
+        text = json.dumps({"state": state, **facts, **where}, indent=2) + "\n"
+        write_atomic(self.status, text.encode())
+
+    def _status(self) -> dict[str, Any]:
+        try:
+            found = parse_json(self.status.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) and {"pid", "host"} <= found.keys() else {}
+
+
+def _is_alive(status: dict[str, Any]) -> bool:
+    """Whether the process of a status.json still trains, as far as this machine can tell."""
+    pid, here = status.get("pid"), status.get("host") == platform.node()
+    if status.get("state") != "running" or not here or type(pid) is not int or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _refuse_used(path: Path) -> None:
+    """Raises UserError if ``path`` holds anything but what a killed start leaves."""
+    if path.is_dir():
+        entries = {entry.name for entry in path.iterdir()}
+        if entries <= {"lock", "config.tmp"}:
+            return
+    elif not path.exists():
+        return
+    raise UserError(
+        f"'{path}' already holds a run. Choose another experiment=<name>, or continue it with "
+        f"checkpoint={path}."
+    )
+
+
+def _make_default(runs: Path, config: Config) -> Path:
+    """Makes ``<Task>_<algo>_s<seed>_<date>``, numbered if another run took that name just now."""
+    now = datetime.datetime.now().astimezone()
+    name = f"{config.task.name}_{config.algo.name}_s{config.seed}_{now:%Y%m%d-%H%M%S}"
+    runs.mkdir(parents=True, exist_ok=True)
+    for path in (runs / name, *(runs / f"{name}-{k}" for k in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise UserError(f"'{runs / name}' and the names after it are taken: give experiment=<name>.")
+
+
+def _iteration(line: str) -> float:
+    try:
+        return float(parse_json(line)["iteration"])
+    except (ValueError, LookupError, TypeError, OverflowError):
+        return float("inf")  # half a line, left by a crash
+
+
+def as_yaml(config: Config) -> str:
+    """Returns the resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def machine() -> dict[str, Any]:
+    """Returns versions, devices and the source revision."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "cpu_threads": torch.get_num_threads(),
+        "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "git_revision": _git_revision(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,221 @@
+"""Numbers of a run: episode statistics on the device, metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.env import Step, is_success
+from madpo_isaac.system import device
+from madpo_isaac.system.distributed import ALONE, Ranks
+
+TENSORBOARD_TAGS = {
+    "episode_return": "rewards",
+    "episode_length": "episode_lengths",
+    "success_rate": "Metrics/success_rate",
+    "nan_resets": "Metrics/nan_resets",
+    "overflows": "Metrics/overflows",
+    "critic/loss": "losses/c_loss",
+    "loss": "losses/a_loss",
+    "entropy": "losses/entropy",
+    "kl": "info/kl",
+    "clip": "info/e_clip",
+    "lr": "info/last_lr",
+    "fps_step": "performance/step_fps",
+    "fps_step_infer": "performance/step_inference_fps",
+    "fps_total": "performance/step_inference_rl_update_fps",
+    "time_step": "performance/step_time",
+    "time_infer": "performance/step_inference_time",
+    "time_update": "performance/rl_update_time",
+}
+"""Metric to rl_games' TensorBoard tag; other metrics keep their own name."""
+
+
+_OF_EPISODES = ("episode_return", "episode_length")
+_COUNTED = {"diverged": "nan_resets", "overflow": "overflows"}
+"""What a task logs that is counted, not averaged, and the metric it becomes."""
+
+
+class EpisodeTracker:
+    """Accumulates returns and lengths of N environments, without leaving the device."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self.returns = torch.zeros(num_envs, device=device)
+        self.lengths = torch.zeros(num_envs, device=device)
+        self._totals = torch.zeros(3, dtype=torch.float64, device=device)
+        self._successes: dict[str, Tensor] = {}
+        self._log: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def add(self, step: Step) -> None:
+        """Takes in one step of all environments."""
+        self.returns += step.reward
+        self.lengths += 1.0
+        for name, value in step.log.items():
+            if is_success(name):
+                self._successes.setdefault(name, torch.zeros_like(self._totals[0]))
+            else:
+                total = value.sum(dtype=torch.float64)
+                self._log[name] = self._log[name] + total if name in self._log else total
+        self._steps += len(step.reward)
+        done = step.terminated | step.truncated
+        if device.surely_none(done):
+            return
+        # Episodes that went bad were no episodes of the task.
+        whole = done & ~step.diverged
+        finished = torch.stack((whole.double(), self.returns * whole, self.lengths * whole))
+        self._totals += finished.sum(dim=1)
+        for name, total in self._successes.items():
+            total += (step.log[name] * whole).sum(dtype=torch.float64)
+        self.returns.masked_fill_(done, 0.0)
+        self.lengths.masked_fill_(done, 0.0)
+
+    def take(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+        """Returns what was counted since the last time, of all ``ranks``, for :func:`episodes`.
+
+        Nothing is read from the device.
+        """
+        rates = [f"{name}_rate" for name in self._successes]
+        names = ["count", *_OF_EPISODES, *rates, *self._log]
+        totals = (*self._totals, *self._successes.values(), *self._log.values())
+        sums = ranks.sum(torch.stack(totals))
+        totals = dict(zip(names, sums, strict=True))
+        for name in self._log.keys() - _COUNTED.keys():
+            totals[name] = totals[name] / (self._steps * ranks.count)
+        self._totals.zero_()
+        self._successes.clear()
+        self._log.clear()
+        self._steps = 0
+        return totals
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the running episodes."""
+        return {"returns": self.returns.clone(), "lengths": self.lengths.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores :meth:`state_dict`."""
+        self.returns.copy_(state["returns"])
+        self.lengths.copy_(state["lengths"])
+
+
+def to_numbers(*groups: dict[str, Tensor]) -> list[dict[str, float]]:
+    """Reads groups of scalar tensors in one transfer."""
+    scalars = [value.detach().double() for group in groups for value in group.values()]
+    values = iter(torch.stack(scalars).tolist())
+    return [{name: next(values) for name in group} for group in groups]
+
+
+def episodes(totals: dict[str, float]) -> dict[str, float | int | None]:
+    """Means over finished episodes, None if there were none, from :meth:`EpisodeTracker.take`."""
+    left = dict(totals)
+    count = left.pop("count")
+    rates = [name for name in left if is_success(name)]
+    sums = {name: left.pop(name) for name in (*_OF_EPISODES, *rates)}
+    counted = {metric: int(left.pop(name, 0.0)) for name, metric in _COUNTED.items()}
+    return {
+        **{name: total / count if count else None for name, total in sums.items()},
+        "episodes": int(count),
+        **counted,
+        **{f"Episode_Reward/{name}": mean for name, mean in left.items()},
+    }
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object per iteration; numbers that are not finite become null."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1)
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Appends one line."""
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in metrics.items()
+        }
+        self._file.write(json.dumps(finite) + "\n")
+
+    def flush(self) -> None:
+        """Puts all lines on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Writes rl_games' tags; rewards and lengths also against iterations and seconds.
+
+    Args:
+        folder: where the event file goes.
+        purge_step: a TensorBoard that is watching forgets what it has from there on; see also
+            :func:`drop_events_after`.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Writes one iteration."""
+        frames = metrics["env_steps"]
+        for key, value in metrics.items():
+            if value is None or key in ("iteration", "env_steps", "wall_s", "episodes"):
+                continue
+            tag = TENSORBOARD_TAGS.get(key, key)
+            if tag in ("rewards", "episode_lengths"):
+                self._writer.add_scalar(f"{tag}/step", value, frames)
+                self._writer.add_scalar(f"{tag}/iter", value, metrics["iteration"])
+                self._writer.add_scalar(f"{tag}/time", value, int(metrics["wall_s"]))
+            else:
+                self._writer.add_scalar(tag, value, frames)
+
+    def flush(self) -> None:
+        """Writes what is still in memory."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        self._writer.close()
+
+
+def drop_events_after(folder: Path, env_steps: int) -> None:
+    """Cuts TensorBoard's files before the first event later than ``env_steps``.
+
+    Purging by step, which TensorBoard has, would miss the curves against iterations and seconds.
+    A record that a crash left half written is cut off, too.
+    """
+    for path in folder.glob("events.out.tfevents.*"):
+        with path.open("r+b") as file:
+            file.truncate(_whole_until(file.read(), env_steps))
+
+
+def _whole_until(data: bytes, env_steps: int) -> int:
+    """Length of the leading part of an event file that is whole and not later."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto import event_pb2
+
+    start = 0
+    # A record is its length, the length's checksum, an event and its checksum.
+    while start + 12 <= len(data):
+        size = struct.unpack_from("<Q", data, start)[0]
+        stop = start + 12 + size + 4
+        if size == 0 or stop > len(data):
+            break
+        try:
+            event = event_pb2.Event.FromString(data[start + 12 : stop - 4])  # pyright: ignore
+        except DecodeError:
+            break
+        tags = [value.tag for value in event.summary.value]
+        if event.step > env_steps and not any(tag.endswith(("/iter", "/time")) for tag in tags):
+            break
+        start = stop
+    return start

@@ -1,0 +1,1 @@
+"""Training: the run's loop, what collects, and what watches, guards and saves it."""

@@ -1,0 +1,174 @@
+"""Worlds that go bad: they are counted, kept for replay, and stop a run when they are too many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from madpo_isaac import tasks
+from madpo_isaac.config.resume import difference
+from madpo_isaac.config.schema import Config, from_record, sim_settings, task_settings
+from madpo_isaac.config.validation import validate
+from madpo_isaac.env import Step, VecEnv
+from madpo_isaac.errors import RunFailed, UserError
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.checkpoint import check_sums
+from madpo_isaac.runs.folder import as_yaml
+from madpo_isaac.system.distributed import ALONE, Ranks
+from madpo_isaac.system.files import plain_settings
+
+_KEYS = {"config": str, "iteration": int, "start": dict, "actions": Tensor, "faults": Tensor}
+
+
+class WorldGuard:
+    """Watches the steps of every iteration; the device is read once, when it ends.
+
+    A dump holds the environments' exact state at the start of the iteration and all actions up to
+    the last fault, so that every one of them can be repeated with what led to it.
+
+    Args:
+        config: of the run; ``max_bad_share`` and ``max_dumps`` are for this.
+        env: the environments.
+        folder: where dumps go; none are written without.
+        ranks: the processes that train together; all stop if worlds go bad in any of them.
+    """
+
+    def __init__(
+        self, config: Config, env: VecEnv, folder: Path | None = None, ranks: Ranks = ALONE
+    ) -> None:
+        self._config, self._env, self.folder, self._ranks = config, env, folder, ranks
+        self._start: dict[str, Any] = {}
+        self._actions: list[Tensor] = []
+        self._bad: list[Tensor] = []
+
+    def begin(self) -> None:
+        """Called before an iteration's first step."""
+        keeps = self.folder is not None and self._config.max_dumps
+        self._start = self._env.state_dict() if keeps else {}
+        self._actions, self._bad = [], []
+
+    def add(self, action: Tensor, step: Step) -> None:
+        """Takes in a step of all environments and the joint actions (N, A) that led to it."""
+        self._actions.append(action)
+        self._bad.append(step.diverged)
+
+    def finish(self, iteration: int) -> int:
+        """Called after an iteration's last step; writes a dump if worlds went bad.
+
+        Returns:
+            How many steps did, in all processes.
+
+        Raises:
+            RunFailed: if that were more than ``max_bad_share`` of the steps, or all of a process.
+        """
+        bad = torch.stack(self._bad)
+        counts = torch.stack((bad.sum(), bad.all().long(), torch.full_like(bad.sum(), bad.numel())))
+        number, hopeless, total = self._ranks.sum(counts).tolist()
+        if not number:
+            return 0
+        path = self._dump(bad, iteration)
+        share, most = number / total, self._config.max_bad_share
+        if share <= most and not hopeless:
+            return number
+        cause = "" if torch.stack(self._actions).isfinite().all() else "; actions are not finite"
+        where = f"; dump: {path}" if path else ""
+        raise RunFailed(
+            f"{number} of {total} environment steps of iteration {iteration} went bad "
+            f"({share:.1%}, max_bad_share={most}){cause}{where}."
+        )
+
+    def _dump(self, bad: Tensor, iteration: int) -> Path | None:
+        """Writes the iteration up to its last bad step, if there is room for one more file."""
+        faults = bad.nonzero().cpu()
+        if self.folder is None or not len(faults):
+            return None
+        if len(list(self.folder.glob("*.pth"))) >= self._config.max_dumps:
+            return None
+        rank = f"_rank{self._ranks.index}" * (self._ranks.count > 1)
+        path = self.folder / f"iteration_{iteration}{rank}.pth"
+        content = {
+            "config": as_yaml(self._config),
+            "iteration": iteration,
+            "start": self._start,
+            "actions": torch.stack(self._actions[: int(faults[-1, 0]) + 1]),
+            "faults": faults,
+        }
+        checkpoint.save(path, content)
+        return path
+
+
+def replay(path: Path) -> list[tuple[int, int, bool]]:
+    """Repeats a dump in fresh environments.
+
+    Returns:
+        For every fault its step in the iteration, its environment, and whether it came again.
+
+    Raises:
+        UserError: if the file is no dump.
+    """
+    content = _read(path)
+    config = _config(path, content)
+    env = tasks.make(
+        config.task.name,
+        config.num_envs,
+        device=config.sim_device,
+        sim=config.sim.name,
+        num_threads=config.num_threads,
+        sim_settings=sim_settings(config.sim),
+        **task_settings(config.task),
+    )
+    env.reset()
+    other = difference(env.state_dict(), content["start"])
+    if other is None and content["actions"].shape[2] != env.action_dim:
+        other = "actions"
+    if other is not None:
+        raise UserError(f"Dump '{path}' is of other environments ({other}).")
+    with checkpoint.using(path):
+        env.load_state_dict(content["start"])
+    bad = torch.stack([env.step(action).diverged for action in content["actions"].to(env.device)])
+    return [(t, i, bool(bad[t, i])) for t, i in content["faults"].tolist()]
+
+
+def _config(path: Path, content: dict[str, Any]) -> Config:
+    """The checked configuration of a dump's run, and whether the dump is one of it."""
+    try:
+        record = from_record(plain_settings(content["config"], path))
+        config = OmegaConf.to_object(record)
+    except UserError:
+        raise
+    except (ValueError, OmegaConfBaseException) as problem:
+        reason = str(problem).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"The configuration in '{path}' cannot be used: {reason}.") from problem
+    assert isinstance(config, Config)
+    validate(config)
+    actions, faults = content["actions"], content["faults"]
+    shape = (len(actions), config.num_envs)
+    within = faults.dim() == 2 and faults.shape[1] == 2 and (faults >= 0).all()
+    if actions.dim() != 3 or actions.shape[1] != config.num_envs:
+        raise UserError(f"Dump '{path}' has actions of other environments than its configuration.")
+    if not within or not (faults < torch.tensor(shape)).all():
+        raise UserError(f"Dump '{path}' names steps or environments that it does not have.")
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        check_sums(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as problem:
+        raise UserError(f"Cannot read dump '{path}': {problem.strerror}.") from None
+    except Exception as problem:  # noqa: BLE001  torch raises many kinds for a damaged file
+        raise UserError(f"'{path}' is not a dump ({type(problem).__name__}).") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' is not a dump of bad worlds.")
+    for key, kind in _KEYS.items():
+        if not isinstance(content.get(key), kind):
+            raise UserError(f"'{path}' is not a dump of bad worlds: it has no {key}.")
+    if content["faults"].dtype != torch.long or not content["actions"].is_floating_point():
+        raise UserError(f"'{path}' is not a dump of bad worlds: numbers are of other types.")
+    return content
