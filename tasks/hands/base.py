@@ -175,7 +175,10 @@ class HandTaskEnv(VecEnv):
             return self.scene(visual=False).compile()
         except UserError:
             raise
-        except ValueError as problem:  # MuJoCo's objection to the model of a user's hand
+        except (
+            ValueError,
+            mujoco.FatalError,
+        ) as problem:  # of a user's model
             reason = " ".join(str(problem).split()).removeprefix("Error: ")
             raise UserError(f"task.hand={self.hand.name} does not compile: {reason}.") from problem
 

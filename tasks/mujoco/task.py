@@ -283,5 +283,3 @@ def _check(config: Config) -> None:
         raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
     if config.observation not in OBSERVATIONS:
         raise unknown("task.observation", config.observation, OBSERVATIONS)
-    if config.agent_obsk is not None and config.agent_obsk < 0:
-        raise UserError(f"task.agent_obsk={config.agent_obsk} must be at least 0, or null for all.")
