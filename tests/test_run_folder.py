@@ -31,7 +31,7 @@ def test_new_folder_records_configuration_command_line_and_machine(tmp_path):
     assert sorted(contents(folder.path)) == ["config.yaml", "env.json", "lock", "overrides.txt"]
     recorded = OmegaConf.load(folder.path / "config.yaml")
     assert recorded == OmegaConf.to_container(OmegaConf.structured(config))
-    assert (recorded.algo.horizon, recorded.algo.hidden) == (75, [16])
+    assert (recorded.algo.horizon, recorded.algo.hidden) == (25, [16])
     assert (folder.path / "overrides.txt").read_text() == "num_envs=4\nalgo.hidden=[16]\n"
     assert json.loads((folder.path / "env.json").read_text()) == machine()
 
