@@ -78,8 +78,11 @@ def test_every_key_of_a_recipe_is_one_that_settings_ask_for(recipe):
     for path in (ROOT / "cfg").glob("**/*.yaml"):
         asked |= set(re.findall(r"\$\{recipe:(\w+)\}", path.read_text()))
     assert asked | {"lam", "sigma", "coef", "decay_steps"} == set(recipes.KEYS)
+    words = {"activation", "lr_schedule", "input_norm", "hidden_norm", "agents_see", "observation"}
     for task, algo in itertools.product(TASKS, ALGO_SCHEMAS):
-        assert set(recipes.numbers(recipe, suite(task), task, algo)) <= set(recipes.KEYS)
+        numbers = recipes.numbers(recipe, suite(task), task, algo)
+        assert set(numbers) <= set(recipes.KEYS)
+        assert {key for key, value in numbers.items() if isinstance(value, str)} <= words
 
 
 def test_a_task_of_ones_own_has_numbers_of_its_own():

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from madpo_isaac.errors import UserError, unknown
@@ -80,7 +79,10 @@ def numbers(recipe: str, suite: str, task: str, algo: str) -> dict[str, Any]:
 def _read(recipe: str) -> dict[str, Any]:
     if recipe not in names():
         raise unknown("recipe", recipe, names())
-    return yaml.safe_load((FOLDER / f"{recipe}.yaml").read_text())
+    # OmegaConf reads 1e3 as a number, plain YAML as text.
+    content = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{recipe}.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): section for key, section in content.items()}
 
 
 def _checked(section: Mapping[str, Any], where: str) -> dict[str, Any]:
