@@ -16,7 +16,7 @@ from scipy import stats
 from madpo_isaac.report.study import Study
 
 AGGREGATES: dict[str, Callable[[np.ndarray], Any]] = {
-    "IQM": lambda scores: stats.trim_mean(scores, 0.25, axis=None),
+    "IQM": lambda scores: stats.trim_mean(scores.ravel(), 0.25),
     "median": lambda scores: np.median(scores.mean(axis=0)),
     "mean": lambda scores: scores.mean(axis=0).mean(),
     "optimality gap": lambda scores: 1 - np.minimum(scores, 1).mean(),
