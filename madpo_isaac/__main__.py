@@ -6,7 +6,8 @@ import importlib
 import sys
 
 from madpo_isaac import console
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import UserError, check_text, unknown
+from madpo_isaac.system import spin
 
 COMMANDS = {
     "train": ("commands.train", "train or play, as train.py does"),
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
     2 after bad input, with one line on stderr; 130 after Ctrl-C.
     """
+    spin.bound()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     try:
         if name in ("", "-h", "--help"):
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
+        check_text(rest)
         return importlib.import_module(f"madpo_isaac.{COMMANDS[name][0]}").main(rest)
     except UserError as problem:
         console.error(str(problem))

@@ -14,6 +14,14 @@ class RunFailed(Exception):  # noqa: N818  an end, not an error of the program
     """Raised when a run cannot sensibly go on: the entry points print why and exit with code 1."""
 
 
+def check_text(arguments: Iterable[str]) -> None:
+    """Raises :class:`UserError` for an argument that is no UTF-8, which no file can keep."""
+    for argument in arguments:
+        if not argument.isascii() and argument != argument.encode(errors="replace").decode():
+            shown = argument.encode(errors="backslashreplace").decode()
+            raise UserError(f"'{shown}' is not UTF-8: use other letters.")
+
+
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     """Returns the error for a name that is not among ``allowed``, with the closest match named."""
     choices = sorted(allowed)

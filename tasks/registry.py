@@ -10,10 +10,14 @@ from typing import Any
 import torch
 
 from madpo_isaac.env import VecEnv
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import unknown
 from madpo_isaac.sim import BRIDGES, WarpConfig
 from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
-from madpo_isaac.tasks.settings import check_settings
+from madpo_isaac.tasks.settings import check_settings, plain, whole
+
+MAX_ENVS = 10**7
+MAX_THREADS = 1024
+MAX_SEED = 2**63 - 1
 
 TASKS: dict[str, str] = {
     "ShadowHandOver": "madpo_isaac.tasks.hands.over",
@@ -42,11 +46,6 @@ def canonical(task: str) -> str:
     return ALIASES.get(task, task)
 
 
-def suite(task: str) -> str:
-    """Returns the suite of ``task``, which is the folder that its module is in."""
-    return TASKS[canonical(task)].split(".")[-2]
-
-
 def load(task: str) -> Any:
     """Returns what defines ``task``, or raises an error that names the closest one."""
     name = canonical(task)
@@ -54,6 +53,11 @@ def load(task: str) -> Any:
         raise unknown("task", task, TASKS)
     module = importlib.import_module(TASKS[name])
     return module.variant(name) if hasattr(module, "variant") else module
+
+
+def suite(task: str) -> str:
+    """Returns the suite of ``task``, whose numbers a recipe has; empty where it is of none."""
+    return getattr(load(task).Config, "suite", "")
 
 
 def make(
@@ -84,15 +88,14 @@ def make(
         UserError: for an unknown task, engine, device or override, or a bad value.
     """
     module = load(task)
-    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-        raise UserError(f"num_envs={num_envs} must be a whole number of at least 1.")
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
-        raise UserError(f"num_threads={num_threads} must be a whole number of at least 0.")
+    num_envs = whole("num_envs", num_envs, 1, MAX_ENVS)
+    num_threads = whole("num_threads", num_threads, 0, MAX_THREADS)
+    seed = whole("seed", seed, -MAX_SEED - 1, MAX_SEED)
     allowed = [field.name for field in fields(module.Config)]
     for key in overrides:
         if key not in allowed:
             raise unknown(f"setting of task {task}", key, allowed)
-    config = replace(module.Config(), **overrides)
+    config = replace(module.Config(), **{key: plain(value) for key, value in overrides.items()})
     check_settings(config)
     settings = dict(sim_settings or {})
     if sim in BRIDGES:

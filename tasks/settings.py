@@ -6,6 +6,8 @@ import math
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from madpo_isaac.errors import UserError
 
 _SIZES = (
@@ -15,6 +17,31 @@ _SIZES = (
     "target_distance",
 )
 """Numbers that mean nothing below 0."""
+
+
+def plain(value: Any) -> Any:
+    """Returns a setting without NumPy's kinds of numbers and arrays, which YAML does not have."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value))
+    if isinstance(value, dict):
+        return {plain(key): plain(inner) for key, inner in value.items()}
+    return value
+
+
+def whole(name: str, value: Any, least: int, most: int) -> int:
+    """Returns a whole number that is given from Python, NumPy's included.
+
+    Raises:
+        UserError: it is none, or not between ``least`` and ``most``.
+    """
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise UserError(f"{name}={value} must be a whole number of at least {least}.")
+    if number > most:
+        raise UserError(f"{name}={value} must be at most {most}.")
+    return number
 
 
 def check_settings(config: Any) -> None:
@@ -37,6 +64,9 @@ def _broken_rule(name: str, kind: str, value: Any) -> str:
     if kind == "str":
         return "" if isinstance(value, str) else "a text"
     number = not isinstance(value, bool)  # which Python counts as one
+    if kind == "int | None":
+        good = value is None or (type(value) is int and value >= 0)
+        return "" if good else "a whole number of at least 0, or null for all"
     if kind == "int":
         good = number and isinstance(value, int) and value >= 1
         return "" if good else "a whole number of at least 1"

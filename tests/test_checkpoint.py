@@ -256,10 +256,14 @@ def test_latest_and_best_are_of_the_newest_matching_run(tmp_path, name, file):
     assert found == wanted / "nn" / f"{file}.pth"
 
 
-def test_a_run_without_a_best_yet_is_passed_over(tmp_path):
-    old = make_run(tmp_path, "old", age=30)
+def test_a_run_without_a_best_yet_is_named_and_no_other_is_taken(tmp_path):
+    make_run(tmp_path, "old", age=30)
     make_run(tmp_path, "new", age=20, files=("last",))
-    assert checkpoint.find("best", tmp_path, "T", "madpo") == old / "nn" / "best.pth"
+    with pytest.raises(UserError, match=r"the newest run, '.*new', has no best.pth"):
+        checkpoint.find("best", tmp_path, "T", "madpo")
+    make_run(tmp_path, "begun", age=0, files=())
+    with pytest.raises(UserError, match=r"the newest run, '.*begun', has no last.pth"):
+        checkpoint.find("latest", tmp_path, "T", "madpo")
 
 
 @pytest.mark.parametrize(

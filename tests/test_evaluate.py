@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from scipy import stats as scipy_stats
 from test_runner import _keep_torch_settings, assert_same, timeless, weights  # noqa: F401
 
 from madpo_isaac.__main__ import main
+from madpo_isaac.commands.evaluate import _verdict
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.evaluate import Record, metrics, summary
 from madpo_isaac.evaluation.player import CAUSES, play_episodes
+from madpo_isaac.system import files
 
 # Statistics -------------------------------------------------------------------------------------
 
@@ -204,13 +207,16 @@ def test_eval_takes_settings_and_another_folder(runs, capsys, tmp_path):
     argv = (path, "num_envs=7", "--out", tmp_path, "seed=5", "--episodes=1")
     assert evaluated(capsys, *argv)[0] == 0
     report = json.loads((tmp_path / "best_sampled_summary.json").read_text())
-    assert (report["num_envs"], report["episodes"], report["seed"]) == (7, 7, 5)
+    assert (report["num_envs"], report["episodes"]) == (7, 7)
+    assert (report["seed"], report["evaluation_seed"]) == (1, 5)
 
 
 @pytest.mark.parametrize(
     ("options", "code"),
     [
         (("--min-return=-1",), 0),
+        (("--min-return", "-1e3"), 0),
+        (("--min-return", "-.5e+3"), 0),
         (("--min-return=1e9",), 1),
         (("--min-success", "0"), 0),
         (("--min-success", "1.5"), 1),
@@ -221,6 +227,39 @@ def test_exit_code_says_whether_the_policy_is_good(runs, capsys, tmp_path, optio
     found, out = evaluated(capsys, runs / "happo", "--episodes=1", "--out", tmp_path, *options)
     assert found == code
     assert ("is below" in out.err) == bool(code)
+
+
+def test_scores_that_are_none_are_below_any_limit(capsys):
+    def scores(mean, diverged):
+        return {
+            "episodes": 4,
+            "success": {"rate": 0.0},
+            "return": {"mean": mean},
+            "terminations": {"diverged": diverged},
+        }
+
+    assert _verdict(scores(0.0, 4), None, -5.0) == 1
+    assert "all 4 episodes diverged" in capsys.readouterr().err
+    assert _verdict(scores(float("nan"), 0), None, -5.0) == 1
+    assert _verdict(scores(0.0, 3), None, -5.0) == 0
+    assert _verdict(scores(0.0, 4), None, None) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_played(runs, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    code, out = evaluated(capsys, runs / "happo", "--out", tmp_path / "file" / "x")
+    assert code == 2 and out.out == ""
+    assert re.fullmatch(r"error: Cannot write '[^']*file/x': [^\n]*\n", out.err)
+
+
+def test_scores_are_printed_even_if_they_cannot_be_kept(runs, capsys, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    code, out = evaluated(capsys, runs / "happo", "--episodes=1", "--out", tmp_path)
+    assert code == 2 and "No space left" in out.err
+    assert "  return  " in out.out and "wrote" not in out.out
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,10 @@ def test_steps_are_those_of_the_task_with_our_agents(python):
 
 def test_floating_hands_have_the_base_in_the_palm():
     agents = make_agents(
-        load("shadow"), "fingers", 199, 422, floating=True, device=torch.device("cpu")
+        *(load("shadow"), "fingers", 199, 422),
+        floating=True,
+        see_all=False,
+        device=torch.device("cpu"),
     )
     assert [agent.act_dim for agent in agents] == 2 * [8, 3, 3, 3, 4, 5]
     covered = sorted(column for agent in agents for column in agent.action_columns)

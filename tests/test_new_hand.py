@@ -138,7 +138,7 @@ def test_a_file_of_the_users_does_as_well(mine):
         (("a_spread, a_bend", "a_bend, a_spread"), "has the joints"),
         (("fingertip: [0.0, 0.0, 0.05]", "fingertip: [0.0, 0.05]"), "must have 3 numbers"),
         (("fingertip:", "fingertips:"), "cannot be read"),
-        (("solid:", "solid: ["), "cannot be read"),
+        (("solid:", "solid: ["), "cannot be used"),
         (("model: quad.xml", "model: qad.xml"), "'qad.xml' of hand .* is not there"),
         (("t_turn: opposition", "turn: opposition"), "Unknown joint .* Did you mean 't_turn'"),
     ],

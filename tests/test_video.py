@@ -1,6 +1,8 @@
 """Videos: what they show, their format, and that nothing is drawn outside a clip."""
 
 import contextlib
+import errno
+import re
 import subprocess
 from pathlib import Path
 
@@ -313,18 +315,82 @@ def test_play_films_into_the_run_or_where_it_is_told(opengl, tmp_path, capsys):
     assert main(["play", str(run), "--video", str(out), "--steps=2", "--envs=2"]) == 0
     assert decode(out)[0].shape[0] == 2
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 and "episodes: 4" in printed[0] and "y.mp4" in printed[1]
+    assert len(printed) == 1 and "y.mp4" in printed[0]  # no episodes that nobody asked for
+    again = ["play", str(run), "--video", str(tmp_path / "12:30.mp4"), "--steps=2"]
+    assert main([*again, "--episodes=1", "num_envs=3"]) == 0
+    assert decode(tmp_path / "12:30.mp4")[0].shape[0] == 2
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 and "episodes: 3" in printed[0] and "12:30.mp4" in printed[1]
+
+
+FULL = """#!/bin/sh
+for target; do :; done
+head -c 48 > "${target#file:}"
+echo "av_interleaved_write_frame(): No space left on device" >&2
+exit 228
+"""
+
+
+def test_a_full_disk_leaves_the_mp4_that_was_there(tmp_path, monkeypatch):
+    """An ffmpeg that writes 48 bytes and finds no room for more."""
+    ffmpeg, path = tmp_path / "ffmpeg", tmp_path / "x.mp4"
+    ffmpeg.write_text(FULL)
+    ffmpeg.chmod(0o755)
+    monkeypatch.setattr(video.imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(ffmpeg))
+    path.write_bytes(b"old")
+    frame = np.zeros((480, 640, 3), np.uint8)
+    writer = video.Mp4(path, 30.0)
+    with pytest.raises(OSError, match="No space left on device"):
+        for _ in range(5):
+            writer.write(frame)
+        writer.close()
+    writer.close()
+    assert path.read_bytes() == b"old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["ffmpeg", "x.mp4"]
+
+
+def test_a_full_disk_leaves_the_gif_that_was_there(tmp_path, monkeypatch):
+    def full(image, path, **options):
+        Path(path).write_bytes(b"GIF89a")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(video.Image.Image, "save", full)
+    path = tmp_path / "x.gif"
+    path.write_bytes(b"old")
+    writer = video.Gif(path, 20.0)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(OSError, match="No space left"):
+        writer.close()
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.gif"]
+
+
+def test_a_clip_that_cannot_be_written_is_one_line(opengl, tmp_path, monkeypatch, capsys):
+    def full(writer):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(video.Gif, "close", full)
+    out = ("--video", str(tmp_path / "x.gif"), "--steps=2")
+    assert main(["play", "HalfCheetah-2x3", *out]) == 2
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"error: Cannot write '[^']*x.gif': .*No space left.*\n", captured.err)
+    assert "wrote" not in captured.out
 
 
 def test_a_place_that_takes_no_video_is_named_before_anything_is_played(tmp_path, capsys):
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "file").touch()
-    for name, part in (("folder.mp4", "is a folder"), ("file/x.gif", "file")):
+    missing = "there is no folder"
+    for name, part in (
+        ("folder.mp4", "is a folder"),
+        ("file/x.gif", missing),
+        ("a/b.mp4", missing),
+    ):
         path = tmp_path / name
         assert main(["play", "HalfCheetah-2x3", "num_envs=1", "--video", str(path)]) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert captured.err.startswith(f"error: Cannot write '{path}'")
+        assert str(path) in captured.err
         assert part in captured.err and len(captured.err.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.mp4"]
 

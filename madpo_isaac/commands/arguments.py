@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from madpo_isaac.config.playing import playing
@@ -22,6 +25,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, program: str, text: str) -> None:
         super().__init__(prog=program, description=text, allow_abbrev=False)
+        # By itself argparse takes -1e3 for an option.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.I)
 
     def add_target(self) -> None:
         """Adds the policy and the settings."""
@@ -59,6 +64,11 @@ class Parser(argparse.ArgumentParser):
         if not text.isdecimal() or int(text) < 1:
             raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of at least 1")
         return int(text)
+
+    @staticmethod
+    def path(text: str) -> Path:
+        """A path; ``~`` is the home folder, which shells do not put into ``--out=~/x``."""
+        return Path(os.path.expanduser(text))
 
     @staticmethod
     def number(text: str) -> float:

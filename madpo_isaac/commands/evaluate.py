@@ -9,7 +9,7 @@ from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.env import is_success
 from madpo_isaac.evaluation.evaluate import Record, score
-from madpo_isaac.system.files import write_json
+from madpo_isaac.system.files import check_writable, write_json
 from madpo_isaac.training.factory import make_runner
 
 BELOW = 1
@@ -28,26 +28,29 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--min-success", type=parser.number, help="exit code 1 below this rate")
     parser.add_argument("--min-return", type=parser.number, help="exit code 1 below this mean")
-    parser.add_argument("--out", type=Path, help="folder to write to, instead of the run's eval/")
+    parser.add_argument(
+        "--out", type=parser.path, help="folder to write to, instead of the run's eval/"
+    )
     options = parser.parse(argv)
     runner = make_runner(parser.config(options))
+    folder = options.out or runner.output_folder("eval")
+    check_writable(folder)
     source = runner.load_policy()
     episodes, scores = score(runner, options.episodes, deterministic=options.deterministic)
     report = {
         **source,
-        "seed": runner.config.seed,
+        "evaluation_seed": runner.config.seed,
         "actions": "mean" if options.deterministic else "sampled",
         "num_envs": runner.env.num_envs,
         "episodes_per_environment": options.episodes,
         **scores,
     }
-    folder = options.out or runner.output_folder("eval")
+    _show(report)
     stem = f"{Path(source['checkpoint']).stem}_{report['actions']}"
-    record = Record(source["task"], source["algo"], runner.config.seed)
+    record = Record(source["task"], source["algo"], source["seed"])
     record.add(source["env_steps"], episodes)
     record.write(folder / f"{stem}.json")
     write_json(folder / f"{stem}_summary.json", report, indent=2)
-    _show(report)
     console.info(f"wrote {folder / stem}.json and {stem}_summary.json")
     return _verdict(scores, options.min_success, options.min_return)
 
@@ -55,11 +58,15 @@ def main(argv: list[str]) -> int:
 def _verdict(scores: dict[str, Any], min_success: float | None, min_return: float | None) -> int:
     """Compares the estimates themselves, not the ends of their intervals."""
     code = 0
+    asked = (min_success, min_return) != (None, None)
+    if asked and scores["terminations"]["diverged"] == scores["episodes"]:
+        console.error(f"all {scores['episodes']} episodes diverged: there is no score")
+        return BELOW
     for name, found, least in (
         ("success", scores["success"]["rate"], min_success),
         ("return", scores["return"]["mean"], min_return),
     ):
-        if least is not None and found < least:
+        if least is not None and not found >= least:  # NaN is below, too
             console.error(f"{name} {found:.4g} is below {least:.4g}")
             code = BELOW
     return code

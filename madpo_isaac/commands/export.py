@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
@@ -18,7 +17,7 @@ def main(argv: list[str]) -> int:
         help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
     )
     parser.add_argument("--format", default="onnx", help=" or ".join(SUFFIXES))
-    parser.add_argument("--out", type=Path, help="folder to write to; default: <run>/export")
+    parser.add_argument("--out", type=parser.path, help="folder to write to; default: <run>/export")
     options = parser.parse(argv)
     out = export(options.policy, options.format, options.out)
     agents = json.loads((out / "contract.json").read_text())["agents"]

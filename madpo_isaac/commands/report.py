@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.errors import UserError
 from madpo_isaac.report.runs import load
 from madpo_isaac.report.study import Study, numbers
 from madpo_isaac.report.write import write
@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folder, folder of runs, .jsonl or .csv file")
     add("--by", default="algo", metavar="KEYS", help="settings that make a group (default: algo)")
-    add("--out", default="report", type=Path, metavar="FOLDER", help="(default: report)")
+    add("--out", default="report", type=parser.path, metavar="FOLDER", help="(default: report)")
     add("--at", default="", metavar="STEPS", help="steps at which to list returns, as 4e5,1e6")
     add("--window", default="", metavar="STEPS", help="steps that a curve's point looks back on")
     add("--baseline", default="", metavar="GROUP", help="what groups are compared with")
@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse(argv)
     marks = numbers(options.at, "--at") if options.at else []
     window = numbers(options.window, "--window")[0] if options.window else 0.0
+    if options.window and window < 1.0:
+        raise UserError(f"--window {options.window} must be at least 1 environment step.")
     study = Study(load(options.runs), options.by.split(","), window)
     write(study, options.out, title=options.title, marks=marks, base=options.baseline)
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
@@ -25,8 +24,8 @@ def main(argv: Sequence[str]) -> int:
     add("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
     add("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
     add("--jobs", default="", metavar="J", help="runs at a time (default: one a core)")
-    add("--runs", default="runs/reproduce", type=Path, help="where run folders go")
-    add("--out", default="report", type=Path, help="where the report goes")
+    add("--runs", default="runs/reproduce", type=parser.path, help="where run folders go")
+    add("--out", default="report", type=parser.path, help="where the report goes")
     add("--list", action="store_true", help="print the runs, start none")
     options = parser.parse(argv)
     if options.figure not in FIGURES:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -30,7 +31,7 @@ from madpo_isaac.config.overrides import (
     typed,
 )
 from madpo_isaac.config.schema import Config, register
-from madpo_isaac.errors import RunFailed, UserError
+from madpo_isaac.errors import RunFailed, UserError, check_text
 from madpo_isaac.system import distributed
 
 _FAILED, _BAD_INPUT = 1, 2
@@ -61,8 +62,9 @@ def main(argv: Sequence[str]) -> int:
     0 after a finished run, 1 if it had to stop, 2 after bad input (one line on stderr each), 128
     plus its number after a signal (130 for Ctrl-C).
     """
-    argv = canonical(argv)
     try:
+        check_text(argv)
+        argv = canonical(argv)
         if any(argument.startswith("-") for argument in argv):
             return _hydra_main(argv)
         config = compose(argv)
@@ -183,12 +185,24 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     if elsewhere and continues(flags.overrides):
         raise UserError("A run is continued with its own configuration: leave --config-path out.")
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
-        for overrides in _jobs(flags.overrides) if flags.multirun else [flags.overrides]:
-            compose(overrides)
+        jobs = list(_jobs(flags.overrides)) if flags.multirun else [flags.overrides]
+        configs = list(map(compose, jobs))
+        if flags.multirun and any(text.startswith("experiment=") for text in flags.overrides):
+            _refuse_twice(configs)
     prints = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
     own = () if any(prints) else _NO_HYDRA_FILES
     # Hydra itself does not take settings on both sides of a flag.
     return [*own, *flags.overrides, *(a for a in argv if a not in flags.overrides)]
+
+
+def _refuse_twice(configs: Sequence[Config]) -> None:
+    """Raises UserError if two runs of a sweep are to have one folder."""
+    folders = [Path(config.runs_dir) / config.experiment for config in configs if not config.test]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise UserError(
+            f"{folders.count(twice[0])} runs of the sweep would be in '{twice[0]}': put what "
+            "differs into the name, as experiment=run_${seed}, or leave it out."
+        )
 
 
 def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:

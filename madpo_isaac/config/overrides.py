@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ RENAMED = {
 """Keys of earlier versions and what they are called now."""
 
 _GROUPS = ("task", "algo", "sim")
+_PATHS = ("runs_dir", "checkpoint", "task.hand", "sim.python")
+_TEXTS = ("experiment", "runs_dir", "checkpoint")
+_HOME = re.compile(r"""((?:^|,)['"]?)~(?=/|['",]|$)""")
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -73,15 +77,32 @@ def continues(overrides: Sequence[str]) -> bool:
 
 
 def canonical(overrides: Sequence[str]) -> list[str]:
-    """Replaces names that others use for a task, also in the list of a sweep, by ours."""
+    """Writes what is meant, also in the list of a sweep: our names of tasks, text as text, homes.
+
+    ``experiment=1.10`` would be a number, ``runs_dir=~/runs`` a folder that is called ``~``.
+    """
     from madpo_isaac.tasks import registry
 
     texts = []
     for text in overrides:
         key, found, value = text.partition("=")
-        names = ",".join(map(registry.canonical, value.split(",")))
-        texts.append(f"{key}{found}{names}" if key == "task" else text)
+        if key == "task":
+            value = ",".join(map(registry.canonical, value.split(",")))
+        if key in _PATHS:
+            value = _HOME.sub(lambda at: at[1] + os.path.expanduser("~"), value)
+        if key in _TEXTS and re.fullmatch(r"[\w.+-]+(,[\w.+-]+)*", value, re.ASCII):
+            value = ",".join(map(_quoted, value.split(",")))
+        texts.append(f"{key}{found}{value}")
     return texts
+
+
+def _quoted(text: str) -> str:
+    """A text that Hydra takes for a number or a truth value in quotes; any other as it is."""
+    try:
+        number = isinstance(parse(f"x={text}").value(), (bool, int, float))
+    except UserError:  # the whole setting is read later, and its own words shown
+        return text
+    return f"'{text}'" if number else text
 
 
 def _apply(overrides: Sequence[str]) -> DictConfig:
@@ -175,8 +196,11 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
         and override.value() not in (0, 1)
     ):
         raise UserError(f"{key}={_value(override)} must be {_kind(default)}.")
+    value = override.value()
+    if isinstance(default, str) and isinstance(value, (bool, int, float)):
+        value = _value(override)
     try:
-        OmegaConf.update(config, key, override.value())
+        OmegaConf.update(config, key, value)
     except ConfigKeyError as problem:
         raise _unknown_key(str(problem.full_key), known) from None
     except OBJECTIONS as problem:

@@ -12,13 +12,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
-from yaml import YAMLError
 
 from madpo_isaac.config.schema import SIM_SCHEMAS, Config, from_record
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.sim import ENGINES
+from madpo_isaac.system.files import plain_settings
 
 WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 """Keys that say what to continue; they belong to a command line, never to a record."""
@@ -126,18 +126,21 @@ def _record(path: Path, folder: RunFolder | None) -> DictConfig:
     where = path if folder is None else folder.path / "config.yaml"
     try:
         if folder is None:
-            loaded = OmegaConf.create(checkpoint.load(path, torch.device("cpu")).get("config", ""))
+            text = checkpoint.load(path, torch.device("cpu")).get("config", "")
         else:
-            loaded = OmegaConf.load(where)
-        record = from_record(loaded) if isinstance(loaded, DictConfig) else None
+            text = where.read_text(encoding="utf-8")
+        return from_record(plain_settings(text, where))
     except UserError:
         raise
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as problem:
+    except (OSError, ValueError, OmegaConfBaseException) as problem:
         reason = str(problem).strip().partition("\n")[0].rstrip(".")
         raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from problem
-    if record is None:
-        raise UserError(f"'{where}' holds no configuration.")
-    return record
+
+
+def seed_of(path: Path, content: Mapping[str, Any], otherwise: int) -> int:
+    """The seed of the run that a checkpoint is of, whatever seed it is played with."""
+    recorded = plain_settings(content.get("config", ""), path).get("seed", otherwise)
+    return recorded if type(recorded) is int else otherwise
 
 
 def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from madpo_isaac.config import recipes
@@ -27,6 +28,7 @@ TIME_LIMITS = ("bootstrap", "drop")
 AGENT_ORDERS = ("random", "default", "spec")
 ENTROPIES = ("mean", "sum")
 SIGMAS = ("keep", "initial")
+SOLVERS = ("newton", "cg")
 RESUMES = ("never", "auto")
 DIVERGENCES = ("cs", "kl", "entropy", "none")
 LR_SCHEDULES = ("adaptive", "linear", "constant")
@@ -34,6 +36,7 @@ INPUT_NORMS = ("running", "layer", "both", "none")
 HIDDEN_NORMS = ("layer", "none")
 PPO_ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
 MAX_COUNT = 10**9
+_NAME = re.compile(r"\w[\w.+-]{0,199}")
 MAX_THREADS = 1024
 MAX_ROOM = 10**5
 MAX_SEED = 2**63 - 1
@@ -84,6 +87,9 @@ def _check_sim(config: Config) -> None:
         if name != "warp":
             raise UserError(f"sim.{key}={value} goes with sim=warp only.")
         _in_range(f"sim.{key}", value, 1, MAX_ROOM)
+    _one_of("sim.solver", room.solver, SOLVERS)
+    if name != "warp" and room.solver != "newton":
+        raise UserError(f"sim.solver={room.solver} goes with sim=warp only.")
     config.sim = dataclasses.replace(room, name=name) if name == "warp" else SimConfig(name)
 
 
@@ -255,7 +261,10 @@ def _check_run(config: Config) -> None:
         _check_multi_gpu(config)
     if config.capture_video:
         _check_video(config)
-    if config.experiment and not re.fullmatch(r"\w[\w.+-]{0,199}", config.experiment):
+    # A folder that is continued may have been renamed.
+    there = (Path(config.runs_dir) / config.experiment / "config.yaml").is_file()
+    plain = "/" not in config.experiment and there
+    if config.experiment and not plain and not _NAME.fullmatch(config.experiment):
         raise UserError(
             f"experiment='{config.experiment}' must be a plain folder name: letters, digits, "
             "'_', '-', '+' and '.', not starting with a sign."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from madpo_isaac.env import VecEnv
 from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.player import Episodes, play_episodes
 from madpo_isaac.system import device
-from madpo_isaac.system.files import write_json
+from madpo_isaac.system.files import parse_json, write_json
 from madpo_isaac.tasks.registry import suite
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 Act = Callable[[Tensor], Tensor]
 """From joint states (N, S) to joint actions (N, A)."""
 
+
+_BEYOND = 1e38
+"""No float32, as which scores come, is as large."""
 
 # Numbers ----------------------------------------------------------------------------------------
 
@@ -110,15 +112,18 @@ class Record:
         self._steps.append({"step_count": env_steps, **metrics(episodes)})
 
     def continue_from(self, path: Path, env_steps: int) -> None:
-        """Takes what ``path`` has up to ``env_steps``, if it is there and of the same run."""
+        """Takes what ``path`` has up to ``env_steps``, if it is there and of the same run.
+
+        What is damaged is left out: it is no reason to stop a run.
+        """
         try:
-            run = json.loads(path.read_text())
+            run = parse_json(path.read_text())
             for key in self._keys:
                 run = run[key]
             steps = [step for name, step in run.items() if name.startswith("step_")]
-            self._steps = [step for step in steps if step["step_count"] <= env_steps]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            self._steps = []
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            steps = []
+        self._steps = [step for step in steps if _is_step(step) and step["step_count"] <= env_steps]
 
     def write(self, path: Path) -> None:
         """Replaces ``path``."""
@@ -128,6 +133,23 @@ class Record:
         for key in reversed(self._keys):
             content = {key: content}
         write_json(path, content)
+
+
+def _is_step(step: object) -> bool:
+    """Whether ``step`` is one that :meth:`Record.add` made: a count, and lists of numbers."""
+    if not isinstance(step, dict) or not {"step_count", "return"} <= step.keys():
+        return False
+    columns = {name: values for name, values in step.items() if name != "step_count"}
+    return (
+        type(step["step_count"]) is int
+        and all(isinstance(values, list) for values in columns.values())
+        and bool(step["return"])
+        and all(_is_score(value) for values in columns.values() for value in values)
+    )
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < _BEYOND
 
 
 # During training --------------------------------------------------------------------------------

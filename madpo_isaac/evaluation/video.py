@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
-from collections.abc import Callable, Generator, Sequence
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import imageio_ffmpeg
 import numpy as np
@@ -55,34 +61,71 @@ class Mp4:
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps = path, fps
-        self._partial = path.with_name(f".{path.stem}.partial.mp4")
-        self._frames: Generator[None, Any, None] | None = None
+        self._partial = partial(path)
+        self._ffmpeg: subprocess.Popen[bytes] | None = None
+        self._said = b""
 
     def write(self, frame: Frame) -> None:
-        """Appends a frame; the first one decides the size, which has to be even."""
-        if self._frames is None:
-            self._frames = self._start(frame.shape[1], frame.shape[0])
-            self._frames.send(None)
-        self._frames.send(np.ascontiguousarray(frame))
+        """Appends a frame; the first one decides the size, which has to be even.
 
-    def _start(self, width: int, height: int) -> Generator[None, Any, None]:
-        frames = imageio_ffmpeg.write_frames(
-            str(self._partial),
-            (width, height),
-            fps=self._fps,  # pyright: ignore[reportArgumentType]  any number, see there
-            quality=7,
-            codec="libx264",
-            pix_fmt_out="yuv420p",
-            macro_block_size=2,
-            output_params=["-movflags", "+faststart"],
+        Raises:
+            OSError: ffmpeg has ended, as on a full disk; nothing of the file is left.
+        """
+        if self._ffmpeg is None:
+            self._ffmpeg = self._start(frame.shape[1], frame.shape[0])
+        assert self._ffmpeg.stdin is not None
+        try:
+            self._ffmpeg.stdin.write(np.ascontiguousarray(frame).tobytes())
+        except OSError as problem:
+            self._ffmpeg.kill()
+            self._finish()
+            raise OSError(self._reason()) from problem
+
+    def _start(self, width: int, height: int) -> subprocess.Popen[bytes]:
+        source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}")
+        rate = ("-r", str(Fraction(self._fps).limit_denominator()), "-i", "-", "-an")
+        coded = ("-vcodec", "libx264", "-crf", "15", "-pix_fmt", "yuv420p")
+        # By itself ffmpeg takes a name with a colon for a protocol.
+        target = ("-v", "error", "-movflags", "+faststart", f"file:{self._partial.absolute()}")
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with ffmpeg
+        return subprocess.Popen(
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-y", *source, *rate, *coded, *target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C is for the run, which ends the clip
         )
-        assert frames is not None
-        return frames
+
+    def _finish(self) -> int:
+        """Waits for ffmpeg, and removes the file if it is not whole; returns the exit code."""
+        assert self._ffmpeg is not None and self._ffmpeg.stdin is not None
+        with contextlib.suppress(OSError):
+            self._ffmpeg.stdin.close()
+        code, self._ffmpeg = self._ffmpeg.wait(), None
+        with self._errors as file:
+            file.seek(0)
+            self._said = file.read()
+        if code:
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
+        return code
+
+    def _reason(self) -> str:
+        """The last thing that ffmpeg said."""
+        lines = self._said.decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        known = [line for line in said if os.strerror(errno.ENOSPC) in line]
+        return f"ffmpeg: {(known or said or ['it was stopped'])[-1].rstrip('.')}"
 
     def close(self) -> None:
-        """Waits for ffmpeg and puts the file in place."""
-        if self._frames is not None:
-            self._frames.close()
+        """Waits for ffmpeg and puts the file in place.
+
+        Raises:
+            OSError: it is not whole; what had that name before still has it.
+        """
+        if self._ffmpeg is not None:
+            if self._finish():
+                raise OSError(self._reason())
             self._partial.replace(self._path)
 
 
@@ -102,7 +145,7 @@ class Gif:
         self._frames.append(Image.fromarray(frame))
 
     def close(self) -> None:
-        """Writes the file."""
+        """Writes the file; raises OSError if it cannot, and then leaves the one that was there."""
         if not self._frames:
             return
         width, height = self._frames[0].size
@@ -114,14 +157,20 @@ class Gif:
         first, *others = (
             image.quantize(palette=palette, dither=Image.Dither.NONE) for image in self._frames
         )
-        first.save(
-            self._path,
-            save_all=True,
-            append_images=others,
-            duration=self._duration,
-            loop=0,
-            optimize=True,
-        )
+        temporary = partial(self._path)
+        try:
+            first.save(
+                temporary,
+                save_all=True,
+                append_images=others,
+                duration=self._duration,
+                loop=0,
+                optimize=True,
+            )
+            temporary.replace(self._path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 FORMATS: dict[str, type[Mp4] | type[Gif]] = {".mp4": Mp4, ".gif": Gif}
@@ -134,13 +183,18 @@ def check_path(path: Path) -> None:
         raise UserError(f"'{path}': the name of a video ends with {' or '.join(FORMATS)}.")
 
 
+def partial(path: Path) -> Path:
+    """Where a video is until it is whole: beside its place, so that it can be moved there."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
 def prepare(path: Path) -> None:
     """Makes the folder of ``path`` and sees that a video can be written there.
 
     Raises:
         UserError: it cannot.
     """
-    probe = path.with_name(f".{path.name}.probe")
+    probe = partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()

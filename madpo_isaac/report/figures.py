@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from madpo_isaac.report import statistics
-from madpo_isaac.report.runs import SHORT, Run
+from madpo_isaac.report.runs import SHORT, Run, is_number
 from madpo_isaac.report.study import Study, label, natural, varied
 
 STYLE: dict[Any, Any] = {
@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.2,
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a $ in a name is a $
 }
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
@@ -46,6 +47,7 @@ _DPI, _PAGE_DPI = 300, 150
 """Of a PNG, and what it is shown with."""
 _DASHES = ("-", "--", ":", "-.")
 _HANDLE_WIDTH, _LETTER_WIDTH = 0.55, 0.062  # inches in a legend, with its gaps
+_WIDEST = 30.0
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def sensitivity(study: Study, folder: Path, reps: int, key: str) -> Picture | No
 def _lines(study: Study, task: str, key: str) -> dict[str, list[tuple[float, np.ndarray]]]:
     """Name of a set of otherwise equal runs to its points: a setting's value, finals (runs,)."""
     runs = [r for cell in study.of_task(task).values() for r in cell]
-    runs = [r for r in runs if isinstance(r.settings.get(key), (int, float))]
+    runs = [r for r in runs if is_number(r.settings.get(key))]
     others = [name for name in varied(runs) if name != key]
     stop, window = study.end(task), study.window(task)
     groups = [name for name in study.by if SHORT.get(name, name) != key]
@@ -197,7 +199,8 @@ def _follows(run: Run, name: str, key: str) -> bool:
     coef, sigma = "algo.divergence.coef", "algo.divergence.sigma"
     if (name, key) != (coef, sigma):
         return False
-    return abs(run.settings[coef] * run.settings[sigma] - 1.0) < 1e-6
+    x, y = (run.settings.get(name) for name in (coef, sigma))
+    return is_number(x) and is_number(y) and abs(x * y - 1.0) < 1e-6
 
 
 @matplotlib.rc_context(STYLE)
@@ -299,6 +302,7 @@ def _legend(figure: Figure, order: Sequence[str]) -> None:
         handles |= dict(zip(names, found, strict=True))
     names = [name for name in order if name in handles]
     width = _HANDLE_WIDTH + _LETTER_WIDTH * max(map(len, names), default=0)
+    width = min(width, _WIDEST)
     figure.set_figwidth(max(figure.get_figwidth(), width + 0.2))
     columns = max(1, min(4, len(names), int(figure.get_figwidth() / width)))
     figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(names) // columns))

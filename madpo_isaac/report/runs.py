@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import csv
-import json
+import math
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import yaml
 
 from madpo_isaac.errors import UserError
+from madpo_isaac.system.files import parse_json
 
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
 """What the command line calls some settings."""
 _NEEDED = ("env_steps", "episode_return")
-_SEED = re.compile(r"(?P<label>.+?)_s(?P<seed>\d+)(_\d{8}-\d{6}(-\d+)?)?")
+_LARGEST = 1e100
+"""What is beyond it is no measurement, and its square is no number."""
+_LONGEST_NAME = 255
+_SEED = re.compile(r"(?P<label>.+?)_s(?P<seed>\d{1,19})(_\d{8}-\d{6}(-\d+)?)?")
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,11 @@ class Run:
     def video(self) -> Path | None:
         """The newest video of the run."""
         found = [] if self.folder is None else self.folder.glob("videos/**/*.mp4")
-        return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)
+        return max(
+            filter(Path.is_file, found),
+            key=lambda path: (path.stat().st_mtime, path.name),
+            default=None,
+        )
 
     def means(self, key: str, stops: np.ndarray, window: float) -> np.ndarray:
         """Means of ``key`` over the episodes finished in (stop - window, stop], for each stop.
@@ -115,7 +124,7 @@ def load(arguments: Sequence[str]) -> list[Run]:
     for argument in arguments:
         task, found, name = argument.partition("=")
         path = Path(argument)
-        if found and not path.exists():
+        if found and not os.path.exists(path):
             path = Path(name)
         else:
             task = ""
@@ -125,7 +134,7 @@ def load(arguments: Sequence[str]) -> list[Run]:
 
 
 def _read(path: Path, task: str) -> Iterable[Run]:
-    if not path.exists():
+    if not os.path.exists(path):  # which takes names that are too long, too
         raise UserError(f"There is no run '{path}'.")
     if path.is_dir():
         return _of_folder(path)
@@ -150,17 +159,18 @@ def _of_folder(path: Path) -> list[Run]:
 
 
 def _of_run_folder(path: Path) -> Run:
-    name = path.resolve().name
+    name = path.resolve().name.encode(errors="replace").decode()  # bytes that are no text
     settings = _guess(name, path.resolve().parent.name)
     config = path / "config.yaml"
     if config.is_file():
         try:
             loaded = yaml.safe_load(config.read_text())
-        except (OSError, yaml.YAMLError, UnicodeDecodeError):
-            loaded = None
-        if not isinstance(loaded, dict):
+            flat = _flat(loaded) if isinstance(loaded, dict) else None
+        except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError):
+            flat = None  # YAML makes dates and keys of text, which may fail in other ways
+        if flat is None:
             raise UserError(f"'{config}' holds no configuration.")
-        settings |= _flat(loaded)
+        settings |= flat
     return Run(name, settings, _metrics(path / "metrics.jsonl"), path)
 
 
@@ -190,41 +200,67 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
     missing = [key for key in _NEEDED if key not in columns]
     if missing:
         raise UserError(f"'{path}' holds no {missing[0]}.")
+    _check_steps(columns["env_steps"], f"'{path}'")
     columns.setdefault("episodes", np.isfinite(columns["episode_return"]).astype(float))
     return columns
 
 
 def _numbers(path: Path) -> list[dict[str, float]]:
     """The numbers of every line that is whole; a crash may have left half of one."""
+    try:
+        texts = path.read_text(errors="replace").splitlines()
+    except OSError as problem:
+        raise UserError(f"Cannot read '{path}': {problem.strerror}.") from problem
     lines: list[dict[str, float]] = []
-    for text in path.read_text(errors="replace").splitlines():
+    for text in texts:
         try:
-            line = json.loads(text)
-            numbers = {k: np.nan if v is None else float(v) for k, v in line.items()}
-        except (ValueError, TypeError, AttributeError):
+            line = parse_json(text)
+        except ValueError:
             continue
+        if not isinstance(line, dict):
+            continue
+        # Text and lists, which somebody may have added to a line, are no curves.
+        numbers = {
+            k: float(v) if is_number(v) else np.nan
+            for k, v in line.items()
+            if k.isprintable() and (v is None or isinstance(v, (int, float)))
+        }
         if np.isfinite(numbers.get("env_steps", np.nan)):
             lines.append(numbers)
     return lines
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number that a float can hold."""
+    return isinstance(value, (int, float)) and abs(value) <= _LARGEST and not math.isnan(value)
+
+
+def _check_steps(steps: np.ndarray, where: str) -> None:
+    """Raises UserError unless environment steps, (iterations,), count up from 0 or more."""
+    if steps.min() < 0.0 or steps[-1] == 0.0:
+        worst = float(min(steps.min(), steps[-1]))
+        raise UserError(f"{where}: env_steps={worst:g} must be greater than 0.")
+    falls = np.flatnonzero(np.diff(steps) < 0.0)
+    if len(falls):
+        before, after = steps[falls[0]], steps[falls[0] + 1]
+        raise UserError(f"{where}: env_steps must not fall, as from {before:g} to {after:g}.")
+
+
 def _of_csv(path: Path, task: str) -> list[Run]:
     columns: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with path.open(newline="", errors="replace") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        for key in ("run", *_NEEDED):
-            if key not in (rows.fieldnames or ()):
-                raise UserError(f"'{path}' has no column {key}.")
-        for row in rows:
-            try:
-                numbers = {key: float(row[key]) for key in _NEEDED}
-                numbers["success_rate"] = float(row.get("success_rate") or "nan")
-            except (TypeError, ValueError):
-                raise UserError(f"Line {rows.line_num} of '{path}' cannot be read.") from None
-            for key, value in numbers.items():
-                columns[row["run"]][key].append(value)
+    try:
+        with path.open(newline="", errors="replace") as file:
+            for name, numbers in _rows(path, file):
+                for key, value in numbers.items():
+                    columns[name][key].append(value)
+    except OSError as problem:
+        raise UserError(f"Cannot read '{path}': {problem.strerror}.") from problem
+    except csv.Error as problem:  # a field too long, or a zero byte
+        raise UserError(f"'{path}' cannot be read: {problem}.") from None
     if not columns:
         raise UserError(f"'{path}' holds no runs.")
+    for name, table in columns.items():
+        _check_steps(np.array(table["env_steps"]), f"Run '{name}' in '{path}'")
     return [
         Run(
             name,
@@ -236,9 +272,31 @@ def _of_csv(path: Path, task: str) -> list[Run]:
     ]
 
 
+def _rows(path: Path, file: Iterable[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Names of runs and the numbers of each row of a csv file."""
+    rows = csv.DictReader(line for line in file if not line.startswith("#"))
+    for key in ("run", *_NEEDED):
+        if key not in (rows.fieldnames or ()):
+            raise UserError(f"'{path}' has no column {key}.")
+    for row in rows:
+        where, name = f"Line {rows.line_num} of '{path}'", (row["run"] or "").strip()
+        if not name:
+            raise UserError(f"{where} names no run.")
+        if len(name) > _LONGEST_NAME:
+            raise UserError(f"{where}: the name of the run has more than {_LONGEST_NAME} letters.")
+        try:
+            numbers = {key: float(row[key]) for key in _NEEDED}
+            numbers["success_rate"] = float(row.get("success_rate") or "nan")
+        except (TypeError, ValueError):
+            raise UserError(f"{where} cannot be read.") from None
+        if not is_number(numbers["env_steps"]):
+            raise UserError(f"{where}: env_steps={row['env_steps']} must be a finite number.")
+        yield name, {key: x if is_number(x) else np.nan for key, x in numbers.items()}
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        loaded = json.loads(path.read_text())
+        loaded = parse_json(path.read_text())
     except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}

@@ -130,7 +130,7 @@ class Study:
             if mixed:
                 names = ", ".join(mixed[:4]) + (", ..." if len(mixed) > 4 else "")
                 notes.append(f"{task}, {group}: runs with different {names}. Split them with --by.")
-            seeds = [run.settings["seed"] for run in runs if "seed" in run.settings]
+            seeds = [show(run.settings["seed"]) for run in runs if "seed" in run.settings]
             if not mixed and len(set(seeds)) < len(seeds):
                 notes.append(f"{task}, {group}: a seed comes more than once.")
         for task in filter(self.uneven, self.tasks):
@@ -193,7 +193,8 @@ def show(value: Any) -> str:
     """A setting as the command line has it; ``-`` where there is none."""
     if value is None:
         return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
+    text = f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
+    return text.encode(errors="replace").decode()  # YAML may hold halves of letters
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:

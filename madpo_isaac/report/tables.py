@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from madpo_isaac.report import statistics
+from madpo_isaac.report.runs import Run
 from madpo_isaac.report.study import Study, differences, show
+
+_LONGEST = 1e13
+"""Seconds that a timedelta can hold."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +101,31 @@ def every_run(study: Study) -> Table:
 
 def write_csv(study: Study, path: Path) -> None:
     """Writes run, env_steps, episode_return and success_rate, a row per window; load() reads it."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("run", "env_steps", "episode_return", "success_rate"))
         for (task, _), runs in study.cells.items():
             window = study.window(task)
             for run in runs:
-                for k in range(1, int(run.steps / window + 1e-9) + 1):
-                    keys = ("episode_return", "success_rate")
-                    values = [run.mean(key, k * window, window) for key in keys]
+                stops = _stops(run, window)
+                keys = ("episode_return", "success_rate")
+                columns = (run.means(key, stops, window) for key in keys)
+                for stop, *values in zip(stops, *columns, strict=True):
                     if np.isfinite(values[0]):
-                        steps = f"{k * window:.0f}"
+                        steps = f"{stop:.0f}"
                         writer.writerow((run.name, steps, *(f"{value:.5g}" for value in values)))
+
+
+def _stops(run: Run, window: float) -> np.ndarray:
+    """Ends of the windows in which a run has lines, as many as it has lines at most threefold."""
+    at = np.ceil(run.metrics["env_steps"] / window)
+    near = np.unique(np.concatenate((at - 1.0, at, at + 1.0)))  # rounding may put it in the next
+    return window * near[(near >= 1.0) & (near <= np.floor(run.steps / window + 1e-9))]
 
 
 def hours(seconds: float) -> str:
     """Seconds as h:mm:ss."""
-    return str(datetime.timedelta(seconds=round(seconds))) if np.isfinite(seconds) else "-"
+    return str(datetime.timedelta(seconds=round(seconds))) if abs(seconds) < _LONGEST else "-"
 
 
 def _steps(value: float) -> str:

@@ -47,7 +47,7 @@ def write(
         results = tables.results(study, marks, reps)
         page = _page(study, out / "figures", title, results, base, reps)
         tables.write_csv(study, out / "curves.csv")
-        write_atomic(out / "report.html", page.html().encode())
+        write_atomic(out / "report.html", page.html().encode(errors="replace"))
     except OSError as problem:
         raise UserError(f"Cannot write '{out}': {problem}.") from problem
     for line in results.lines():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,16 @@ from typing import Any
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
+from madpo_isaac.system.files import parse_json
 from madpo_isaac.system.lock import Lock
 from madpo_isaac.tasks import TASKS
 
 _TAIL = 1 << 16
 """Bytes at the end of metrics.jsonl that hold its last line."""
+_GIVEN = ("task", "algo", "seed", "max_iterations", "experiment", "runs_dir", "resume", "test")
+"""Keys that every job has of its own."""
+_MANY = 1e18
+"""Counts from here on are no counts."""
 _OF_A_PROCESS = ("experiment", "runs_dir", "resume", "num_threads")
 
 
@@ -47,7 +51,11 @@ class Job:
     def progress(self) -> tuple[float, float]:
         """Environment steps and seconds so far."""
         line = _last_line(self.folder / "metrics.jsonl")
-        return float(line.get("env_steps", 0)), float(line.get("wall_s", 0.0))
+        counts = (line.get(key) for key in ("env_steps", "wall_s"))
+        steps, seconds = (
+            float(x) if isinstance(x, (int, float)) and 0.0 <= x < _MANY else 0.0 for x in counts
+        )
+        return steps, seconds
 
     def taken(self) -> bool:
         """Whether another process has it, such as one that outlived the killed one it was of."""
@@ -64,7 +72,11 @@ class Job:
         """
         recorded = self.folder / "overrides.txt"
         if recorded.is_file():
-            other = _lasting(recorded.read_text().splitlines()) ^ _lasting(self.settings)
+            try:
+                lines = recorded.read_text().splitlines()
+            except (OSError, ValueError) as problem:
+                raise UserError(f"'{recorded}' cannot be read: {problem}.") from problem
+            other = _lasting(lines) ^ _lasting(self.settings)
             if other:
                 raise UserError(
                     f"'{self.folder}' was run with other settings ({min(other)}): choose another "
@@ -101,6 +113,10 @@ def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ())
     Raises:
         UserError: a setting is wrong.
     """
+    for text in settings:
+        key = text.partition("=")[0].lstrip("+")
+        if key in _GIVEN:
+            raise UserError(f"'{text}': {key} follows from the figure and --scale, see --list.")
     chosen, _ = choose_tasks(figure, scale)
     jobs = []
     for task, name in itertools.product(chosen, figure.variants):
@@ -130,7 +146,7 @@ def _last_line(path: Path) -> dict[str, Any]:
         return {}
     for part in (text, *reversed(text.splitlines())):
         try:
-            line = json.loads(part)
+            line = parse_json(part)
         except ValueError:
             continue
         if isinstance(line, dict):

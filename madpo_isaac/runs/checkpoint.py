@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import io
+import math
 import os
 import warnings
 import zipfile
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from madpo_isaac import pretrained
 from madpo_isaac.errors import UserError, closest
-from madpo_isaac.system.files import write_atomic
+from madpo_isaac.system.files import plain_settings, write_atomic
 
 FORMAT_VERSION = 1
 
@@ -54,9 +55,11 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise UserError(f"Checkpoint '{path}' does not exist.")
     if path.suffix == pretrained.SUFFIX:
-        return pretrained.load(path)
+        content = pretrained.load(path)
+        _check_counters(path, content)
+        return content
     try:
-        _check_sums(path)
+        check_sums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error below says it all
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -73,10 +76,23 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     missing = [key for key in ("task", "algo", "iteration", "algo_state") if key not in content]
     if missing:
         raise UserError(f"Checkpoint '{path}' lacks {', '.join(missing)}.")
+    _check_counters(path, content)
     return content
 
 
-def _check_sums(path: Path) -> None:
+def _check_counters(path: Path, content: dict[str, Any]) -> None:
+    """Raises UserError unless what a run counts are numbers that it can have reached."""
+    for key in ("iteration", "env_steps"):
+        value = content.get(key, 0)
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no count.")
+    for key in ("wall_s", "best_return"):
+        value = content.get(key, 0.0)
+        if not isinstance(value, (int, float)) or math.isnan(value):
+            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no number.")
+
+
+def check_sums(path: Path) -> None:
     """Raises BadZipFile if a byte of a tensor has changed, which torch does not notice."""
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
@@ -102,13 +118,18 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
     """
     if name in ("latest", "best"):
         file = "last.pth" if name == "latest" else "best.pth"
-        found = [
-            path for path in runs_dir.glob(f"*/nn/{file}") if _belongs(path.parents[1], task, algo)
-        ]
+        configs = runs_dir.glob("*/config.yaml")
+        found = [path.parent for path in configs if _belongs(path.parent, task, algo)]
         if not found:
             kind = f" of {task}" * bool(task) + f" with {algo}" * bool(algo)
             raise UserError(f"checkpoint={name}: no run{kind} in '{runs_dir}'.")
-        return max(found, key=lambda path: path.stat().st_mtime)
+        run = max(found, key=_last_sign)
+        if not (run / "nn" / file).exists():
+            raise UserError(
+                f"checkpoint={name}: the newest run, '{run}', has no {file}: name a run folder or "
+                "a file."
+            )
+        return run / "nn" / file
     if os.path.isdir(name):
         return Path(name) / "nn" / "last.pth"
     if not os.path.exists(name):
@@ -118,13 +139,17 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
     return Path(name)
 
 
+def _last_sign(run: Path) -> float:
+    """When a run saved for the last time, or began; seconds since the epoch."""
+    times = [os.stat(path).st_mtime for path in run.glob("nn/*.pth") if path.exists()]
+    return max(times) if times else os.stat(run / "config.yaml").st_mtime
+
+
 def _belongs(run: Path, task: str | None, algo: str | None) -> bool:
     try:
-        config = OmegaConf.load(run / "config.yaml")
-    except (OSError, ValueError, YAMLError):
+        config = plain_settings((run / "config.yaml").read_text(encoding="utf-8"), run)
+        found = [OmegaConf.select(config, f"{group}.name") for group in ("task", "algo")]
+    except (OSError, ValueError, OmegaConfBaseException):
         return False
-    if not isinstance(config, DictConfig):
-        return False
-    found = [OmegaConf.select(config, f"{group}.name") for group in ("task", "algo")]
     wanted = (task, algo)
     return all(has and want in (None, has) for has, want in zip(found, wanted, strict=True))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import platform
+import re
 import subprocess
 from dataclasses import replace
 from importlib import metadata
@@ -16,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import OmegaConf
 
-from madpo_isaac.errors import UserError
+from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs.metrics import drop_events_after
-from madpo_isaac.system.files import write_atomic
+from madpo_isaac.system.files import parse_json, write_atomic
 from madpo_isaac.system.lock import Lock
 
 if TYPE_CHECKING:
@@ -95,10 +97,16 @@ class RunFolder:
         Raises:
             UserError: another process trains in it, or it cannot be written.
         """
+        status = self._status() if not self._lock.path.exists() else {}
         try:
             free = self._lock.acquire()
         except OSError as problem:
             raise UserError(f"Cannot write run folder '{self.path}': {problem}.") from problem
+        if free and _is_alive(status):  # somebody has removed the lock of a run that goes on
+            self.release()
+            with contextlib.suppress(OSError):
+                self._lock.path.unlink()
+            free = False
         if not free:
             status = self._status()
             owner = f" (process {status['pid']} on {status['host']})" if status else ""
@@ -132,6 +140,7 @@ class RunFolder:
             self.complete(overrides)
             self._record_again(config)
             self.drop_metrics_after(iteration)
+            self._set_aside_after(iteration)
             drop_events_after(self.summaries, env_steps)
         except OSError as problem:
             raise UserError(f"Cannot write run folder '{self.path}': {problem}.") from problem
@@ -152,6 +161,30 @@ class RunFolder:
         kept = [f"{line}\n" for line in lines if _iteration(line) <= iteration]
         write_atomic(self.metrics, "".join(kept).encode())
 
+    def _set_aside_after(self, iteration: int) -> None:
+        """Moves numbered files of a branch that is given up to ``dropped/``, each time another."""
+        numbered = (*self.nn.glob("ep_*.pth"), *self.path.glob("dumps/iteration_*.pth"))
+        later = [
+            path
+            for path in numbered
+            if (found := re.match(r"[a-z]+_(\d+)", path.name)) and int(found[1]) > iteration
+        ]
+        if not later:
+            return
+        names = (self.path / "dropped" / f"{k}" for k in itertools.count(1))
+        place = next(path for path in names if not path.exists())
+        place.mkdir(parents=True)
+        for path in later:
+            path.rename(place / path.name)
+
+    def check_lock(self) -> None:
+        """Raises RunFailed if the lock is no longer this process's: two must not write here."""
+        if self._lock.lost():
+            raise RunFailed(
+                f"The lock of run folder '{self.path}' was removed, or the folder was moved: "
+                "another process may train in it."
+            )
+
     def mark(self, state: str, **facts: Any) -> None:
         """Writes status.json: ``state``, where and when, and ``facts``.
 
@@ -164,9 +197,22 @@ class RunFolder:
 
     def _status(self) -> dict[str, Any]:
         try:
-            return json.loads(self.status.read_text())
+            found = parse_json(self.status.read_text())
         except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) and {"pid", "host"} <= found.keys() else {}
+
+
+def _is_alive(status: dict[str, Any]) -> bool:
+    """Whether the process of a status.json still trains, as far as this machine can tell."""
+    pid, here = status.get("pid"), status.get("host") == platform.node()
+    if status.get("state") != "running" or not here or type(pid) is not int or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _refuse_used(path: Path) -> None:
@@ -197,8 +243,8 @@ def _make_default(runs: Path, config: Config) -> Path:
 
 def _iteration(line: str) -> float:
     try:
-        return float(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
+        return float(parse_json(line)["iteration"])
+    except (ValueError, LookupError, TypeError, OverflowError):
         return float("inf")  # half a line, left by a crash
 
 

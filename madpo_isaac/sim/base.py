@@ -39,6 +39,9 @@ class WarpConfig(SimConfig):
     """Room for contacts, simulations' mean; null for twice what random motion takes."""
     njmax: int | None = None
     """Room for constraints in each simulation; null for twice what random motion takes."""
+    solver: str = "newton"
+    """newton, or cg: conjugate gradient, which is slower to converge and may survive stiff contacts
+    where Newton's method in float32 gives NaN."""
 
 
 class Sim(Protocol):

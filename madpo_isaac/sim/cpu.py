@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import NoReturn
+
 import mujoco
 import numpy as np
 import torch
 from mjbatch import Batch
 from torch import Tensor
 
+from madpo_isaac.errors import UserError
 from madpo_isaac.sim.base import SPEED_LIMIT
 
 _FATAL = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
@@ -28,6 +35,8 @@ class MjBatchSim:
     """
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, num_threads: int = 0) -> None:
+        _silence_warnings()
+        self._pid = os.getpid()
         self.model = model
         self.num_envs = num_envs
         self.device = torch.device("cpu")
@@ -53,6 +62,20 @@ class MjBatchSim:
         self._fatal = self._warning[:, _FATAL, 1]
         self.reset(torch.ones(num_envs, dtype=torch.bool))
         self.forward()
+
+    def _check_process(self) -> None:
+        """Raises UserError in a forked child, which has none of the threads and would wait."""
+        if self.num_threads > 1 and os.getpid() != self._pid:
+            raise UserError(
+                "These environments were made in another process, whose threads are not here after "
+                "a fork: make them in the process that uses them, or with num_threads=1."
+            )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "environments can be neither pickled nor copied: make others with tasks.make, and give "
+            "them the state by load_state_dict(env.state_dict())"
+        )
 
     @property
     def qfrc_applied(self) -> Tensor:
@@ -92,6 +115,7 @@ class MjBatchSim:
 
     def step(self, substeps: int) -> None:
         """Advances every simulation by ``substeps`` time steps on the thread pool."""
+        self._check_process()
         self._batch.step(nstep=substeps)
 
     def reset(self, mask: Tensor) -> None:
@@ -105,6 +129,7 @@ class MjBatchSim:
 
     def forward(self, mask: Tensor | None = None) -> None:
         """Recomputes derived readings of the rows of ``mask`` (N,) bool, or of all rows."""
+        self._check_process()
         self._batch.forward(None if mask is None else mask.numpy())
 
     def diverged(self) -> Tensor:
@@ -139,6 +164,7 @@ class MjBatchSim:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores :meth:`state_dict` exactly."""
+        self._check_process()
         # The first forward call uses up pending writes, the second brings the float32 copies in
         # step with the new rows; it moves the warm start, so the rows are written once more.
         self._batch.forward()
@@ -148,6 +174,22 @@ class MjBatchSim:
         self._warning.copy_(state["warning"])
         for name, reading in self._readings.items():
             reading.copy_(state[name])
+
+
+@functools.cache
+def _silence_warnings() -> None:
+    """Makes MuJoCo write its warnings nowhere, by default MUJOCO_LOG.TXT in the current folder.
+
+    Every world's warnings are counted, and read from there. The handler is C code: one in Python
+    would be called from the engine's threads. A handler that is there already stays.
+    """
+    libraries = sorted(Path(mujoco.__file__).parent.glob("libmujoco*"))
+    if not libraries:
+        return
+    handler = ctypes.c_void_p.in_dll(ctypes.CDLL(str(libraries[0])), "mju_user_warning")
+    if not handler.value:
+        ignore = ctypes.CDLL(None).strlen  # takes a text and does nothing with it
+        handler.value = ctypes.cast(ignore, ctypes.c_void_p).value
 
 
 def _columns(model: mujoco.MjModel, field: str) -> slice:

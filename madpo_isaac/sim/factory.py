@@ -33,8 +33,8 @@ def make_sim(
     prepare_warp()
     from madpo_isaac.sim.mjwarp import WarpSim
 
-    room = (settings.nconmax, settings.njmax) if isinstance(settings, WarpConfig) else ()
-    return WarpSim(model, num_envs, checked, *room)
+    chosen = settings if isinstance(settings, WarpConfig) else WarpConfig()
+    return WarpSim(model, num_envs, checked, chosen.nconmax, chosen.njmax, chosen.solver)
 
 
 def prepare_warp() -> None:

@@ -37,6 +37,7 @@ _STATE = (
     *("mocap_pos", "mocap_quat", "overflow"),
 )
 """What a step reads of the past; everything else it computes anew."""
+SOLVERS = {"newton": mujoco.mjtSolver.mjSOL_NEWTON, "cg": mujoco.mjtSolver.mjSOL_CG}
 _LEAST_POOL = 512
 """Contacts of all simulations together: few simulations have no mean to rely on."""
 _NOT_KEPT = ("dof_M0",)
@@ -58,6 +59,7 @@ class WarpSim:
         nconmax: room for contacts, of which the broad phase's candidates are part, in the mean
             over simulations; None for twice what :func:`probe` finds.
         njmax: room for constraints in each simulation; None likewise.
+        solver: ``newton`` or ``cg``, whatever the model says.
     """
 
     def __init__(
@@ -67,12 +69,13 @@ class WarpSim:
         device: torch.device,
         nconmax: int | None = None,
         njmax: int | None = None,
+        solver: str = "newton",
     ) -> None:
         self.model = model
         self.num_envs = num_envs
         self._device = wp.device_from_torch(device)
         self.device = torch.device(wp.device_to_torch(self._device))
-        supported = _supported(model)
+        supported = _with_solver(model, solver)
         with wp.ScopedDevice(self._device):
             self._model: Any = mjw.put_model(supported)
             self._model.opt.warn_overflow = 0  # it prints from the kernel; the bits are set anyway
@@ -219,12 +222,13 @@ class WarpSim:
         return capture.graph
 
 
-def _supported(model: mujoco.MjModel) -> mujoco.MjModel:
-    """Returns ``model`` with a solver that Warp has: Newton for PGS, which solves the same."""
-    if model.opt.solver != mujoco.mjtSolver.mjSOL_PGS:
+def _with_solver(model: mujoco.MjModel, solver: str) -> mujoco.MjModel:
+    """Returns ``model`` with one of Warp's two solvers, which solve the same problem."""
+    chosen = SOLVERS[solver]
+    if model.opt.solver == chosen:
         return model
     model = copy.copy(model)
-    model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    model.opt.solver = chosen
     return model
 
 

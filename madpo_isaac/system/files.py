@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from madpo_isaac.errors import UserError
 
@@ -40,6 +46,39 @@ def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = (
     sync_folder(path.parent)
 
 
+def parse_json(text: str) -> Any:
+    """Reads JSON; raises ValueError for whatever is wrong with it, nesting too deep included."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def plain_settings(text: Any, where: Path) -> DictConfig:
+    """Reads settings in YAML from a file that may have come from elsewhere.
+
+    Args:
+        text: what the file holds.
+        where: the file.
+
+    Raises:
+        UserError: it holds no settings, or a reference such as ``${oc.env:HOME}``, which would
+            put something of this machine into them.
+    """
+    try:
+        content = OmegaConf.create(text) if isinstance(text, str) else None
+    except (AssertionError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as bad:
+        reason = (str(bad).strip() or type(bad).__name__).partition("\n")[0].rstrip(".")
+        raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from bad
+    if not isinstance(content, DictConfig):
+        raise UserError(f"'{where}' holds no configuration.")
+    if found := re.search(r"\$\{[^}]*\}?", str(OmegaConf.to_container(content, resolve=False))):
+        raise UserError(
+            f"The configuration in '{where}' refers to '{found[0]}': write the value itself."
+        )
+    return content
+
+
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Replaces ``path`` and makes its folder; raises :class:`UserError` if it cannot."""
     try:
@@ -48,6 +87,16 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         write_atomic(path, f"{text}\n".encode())
     except OSError as problem:
         raise UserError(f"Cannot write '{path}': {problem}.") from problem
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder and a file in it, which goes again; raises :class:`UserError` if it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        raise UserError(f"Cannot write '{folder}': {problem}.") from problem
 
 
 def sync_folder(folder: Path) -> None:

@@ -40,6 +40,17 @@ class Lock:
         self._descriptor = descriptor
         return True
 
+    def lost(self) -> bool:
+        """Whether the file that is locked is no longer the one of this name."""
+        if self._descriptor is None:
+            return False
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return True
+        held = os.fstat(self._descriptor)
+        return (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino)
+
     def release(self) -> None:
         """Gives the lock back, if it is held."""
         if self._descriptor is not None:

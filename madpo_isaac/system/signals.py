@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -43,8 +44,12 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Notes a signal instead of dying of it; a further Ctrl-C raises KeyboardInterrupt.
 
-        Further SIGTERMs change nothing: a scheduler sends them to every process of a job.
+        Further SIGTERMs change nothing: a scheduler sends them to every process of a job. Outside
+        the main thread, which alone may listen, signals do what they did.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def request(signum: int, frame: FrameType | None) -> None:
             del frame

@@ -364,6 +364,7 @@ class Runner(ABC):
         due = self.ranks.any(time.monotonic() - self._saved_at + iteration_s > SAVE_INTERVAL)
         if not (better or numbered or last or due):
             return
+        self.folder.check_lock()
         for observer in self.observers:
             observer.on_save()
         content = self._content()
@@ -429,8 +430,9 @@ class Runner(ABC):
         with checkpoint.using(path):
             content = self._load(path)
             self._restore_policy(content)
-        facts = ("task", "algo", "iteration", "env_steps")
-        return {"checkpoint": str(path), **{name: content[name] for name in facts}}
+            facts = ("task", "algo", "iteration", "env_steps")
+            seed = resume.seed_of(path, content, self.config.seed)
+            return {"checkpoint": str(path), **{k: content[k] for k in facts}, "seed": seed}
 
     def output_folder(self, name: str) -> Path:
         """Where what is made of a checkpoint goes: in its run folder, or else in ``runs_dir``."""

@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from madpo_isaac import tasks
+from madpo_isaac.config.resume import difference
 from madpo_isaac.config.schema import Config, from_record, sim_settings, task_settings
+from madpo_isaac.config.validation import validate
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.checkpoint import check_sums
 from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.system.distributed import ALONE, Ranks
+from madpo_isaac.system.files import plain_settings
 
-_KEYS = ("config", "iteration", "start", "actions", "faults")
+_KEYS = {"config": str, "iteration": int, "start": dict, "actions": Tensor, "faults": Tensor}
 
 
 class WorldGuard:
@@ -107,10 +112,7 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
         UserError: if the file is no dump.
     """
     content = _read(path)
-    record = OmegaConf.create(content["config"])
-    assert isinstance(record, DictConfig)
-    config = OmegaConf.to_object(from_record(record))
-    assert isinstance(config, Config)
+    config = _config(path, content)
     env = tasks.make(
         config.task.name,
         config.num_envs,
@@ -121,18 +123,52 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
         **task_settings(config.task),
     )
     env.reset()
-    env.load_state_dict(content["start"])
+    other = difference(env.state_dict(), content["start"])
+    if other is None and content["actions"].shape[2] != env.action_dim:
+        other = "actions"
+    if other is not None:
+        raise UserError(f"Dump '{path}' is of other environments ({other}).")
+    with checkpoint.using(path):
+        env.load_state_dict(content["start"])
     bad = torch.stack([env.step(action).diverged for action in content["actions"].to(env.device)])
     return [(t, i, bool(bad[t, i])) for t, i in content["faults"].tolist()]
 
 
+def _config(path: Path, content: dict[str, Any]) -> Config:
+    """The checked configuration of a dump's run, and whether the dump is one of it."""
+    try:
+        record = from_record(plain_settings(content["config"], path))
+        config = OmegaConf.to_object(record)
+    except UserError:
+        raise
+    except (ValueError, OmegaConfBaseException) as problem:
+        reason = str(problem).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"The configuration in '{path}' cannot be used: {reason}.") from problem
+    assert isinstance(config, Config)
+    validate(config)
+    actions, faults = content["actions"], content["faults"]
+    shape = (len(actions), config.num_envs)
+    within = faults.dim() == 2 and faults.shape[1] == 2 and (faults >= 0).all()
+    if actions.dim() != 3 or actions.shape[1] != config.num_envs:
+        raise UserError(f"Dump '{path}' has actions of other environments than its configuration.")
+    if not within or not (faults < torch.tensor(shape)).all():
+        raise UserError(f"Dump '{path}' names steps or environments that it does not have.")
+    return config
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
+        check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as problem:
         raise UserError(f"Cannot read dump '{path}': {problem.strerror}.") from None
     except Exception as problem:  # noqa: BLE001  torch raises many kinds for a damaged file
         raise UserError(f"'{path}' is not a dump ({type(problem).__name__}).") from None
-    if not (isinstance(content, dict) and all(key in content for key in _KEYS)):
+    if not isinstance(content, dict):
         raise UserError(f"'{path}' is not a dump of bad worlds.")
+    for key, kind in _KEYS.items():
+        if not isinstance(content.get(key), kind):
+            raise UserError(f"'{path}' is not a dump of bad worlds: it has no {key}.")
+    if content["faults"].dtype != torch.long or not content["actions"].is_floating_point():
+        raise UserError(f"'{path}' is not a dump of bad worlds: numbers are of other types.")
     return content

@@ -36,6 +36,7 @@ _FORCE_SCALE = 10.0
 class HandTaskConfig:
     """Settings every bimanual task has."""
 
+    suite: ClassVar[str] = "hands"
     agents: Any = "hands"
     """Who learns: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
     a list of part lists used by each hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little
@@ -174,7 +175,10 @@ class HandTaskEnv(VecEnv):
             return self.scene(visual=False).compile()
         except UserError:
             raise
-        except ValueError as problem:  # MuJoCo's objection to the model of a user's hand
+        except (
+            ValueError,
+            mujoco.FatalError,
+        ) as problem:  # of a user's model
             reason = " ".join(str(problem).split()).removeprefix("Error: ")
             raise UserError(f"task.hand={self.hand.name} does not compile: {reason}.") from problem
 

@@ -5,20 +5,27 @@ The data are YAML files in ``tasks/hands/models``; docs/new_hand.md shows how to
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from madpo_isaac.errors import UserError, closest, unknown
+from madpo_isaac.system.files import plain_settings
 
 MODELS = Path(__file__).parent / "models"
 SHADOW = "shadow"
 """The hand that the tasks were made for."""
+
+_FARTHEST = 1e3
+"""Metres, kilograms: no hand has more."""
+_NO_TURN = 1e-12
+"""The square of a quaternion's length from which on it can be normalised."""
 
 BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
 """What the first actions of a floating hand do, in world axes; they belong to its first part."""
@@ -114,12 +121,14 @@ class Hand:
             UserError: it is not there.
         """
         path = self._folder / self.model
-        if path.is_file():
+        if os.path.isfile(path):  # which takes names that are too long, too
             return path
         package, _, inside = self.model.partition("/")
-        found = importlib.util.find_spec(package) if package.isidentifier() else None
+        found = None
+        with contextlib.suppress(ImportError, ValueError):  # of modules that are no packages
+            found = importlib.util.find_spec(package) if package.isidentifier() else None
         for folder in (found.submodule_search_locations or []) if found else []:
-            if (Path(folder) / inside).is_file():
+            if os.path.isfile(Path(folder) / inside):
                 return Path(folder) / inside
         hint = ": install gymnasium-robotics==1.4.2" if "gymnasium_robotics" in package else ""
         raise UserError(f"The model '{self.model}' of hand '{self.name}' is not there{hint}.")
@@ -188,24 +197,74 @@ def load(name: str) -> Hand:
         UserError: there is none, or it lacks something.
     """
     path = _path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise unknown("hand", name, sorted(file.stem for file in MODELS.glob("*.yaml")))
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Hand), OmegaConf.load(path), {"name": name})
+        given = plain_settings(path.read_text(encoding="utf-8"), path)
+        merged = OmegaConf.merge(OmegaConf.structured(Hand), given, {"name": name})
         found = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, OSError) as problem:
-        reason = str(problem).splitlines()[0].rstrip(".")
+    except UserError:
+        raise
+    except (OmegaConfBaseException, OSError, ValueError) as problem:
+        reason = (str(problem) or type(problem).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"The hand in '{path}' cannot be read: {reason}.") from problem
     assert isinstance(found, Hand)
-    _check(found, path)
+    try:
+        _check(found, path)
+    except (AttributeError, TypeError):  # OmegaConf lets a group pass for a text
+        raise UserError(f"The hand in '{path}' has an entry of another type.") from None
     return found
 
 
+def _check_numbers(hand: Hand, path: Path) -> None:
+    """Raises UserError where a vector has another length, or a number cannot be."""
+    vectors = {"mount.pos": (hand.mount.pos, 3), "fingertip": (hand.fingertip, 3)}
+    positive: dict[str, list[float]] = {}
+    if hand.mount.quat is not None:
+        vectors["mount.quat"] = (hand.mount.quat, 4)
+    for name, capsule in hand.capsules.items():
+        vectors[f"capsules.{name}.size"] = (capsule.size, 2)
+        vectors[f"capsules.{name}.pos"] = (capsule.pos, 3)
+        positive[f"capsules.{name}.size"] = capsule.size
+    if hand.base is not None:
+        for key in ("palm_centre", "centre_of_mass", "inertia"):
+            vectors[f"base.{key}"] = (getattr(hand.base, key), 3)
+        positive |= {"base.mass": [hand.base.mass], "base.inertia": hand.base.inertia}
+    for key, (value, length) in vectors.items():
+        if len(value) != length:
+            raise UserError(f"'{path}': {key}={value} must have {length} numbers.")
+        if not all(abs(x) <= _FARTHEST for x in value):
+            raise UserError(f"'{path}': {key}={value} must be numbers of at most {_FARTHEST:g}.")
+    for key, value in positive.items():
+        if not all(0.0 < x <= _FARTHEST for x in value):
+            raise UserError(f"'{path}': {key}={value} must be greater than 0 and finite.")
+    if hand.mount.quat is not None and sum(x * x for x in hand.mount.quat) < _NO_TURN:
+        raise UserError(f"'{path}': mount.quat={hand.mount.quat} is no orientation.")
+
+
 def _check(hand: Hand, path: Path) -> None:
-    """Raises UserError where lists contradict each other."""
-    for key, value in {"mount.pos": hand.mount.pos, "fingertip": hand.fingertip}.items():
-        if len(value) != 3:
-            raise UserError(f"'{path}': {key}={value} must have 3 numbers.")
+    """Raises UserError where lists contradict each other; TypeError where a text is none."""
+    couplings, base = hand.couplings, [] if hand.base is None else [hand.base.palm]
+    listed = [*hand.joints, *hand.solid, *couplings, *hand.fingers.values(), *hand.driven, *base]
+    "".join((hand.model, hand.root, hand.prefix, *listed, *hand.fingers, *hand.parts))
+    _check_numbers(hand, path)
+    for key in ("fingers", "joints", "parts", "solid"):
+        if not getattr(hand, key):
+            raise UserError(f"'{path}': {key} must not be empty.")
+    for part, joints in hand.parts.items():
+        if not joints:
+            raise UserError(f"'{path}': part '{part}' drives no joint.")
+    for key, names in {
+        "joints": hand.joints,
+        "parts": hand.driven,
+        "fingers": list(hand.fingers.values()),
+        "solid": hand.solid,
+    }.items():
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"'{path}': {key} has '{twice[0]}' more than once.")
+    for pair in hand.self_collisions:
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise UserError(f"'{path}': self_collisions has {pair}, which is no pair of two geoms.")
     for joint in hand.driven:
         if joint not in hand.joints:
             raise unknown(f"joint in parts of '{path}'", joint, hand.joints)

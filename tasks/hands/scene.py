@@ -201,9 +201,13 @@ def _hand_spec(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
 
 def _check_names(spec: mujoco.MjSpec, hand: Hand) -> None:
     """Raises UserError if the model is not what the hand's data say."""
+    palm = [] if hand.base is None else [hand.base.palm]
+    if (root := spec.body(hand.full(hand.root))) is None:
+        names = [body.name for body in spec.bodies]
+        raise unknown(f"body in the model of hand '{hand.name}'", hand.full(hand.root), names)
     for kind, names, elements in (
-        ("body", [hand.root, *hand.fingers.values()], spec.bodies),
-        ("geom", hand.solid, spec.geoms),
+        ("body", [*hand.fingers.values(), *palm], [root, *root.find_all("body")]),
+        ("geom", hand.solid, root.find_all("geom")),
         ("tendon", hand.couplings, spec.tendons),
     ):
         found = [element.name for element in elements]
@@ -216,6 +220,14 @@ def _check_names(spec: mujoco.MjSpec, hand: Hand) -> None:
     ):
         if (full := [hand.full(name) for name in names]) != found:
             raise UserError(f"Hand '{hand.name}' has the {what} {full}, its model {found}.")
+    for joint in spec.joints:
+        named = f"Joint '{joint.name}' in the model of hand '{hand.name}'"
+        if joint.type != mujoco.mjtJoint.mjJNT_HINGE:
+            kind = mujoco.mjtJoint(joint.type).name.removeprefix("mjJNT_").lower()
+            raise UserError(f"{named} is a {kind} joint: only hinges can be driven and observed.")
+        low, high = joint.range
+        if joint.limited == mujoco.mjtLimited.mjLIMITED_FALSE or not low < high:
+            raise UserError(f"{named} has no range: actions are mapped to it.")
 
 
 def _to_capsule(geom: mujoco.MjsGeom, capsule: Capsule) -> None:

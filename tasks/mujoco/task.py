@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import mujoco
 import torch
@@ -30,6 +30,7 @@ _NO_VARIANCE = 1e-30
 class Config:
     """Settings every scenario has."""
 
+    suite: ClassVar[str] = "mujoco"
     version: str = "v2"
     """v2: what the papers ran; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
     observation: str = "standardised"
@@ -282,5 +283,3 @@ def _check(config: Config) -> None:
         raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
     if config.observation not in OBSERVATIONS:
         raise unknown("task.observation", config.observation, OBSERVATIONS)
-    if config.agent_obsk is not None and config.agent_obsk < 0:
-        raise UserError(f"task.agent_obsk={config.agent_obsk} must be at least 0, or null for all.")
