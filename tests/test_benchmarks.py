@@ -21,6 +21,7 @@ CASES = {
     "hand_tasks": ["envs=2", "steps=3", "tasks=ShadowHandPen"],
     "divergence": ["sizes=40x5x2", "repeats=1"],
     "compiled": ["tasks=HalfCheetah-2x3", "repeats=1", *SMALL],
+    "parity": ["device=cpu", "tasks=HalfCheetah-2x3", "states=2"],
     "gpu": [
         *("device=cpu", "worlds=4", "substeps=1,2", "envs=4", "algos=madpo", "steps=3"),
         *("iterations=1", "sizes=64x5x2", "algo.horizon=4", "algo.hidden=[16]"),
@@ -42,7 +43,7 @@ def numbers(node):
 @pytest.mark.timeout(1800)  # with an empty cache Warp compiles
 @pytest.mark.parametrize("name", CASES)
 def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
-    if name == "gpu":
+    if name in ("gpu", "parity"):
         pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
     monkeypatch.syspath_prepend(str(FOLDER))
     out = tmp_path / "out.json"
@@ -52,7 +53,9 @@ def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
     finally:
         sys.modules.pop(name)
     content = json.loads(out.read_text())
-    rows = [row for name in ("training", "physics", "rows") for row in content.get(name, [])]
+    rows = [
+        row for name in ("training", "physics", "rows", "parity") for row in content.get(name, [])
+    ]
     assert not any("failed" in row for row in rows)
     found = list(numbers(content))
     assert len(found) > 3 and all(map(math.isfinite, found))

@@ -41,8 +41,15 @@ RUNS = {
         "task.agents=fingers",
         "algo.lr_schedule=constant",
         "algo.actor_lr=0.02",
+        "algo.input_norm=layer",
+        "algo.activation=relu",
     ),
-    "robot": ("task=HalfCheetah-2x3", "algo=mappo", "algo.input_norm=both"),
+    "robot": (
+        "task=HalfCheetah-2x3",
+        "task.observation=standardised",
+        "algo=mappo",
+        "algo.input_norm=both",
+    ),
     "near": ("task=Ant-4x2", "algo=happo", "task.agent_obsk=1", "algo.activation=elu"),
 }
 AGENTS = {"hands": 2, "fingers": 12, "robot": 2, "near": 4}

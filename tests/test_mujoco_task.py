@@ -220,7 +220,7 @@ def test_the_papers_names_are_understood():
     ],
 )
 def test_hyper_parameters_are_the_papers(name, hidden, lr, clip, lam):
-    config = compose([f"task={name}", "algo=madpo"])
+    config = compose([f"task={name}", "algo=madpo", "recipe=paper"])
     algo = config.algo
     assert (list(algo.hidden), algo.actor_lr, algo.critic_lr, algo.clip) == (hidden, lr, lr, clip)
     assert (algo.divergence.lam, algo.gamma, algo.epochs, algo.horizon) == (lam, 0.99, 5, 200)
@@ -228,6 +228,7 @@ def test_hyper_parameters_are_the_papers(name, hidden, lr, clip, lam):
     assert config.num_envs * algo.horizon * config.max_iterations == 10_000_000
     assert task_settings(config.task) == {
         "version": "v2",
+        "observation": "standardised",
         "agent_obsk": None,
         "episode_length": 1000,
     }
