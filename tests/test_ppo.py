@@ -168,8 +168,12 @@ def test_checkpoint_of_something_else_is_refused(runs, tmp_path, capsys, overrid
     assert (files(runs), files(tmp_path)) == before
 
 
+OURS = ("madpo_isaac.algos.ppo", "madpo_isaac.training.ppo")
+"""Modules that import it."""
+
+
 def test_missing_package_is_named(tmp_path, capsys, monkeypatch):
-    for name in [n for n in sys.modules if n.startswith(("rl_games", "madpo_isaac.algos.ppo."))]:
+    for name in [n for n in sys.modules if n.startswith(("rl_games", *OURS))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rl_games", None)
     train(tmp_path, code=2)

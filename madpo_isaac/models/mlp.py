@@ -266,7 +266,8 @@ class FlatAdam:
         self._max_grad_norm = max_grad_norm
         self._param = nn.Parameter(stack.flat[row].detach())
         self._param.grad = self.gradient
-        self._adam = _Adam([self._param], lr=self.lr, eps=1e-5, fused=True)
+        self._adam = _Adam([self._param], lr=lr, eps=1e-5, fused=True)
+        self._adam.param_groups[0]["lr"] = self.lr  # given at once, it would be read and checked
 
     def zero_grad(self) -> None:
         """Clears the gradient in place."""
