@@ -120,6 +120,7 @@ def _table(metrics: dict[str, Any]) -> Table:
         key=lambda name: int(name.removeprefix("agent")),
     )
     columns = [key.split("/")[1] for key in metrics if key.startswith("agent0/")]
+    columns = [name for name in columns if name != "lr"]  # 80 characters have no room for it
     columns.remove("skipped")  # seldom anything but 0, and 80 columns are few
     # One word a line and one blank between columns, so that 80 columns of a terminal suffice.
     headers = [column.replace("_", "\n") for column in columns]
