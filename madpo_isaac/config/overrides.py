@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from madpo_isaac.config import launchers, resume
+from madpo_isaac.config import launchers, recipes, resume
 from madpo_isaac.config.schema import Config, from_record, register
 from madpo_isaac.config.validation import validate
 from madpo_isaac.errors import UserError, unknown
@@ -124,6 +124,8 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
         known = tuple(_keys(config))
     for override in settings:
         _set(config, override, known)
+    if config.recipe not in recipes.names():
+        raise unknown("recipe", config.recipe, recipes.names())
     if source is not None:
         source.check(config)
     return config
