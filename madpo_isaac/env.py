@@ -125,6 +125,9 @@ class VecEnv(ABC):
     """Simulated seconds per step."""
     generator: torch.Generator
     """Where the random numbers of resets and noise come from."""
+    episode_step: Tensor
+    """Steps of the episodes under way, for :meth:`stagger` to change; an environment whose engine
+    keeps its own count lacks it. (N,) int64"""
 
     @abstractmethod
     def reset(self) -> Tensor:
@@ -141,6 +144,20 @@ class VecEnv(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
+
+    def stagger(self) -> Tensor:
+        """Lets the episodes under way be cut after a random share of the time limit.
+
+        They then end at different steps, so that every batch holds all phases of an episode
+        (rsl_rl's ``init_at_random_ep_len``).
+
+        Returns:
+            The episodes that lose time. (N,) bool; all False without :attr:`episode_step`.
+        """
+        if not hasattr(self, "episode_step"):
+            return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        self.episode_step.random_(0, self.max_episode_length, generator=self.generator)
+        return self.episode_step > 0
 
     def readings(self) -> tuple[Reading, ...]:
         """Returns what each column of the joint state means; by default nothing but a number."""

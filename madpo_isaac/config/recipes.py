@@ -21,7 +21,7 @@ from madpo_isaac.errors import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / "cfg" / "recipe"
 KEYS = (
-    *("num_envs", "max_iterations", "horizon", "gamma", "hidden", "activation"),
+    *("num_envs", "stagger_episodes", "max_iterations", "horizon", "gamma", "hidden", "activation"),
     *("actor_lr", "critic_lr", "lr_schedule", "kl_target", "clip", "value_clip", "epochs"),
     *("num_minibatches", "entropy_coef", "max_grad_norm", "init_std", "max_std", "std_scale"),
     *("input_norm", "hidden_norm", "reward_scale", "agents_see", "observation"),

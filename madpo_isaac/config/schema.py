@@ -215,6 +215,10 @@ class Config:
     num_envs: int = 128
     seed: int = 1
     """-1 draws one."""
+    stagger_episodes: bool = False
+    """Whether the first episodes of a run are cut after random shares of the time limit, so that
+    not all environments end their episodes in the same step (rsl_rl's init_at_random_ep_len).
+    The statistics leave these episodes out. The bridges to Isaac Gym and Isaac Lab ignore it."""
     max_iterations: int = 1000
     """Total iterations of the run, resumed ones included."""
     experiment: str = ""

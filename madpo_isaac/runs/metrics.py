@@ -49,6 +49,8 @@ class EpisodeTracker:
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self.returns = torch.zeros(num_envs, device=device)
         self.lengths = torch.zeros(num_envs, device=device)
+        self.partial = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        """Episodes under way whose time limit is shorter: they are not counted. (N,) bool"""
         self._totals = torch.zeros(3, dtype=torch.float64, device=device)
         self._successes: dict[str, Tensor] = {}
         self._log: dict[str, Tensor] = {}
@@ -69,13 +71,14 @@ class EpisodeTracker:
         if device.surely_none(done):
             return
         # Episodes that went bad were no episodes of the task.
-        whole = done & ~step.diverged
+        whole = done & ~step.diverged & ~self.partial
         finished = torch.stack((whole.double(), self.returns * whole, self.lengths * whole))
         self._totals += finished.sum(dim=1)
         for name, total in self._successes.items():
             total += (step.log[name] * whole).sum(dtype=torch.float64)
         self.returns.masked_fill_(done, 0.0)
         self.lengths.masked_fill_(done, 0.0)
+        self.partial.masked_fill_(done, False)
 
     def take(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
         """Returns what was counted since the last time, of all ``ranks``, for :func:`episodes`.
@@ -97,12 +100,12 @@ class EpisodeTracker:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the running episodes."""
-        return {"returns": self.returns.clone(), "lengths": self.lengths.clone()}
+        return {name: getattr(self, name).clone() for name in ("returns", "lengths", "partial")}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores :meth:`state_dict`."""
-        self.returns.copy_(state["returns"])
-        self.lengths.copy_(state["lengths"])
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
 
 
 def to_numbers(*groups: dict[str, Tensor]) -> list[dict[str, float]]:

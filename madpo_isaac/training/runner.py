@@ -233,6 +233,8 @@ class Runner(ABC):
                 if self.iteration >= cfg.max_iterations:
                     console.info(f"'{path}' is of iteration {self.iteration}: nothing left to do")
                     return 0
+            elif cfg.stagger_episodes:
+                self.tracker.partial |= self.env.stagger()
             if own is not None:
                 own.reopen(cfg, self.overrides, path, self.iteration, self.env_steps)
             self.folder = own or RunFolder.create(cfg, self.overrides)
