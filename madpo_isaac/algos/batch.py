@@ -63,7 +63,7 @@ class AgentView:
     old_log_prob: Tensor
     """(B,)"""
     weighted_advantage: Tensor
-    """preceding_ratio * advantage, the M of Eq. 2. (B,)"""
+    """The M of Eq. 2: the advantage, in a sequence times the preceding ratio. (B,)"""
     factor: Tensor | None = None
     """What the ratio is multiplied with in the objective, before it is clipped. (B,)"""
 

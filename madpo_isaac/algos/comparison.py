@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch, Rows, count
+from madpo_isaac.algos.batch import AgentView, Batch, Rows, count
 from madpo_isaac.divergence import StateGram, bounded_divergence, kernel_cs, median_width
 from madpo_isaac.divergence.presets import DivergenceConfig, Preset
 from madpo_isaac.env import AgentSpec

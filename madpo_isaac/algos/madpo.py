@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch, Rows
+from madpo_isaac.algos.batch import AgentView, Batch, Rows
 from madpo_isaac.algos.comparison import FixedPolicy, GaussianComparison, KernelComparison
 from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.config.schema import AlgoConfig, MadpoConfig
@@ -87,7 +87,7 @@ class MADPO(HAPPO):
             self._predecessor = None
             if view.index > 0:
                 batch = self.comparison.batch
-                other = self._view(batch, view.index - 1, torch.ones_like(batch.advantage))
+                other = self.view(batch, view.index - 1, batch.advantage)
                 self._predecessor = self._fixed(other)
 
     def begin_minibatch(self, view: AgentView, rows: Rows) -> None:
