@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from madpo_isaac.algos.batch import AgentView, Batch, Rows, normalised, pick
@@ -98,6 +99,7 @@ class OnPolicy(ABC):
             normalise=config.running_moments,
             input_norm=config.layer_norm,
             hidden_norm=config.hidden_norm == "layer",
+            value_head=config.value_aux_coef > 0.0,
         )
 
     def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:
@@ -258,7 +260,13 @@ class OnPolicy(ABC):
             action=batch.action[:, agent.action_slice],
             old_log_prob=batch.log_prob[:, p],
             weighted_advantage=weighted_advantage,
+            value_target=self.value_target(batch, p) if self.actors.heads else None,
         )
+
+    def value_target(self, batch: Batch, p: int) -> Tensor:
+        """Returns as agent p's network learns to predict them, normalised. (B,)"""
+        returns = batch.returns if batch.returns.dim() == 1 else batch.returns[:, p]
+        return self.value_norm.normalise(returns)
 
     @torch.no_grad()
     def evaluate(self, p: int, obs: Tensor, flat: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -299,13 +307,14 @@ class OnPolicy(ABC):
         return {
             "loss": -(means["surrogate"] + means["bonus"] + means["entropy_bonus"]),
             "clip_fraction": means["clip_fraction"],
+            **{name: means[name] for name in ("value_aux_loss",) if name in means},
             "grad_norm": means["grad_norm"],
             "skipped": skipped,
         }
 
     def policy_loss(self, view: AgentView, rows: Rows, size: int) -> tuple[Tensor, Stats]:
         """Some rows' share of an agent's loss in a minibatch of ``size`` rows, see ``Share``."""
-        mean, std = self.actors.distribution(view.index, view.obs[rows])
+        mean, std, value = self.actors.outputs(view.index, view.obs[rows])
         log_ratio = log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows]
         ratio = log_ratio.exp()
         kl = kl_estimate(ratio.detach(), log_ratio.detach()).sum()
@@ -322,7 +331,12 @@ class OnPolicy(ABC):
             clip_fraction=is_outside(ratio.detach(), view.clip).sum(),
             kl=kl,
         )
-        return -(surrogate + bonus + entropy_bonus) / size, stats
+        loss = -(surrogate + bonus + entropy_bonus) / size
+        if value is not None and view.value_target is not None:
+            error = F.smooth_l1_loss(value, view.value_target[rows], reduction="sum") / size
+            loss = loss + self.config.value_aux_coef * error
+            stats["value_aux_loss"] = error.detach()
+        return loss, stats
 
     def _entropy_weight(self, size: int) -> float:
         """Coefficient of the mean entropy in a minibatch of ``size`` rows."""

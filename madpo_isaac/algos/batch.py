@@ -64,6 +64,8 @@ class AgentView:
     """(B,)"""
     weighted_advantage: Tensor
     """The M of Eq. 2: the advantage, in a sequence times the preceding ratio. (B,)"""
+    value_target: Tensor | None = None
+    """The normalised return, for networks that predict it. (B,)"""
     factor: Tensor | None = None
     """What the ratio is multiplied with in the objective, before it is clipped. (B,)"""
 

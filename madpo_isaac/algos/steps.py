@@ -26,6 +26,7 @@ LABELS = {
     "clip_fraction": "the clip fraction",
     "kl": "the KL divergence",
     "value_loss": "the value loss",
+    "value_aux_loss": "the policy network's value loss",
     "grad_norm": "the gradient",
 }
 """Statistics of steps as messages call them."""
