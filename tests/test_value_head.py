@@ -77,15 +77,15 @@ def test_the_policy_loss_leaves_the_head_alone_and_the_value_loss_reaches_the_tr
 
 def test_networks_learn_the_return():
     """On one batch again and again, where no advantage moves the policy."""
-    algo = make(epochs=100, actor_lr=1e-2, hidden=[32])
+    algo = make(epochs=100, actor_lr=1e-2, hidden=[32], input_norm="none")
     batch = batch_of(algo)
     algo.value_norm.update(batch.returns)
     view = algo.view(batch, 0, torch.zeros(72))
-    before, after = [], []
-    for losses in (before, after):
-        losses.append(algo.policy_loss(view, slice(0, 72), 72)[1]["value_aux_loss"].item())
-        algo.update_agent(view)
-    assert after[0] < 0.6 * before[0]
+    algo.update_agent(view)
+    loss = algo.policy_loss(view, slice(0, 72), 72)[1]["value_aux_loss"].item()
+    target = view.value_target.numpy()
+    constant = min(smooth_l1(target - c).mean() for c in np.linspace(target.min(), target.max()))
+    assert loss < 0.7 * constant  # no constant prediction is nearly as good
 
 
 def test_agents_that_share_a_network_share_its_head():
