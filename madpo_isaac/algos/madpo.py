@@ -16,7 +16,6 @@ from madpo_isaac.divergence.presets import PRESETS, completed
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models.actor import entropy
 
-
 COMPARISONS: dict[str, type[Comparison]] = {
     "gaussian": GaussianComparison,
     "yu": YuComparison,
