@@ -27,6 +27,11 @@ def make_stack(activation="relu", seed=0, **changed):
     return MLPStack(IN, HIDDEN, OUT, generator=torch.Generator().manual_seed(seed), **options)
 
 
+def run(stack, p, x):
+    """Network p on inputs that are not prepared."""
+    return stack.apply(stack.nets[p], stack.prepare(x))
+
+
 def scatter(stack, seed=3):
     """Moves every parameter off its initial value, where biases and norms would hide errors."""
     generator = torch.Generator().manual_seed(seed)

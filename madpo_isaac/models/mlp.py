@@ -138,10 +138,6 @@ class MLPStack:
                 nn.init.orthogonal_(drawn, scale, generator=generator)
                 value.copy_(drawn)
 
-    def forward(self, p: int, x: Tensor) -> Tensor:
-        """Runs network p on (B, in_dims[p]), differentiably. (B, out_dims[p])"""
-        return self.apply(self.nets[p], self.prepare(x))
-
     def prepare(self, x: Tensor) -> Tensor:
         """The part of the first LayerNorm that no parameter changes, if any. (B, in_dim)"""
         return standardise(x) if self.normed[0] else x
