@@ -286,9 +286,9 @@ def test_every_sample_is_visited_once_an_epoch(num_minibatches):
             seen[view.index].append(torch.arange(72)[rows])
             return super().regulariser(view, rows, mean, std)
 
-        def critic_loss(self, batch, rows, size):
+        def critic_loss(self, batch, inputs, rows, size):
             seen["critic"].append(torch.arange(72)[rows])
-            return super().critic_loss(batch, rows, size)
+            return super().critic_loss(batch, inputs, rows, size)
 
     algo, _ = trained(Visits, num_minibatches=num_minibatches, epochs=3, critic_epochs=2)
     for who, rows in seen.items():
@@ -327,7 +327,8 @@ def test_critic_loss_is_the_larger_huber_loss():
     rollout, _ = collect(algo, ToyEnv(), ToyEnv().reset())
     batch = Batch(rollout, state, *[torch.zeros(60)] * 4, value=old, next_value=old)
     batch.returns = algo.value_norm.denormalise(target)
-    loss, stats = algo.critic_loss(batch, torch.arange(60).flip(0), 60)
+    inputs = algo.critic.inputs(state)
+    loss, stats = algo.critic_loss(batch, inputs, torch.arange(60).flip(0), 60)
     loss.backward()
     assert stats["value_loss"].item() == loss.item()
     near = np.clip(exact, old.numpy() - 0.2, old.numpy() + 0.2)

@@ -375,7 +375,8 @@ def test_local_critic_loss_is_the_mean_of_the_agents(share):
     batch = algo._prepare(rollout)
     target = torch.randn(72, 3, generator=torch.Generator().manual_seed(0))
     batch.returns = algo.value_norm.denormalise(target)
-    loss, stats = algo.critic_loss(batch, slice(0, 72), 72)
+    inputs = algo.critic.inputs(batch.state)
+    loss, stats = algo.critic_loss(batch, inputs, slice(0, 72), 72)
     loss.backward()
     loss = stats["value_loss"]
     error = batch.value.double().numpy() - target.double().numpy()  # all within the Huber range

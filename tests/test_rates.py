@@ -116,12 +116,12 @@ def test_the_values_clip_range_is_apart_from_the_policies(clip):
     seen = []
     original = algo.critic_loss
 
-    def critic_loss(batch, rows, size):
+    def critic_loss(batch, inputs, rows, size):
         target = algo.value_norm.normalise(batch.returns[rows])
         value = algo.critic(batch.state[rows]).detach()
         old = value + torch.linspace(-0.5, 0.5, len(value))
         batch.value[rows] = old
-        loss, stats = original(batch, rows, size)
+        loss, stats = original(batch, inputs, rows, size)
         parts = [value.double()]
         if clip is not None:
             parts.append((old + (value - old).clamp(-clip, clip)).double())

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from madpo_isaac.algos.batch import AgentView, Batch, Rows, normalised, pick
+from madpo_isaac.algos.batch import AgentView, Batch, Rows, normalised, pick, take
 from madpo_isaac.algos.objective import clipped_objective, is_outside, kl_estimate, value_loss
 from madpo_isaac.algos.rates import ActorRates
 from madpo_isaac.algos.steps import Faults, Stats, gradient_step, minibatches, shares_of
@@ -314,13 +314,15 @@ class OnPolicy(ABC):
 
     def policy_loss(self, view: AgentView, rows: Rows, size: int) -> tuple[Tensor, Stats]:
         """Some rows' share of an agent's loss in a minibatch of ``size`` rows, see ``Share``."""
-        mean, std, value = self.actors.outputs(view.index, view.obs[rows])
-        log_ratio = log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows]
+        mean, std, value = self.actors.outputs(view.index, take(view.obs, rows))
+        log_prob_now = log_prob(mean, std, take(view.action, rows))
+        log_ratio = log_prob_now - take(view.old_log_prob, rows)
         ratio = log_ratio.exp()
         kl = kl_estimate(ratio.detach(), log_ratio.detach()).sum()
         if view.factor is not None:
-            ratio = ratio * view.factor[rows]
-        surrogate = clipped_objective(ratio, view.weighted_advantage[rows], view.clip).sum()
+            ratio = ratio * take(view.factor, rows)
+        weighted_advantage = take(view.weighted_advantage, rows)
+        surrogate = clipped_objective(ratio, weighted_advantage, view.clip).sum()
         bonus = self.regulariser(view, rows, mean, std)
         entropy_bonus = self._entropy_weight(size) * len(mean) * entropy(std)
         stats = shares_of(
@@ -333,9 +335,9 @@ class OnPolicy(ABC):
         )
         loss = -(surrogate + bonus + entropy_bonus) / size
         if value is not None and view.value_target is not None:
-            error = F.smooth_l1_loss(value, view.value_target[rows], reduction="sum") / size
-            loss = loss + self.config.value_aux_coef * error
-            stats["value_aux_loss"] = error.detach()
+            error = F.smooth_l1_loss(value, take(view.value_target, rows), reduction="sum")
+            loss = loss + self.config.value_aux_coef * error / size
+            stats["value_aux_loss"] = error.detach() / size
         return loss, stats
 
     def _entropy_weight(self, size: int) -> float:
@@ -358,19 +360,26 @@ class OnPolicy(ABC):
     def fit_critic(self, batch: Batch, epochs: int) -> list[Stats]:
         """Takes some epochs' steps on the critic; returns each one's statistics."""
         history: list[Stats] = []
-        optimiser, loss = self.critic_optimiser, partial(self.critic_loss, batch)
+        inputs = self.critic.inputs(batch.state)
+        optimiser, loss = self.critic_optimiser, partial(self.critic_loss, batch, inputs)
         for _ in range(epochs):
             for minibatch in self.minibatches(len(batch.state)):
-                self.value_norm.update(batch.returns[minibatch], self.ranks)
+                self.value_norm.update(take(batch.returns, minibatch), self.ranks)
                 history += gradient_step(
                     [optimiser], optimiser.gradient, [loss], minibatch, self.tile, self.ranks
                 )
         return history
 
-    def critic_loss(self, batch: Batch, rows: Rows, size: int) -> tuple[Tensor, Stats]:
-        """Some rows' share of the critic's loss in a minibatch of ``size`` rows, see ``Share``."""
-        cfg, target = self.config, self.value_norm.normalise(batch.returns[rows])
-        value, old = self.critic(batch.state[rows]), batch.value[rows]
+    def critic_loss(
+        self, batch: Batch, inputs: Sequence[Tensor], rows: Rows, size: int
+    ) -> tuple[Tensor, Stats]:
+        """Some rows' share of the critic's loss in a minibatch of ``size`` rows, see ``Share``.
+
+        ``inputs`` are what the critic's networks see of the whole batch.
+        """
+        cfg, target = self.config, self.value_norm.normalise(take(batch.returns, rows))
+        value = self.critic.evaluate([take(x, rows) for x in inputs])
+        old = take(batch.value, rows)
         loss = value_loss(value, target, old, cfg.value_clip, cfg.huber_delta)
         loss = cfg.value_coef * loss.sum() / size
         stats = {"value_loss": loss.detach() / math.prod(self.critic.value_shape)}

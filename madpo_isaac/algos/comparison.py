@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.batch import AgentView, Batch, Rows
+from madpo_isaac.algos.batch import AgentView, Batch, Rows, take
 from madpo_isaac.divergence import bounded_divergence
 from madpo_isaac.divergence.presets import DivergenceConfig
 from madpo_isaac.env import AgentSpec
@@ -117,7 +117,7 @@ class GaussianComparison(Comparison):
     ) -> Tensor:
         """See :meth:`Comparison.intra`."""
         del view
-        return self._sum(mean, std, other.mean[rows], other.std)
+        return self._sum(mean, std, take(other.mean, rows), other.std)
 
     def paired(
         self,
@@ -131,7 +131,7 @@ class GaussianComparison(Comparison):
     ) -> Tensor:
         """See :meth:`Comparison.paired`."""
         del view
-        their_mean = other.mean[rows][:, theirs]
+        their_mean = take(other.mean, rows)[:, theirs]
         return self._sum(mean[:, own], std[own], their_mean, other.std[theirs])
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.batch import AgentView, Batch, Rows, count
+from madpo_isaac.algos.batch import AgentView, Batch, Rows, count, take
 from madpo_isaac.algos.comparison import Columns, Comparison, FixedPolicy
 from madpo_isaac.divergence import StateGram, kernel_cs, median_width
 from madpo_isaac.divergence.presets import DivergenceConfig
@@ -52,7 +52,7 @@ class KernelComparison(Comparison):
         self, rows: Rows, mean: Tensor, std: Tensor, their_mean: Tensor, their_std: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Both policies' actions under the same noise. (b, d) each"""
-        noise = self._noise[rows, : mean.shape[1]]
+        noise = take(self._noise[:, : mean.shape[1]], rows)
         return mean + std * noise, their_mean + their_std * noise
 
     def _measure(
@@ -65,7 +65,7 @@ class KernelComparison(Comparison):
         whole = count(rows) == len(states_p)
         gram = self._gram(key, states_p, states_q) if whole and isinstance(rows, slice) else None
         if gram is None:
-            states_p, states_q = states_p[rows], states_q[rows]
+            states_p, states_q = take(states_p, rows), take(states_q, rows)
         value = kernel_cs(
             states_p,
             p,
@@ -135,7 +135,7 @@ class YuComparison(KernelComparison):
     ) -> Tensor:
         """See :meth:`Comparison.paired`."""
         del view
-        their_mean, unit = other.mean[rows][:, theirs], other.std[theirs]
+        their_mean, unit = take(other.mean, rows)[:, theirs], other.std[theirs]
         p, q = self._actions(rows, mean[:, own], std[own], their_mean, unit)
         return self._measure("joint", rows, self._states, p / unit, self._states, q / unit)
 
@@ -175,9 +175,9 @@ class PrintedComparison(KernelComparison):
         """See :meth:`Comparison.intra`."""
         if self._last is None:
             return mean.new_zeros(())
-        p, _ = self._actions(rows, mean, std, other.mean[rows], other.std)
+        p, _ = self._actions(rows, mean, std, take(other.mean, rows), other.std)
         states, actions = self._last
-        q = actions[:, self._agents[view.index].action_slice][rows]
+        q = take(actions[:, self._agents[view.index].action_slice], rows)
         return self._measure("last", rows, self._states, p, states, q)
 
     def paired(
@@ -192,7 +192,7 @@ class PrintedComparison(KernelComparison):
     ) -> Tensor:
         """See :meth:`Comparison.paired`."""
         del view
-        their_mean = other.mean[rows][:, theirs]
+        their_mean = take(other.mean, rows)[:, theirs]
         p, q = self._actions(rows, mean[:, own], std[own], their_mean, other.std[theirs])
         return self._measure("joint", rows, self._states, p, self._states, q)
 
@@ -228,9 +228,9 @@ class OfficialComparison(KernelComparison):
         self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor, other: FixedPolicy
     ) -> Tensor:
         """See :meth:`Comparison.intra`."""
-        action, seen = view.action[rows], self._observed(view.index)
+        action, seen = take(view.action, rows), self._observed(view.index)
         p = log_density(mean, std, action)
-        q = log_density(other.mean[rows], other.std, action)
+        q = log_density(take(other.mean, rows), other.std, action)
         return self._measure(("own", view.index), rows, seen, p, seen, q)
 
     def paired(
@@ -244,8 +244,8 @@ class OfficialComparison(KernelComparison):
         theirs: Columns,
     ) -> Tensor:
         """See :meth:`Comparison.paired`."""
-        p = log_density(mean, std, view.action[rows])[:, own]
-        q = log_density(other.mean[rows], other.std, other.view.action[rows])[:, theirs]
+        p = log_density(mean, std, take(view.action, rows))[:, own]
+        q = log_density(take(other.mean, rows), other.std, take(other.view.action, rows))[:, theirs]
         key = (view.index, other.view.index)
         states = tuple(map(self._observed, key))
         if states[0].shape != states[1].shape:

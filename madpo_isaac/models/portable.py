@@ -100,14 +100,5 @@ def _network(actors: Actors, p: int) -> nn.Sequential:
             layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
         layers.append(linear)
         if k < stack.depth:
-            layers.append(_Activation(stack.activation))
+            layers.append(ACTIVATIONS[stack.activation].module())
     return nn.Sequential(*layers).requires_grad_(False)
-
-
-class _Activation(nn.Module):
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._function = ACTIVATIONS[name][0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._function(x)
