@@ -26,6 +26,7 @@ class MADPO(HAPPO):
     """
 
     config: MadpoConfig
+    agent_metrics = ("preceding_ratio", "divergence_intra", "divergence_inter")
 
     def __init__(
         self,
