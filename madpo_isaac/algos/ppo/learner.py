@@ -101,7 +101,7 @@ class PpoLearner(Learner):
         params = rl_games_params(config, env, max_iterations, watch)
         if playing:
             params["config"]["minibatch_size"] = env.num_envs * config.horizon
-        # The agent makes folders and an event file for itself; ours are made by the runner.
+        # The agent makes folders and an event file for itself; ours are the run's.
         with (
             torch.random.fork_rng(self._devices),
             tempfile.TemporaryDirectory() as folder,
