@@ -16,7 +16,6 @@ import itertools
 import statistics
 import time
 from collections import defaultdict
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,8 +121,8 @@ def measure(
     loop = PlainHappo(ours[0]) if plain and ours else None
     times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for repeat in range(repeats + 1):  # the first is a warm-up
-        for algo, run in runs.items():
-            marks = iterate(run)
+        for algo, work in runs.items():
+            marks = iterate(work)
             if repeat:
                 for stage, (start, stop) in zip(
                     ("collect", "update"), itertools.pairwise(marks), strict=True

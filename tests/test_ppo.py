@@ -35,6 +35,7 @@ SMALL = (
     "algo.hidden=[16]",
     "num_threads=1",
     "task.episode_length=12",
+    "stagger_episodes=False",
 )
 PPO = (*SMALL, "algo=ppo", "algo.mini_epochs=2", "save_frequency=2")
 OWN_KEYS = {"bounds_loss"}

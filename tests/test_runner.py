@@ -34,6 +34,7 @@ SMALL = (
     "algo.epochs=2",
     "num_threads=1",
     "task.episode_length=12",
+    "stagger_episodes=False",
 )
 AGENT_KEYS = (
     "loss",
