@@ -32,6 +32,7 @@ SMALL = (
     "algo.hidden=[16]",
     "num_threads=1",
     "task.episode_length=12",
+    "stagger_episodes=False",
     "save_frequency=2",
 )
 
