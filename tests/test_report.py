@@ -454,6 +454,7 @@ def test_a_success_that_never_changes_is_not_drawn(tmp_path):
     assert not (tmp_path / "out" / "figures" / "success.png").exists()
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_reports(report, tmp_path):
     folder = str(report.parent / "runs")
     arguments = ["report", folder, "--out", str(tmp_path), "--at", "1e3", "--title", "a <b> & c"]

@@ -261,6 +261,7 @@ def test_outlook_goes_by_the_pace_of_the_run_the_task_or_all(tmp_path):
 # The command ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_figure_is_reproduced_and_again_without_running(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(SCALES, "tiny", TINY)
     command = ["reproduce", "fig9", "--scale", "tiny", "--jobs", "2"]
