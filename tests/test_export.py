@@ -184,6 +184,8 @@ def test_the_contract_says_what_goes_in_and_comes_out(runs):
         "low": -5.0,
         "high": 5.0,
     }
+    units = {name: columns[f"hand1/thdistal/{name}_z"]["unit"] for name in ("force", "torque")}
+    assert units == {"force": "N", "torque": "N m"}
     first = hand["commands"][0]
     assert (first["name"], first["unit"], first["low"]) == ("hand1/WRJ1", "rad", -1.0)
     assert first["scale"] == pytest.approx((0.140 + 0.489) / 2)
