@@ -1,12 +1,13 @@
-"""What torch.compile and CUDA graphs would bring the networks: inference and a gradient step.
+"""The gain of torch.compile and CUDA graphs for inference and for a gradient step of the networks.
 
     python benchmarks/compiled.py [tasks=HalfCheetah-2x3,...] [device=cpu] [repeats=20] [threads=1]
                                   [out=compiled.json] [key=value]
 
-`infer` is all agents' means in one step of all environments, `step` one agent's forward and
-backward pass over a tile of its batch. Each as it is and by torch.compile, by turns; on a GPU also
-recorded into CUDA graphs (mode reduce-overhead). Seconds are medians, `compile_s` is what the first
-call costs, `difference` the largest of what comes out. Further key=value pairs are train.py's.
+`infer` computes all agents' means in one step of all environments. `step` is one agent's forward
+and backward pass over a tile of its batch. Each is measured eagerly and with torch.compile, by
+turns, and on a GPU also recorded into CUDA graphs (mode reduce-overhead). Seconds are medians,
+`compile_s` is the time of the first call, and `difference` is the largest difference of the
+outputs. Further key=value pairs are train.py's.
 """
 
 from __future__ import annotations

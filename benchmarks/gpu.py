@@ -39,7 +39,7 @@ def wait(device: torch.device) -> None:
 
 
 def seconds(device: torch.device, work: Callable[[], object], times: int = 1) -> float:
-    """Of one of ``times`` calls in a row, from an idle device to an idle device."""
+    """Returns the seconds of one of ``times`` calls in a row, from an idle device to an idle one."""
     wait(device)
     start = time.perf_counter()
     for _ in range(times):
@@ -49,7 +49,7 @@ def seconds(device: torch.device, work: Callable[[], object], times: int = 1) ->
 
 
 def used_mb(device: torch.device) -> float:
-    """Of the whole device: Warp's memory is not torch's."""
+    """Returns the used memory of the whole device, since Warp's memory is not torch's, in MB."""
     if device.type != "cuda":
         return 0.0
     free, total = torch.cuda.mem_get_info(device)
@@ -57,7 +57,7 @@ def used_mb(device: torch.device) -> float:
 
 
 def count_waits(device: torch.device, work: Callable[[], object]) -> int:
-    """How often ``work`` makes the host wait for a GPU."""
+    """Returns how often ``work`` makes the host wait for a GPU."""
     if device.type != "cuda":
         work()
         return 0  # nobody waits for itself

@@ -23,10 +23,10 @@ class AgentSpec:
     observe: Callable[[Tensor], Tensor]
     """Maps joint states (B, S) to this agent's observations (B, obs_dim)."""
     role: str = ""
-    """What it is for; ``algo.agent_order=spec`` updates agents of one role in a row."""
+    """Purpose of the agent; ``algo.agent_order=spec`` updates agents of one role in a row."""
     action_roles: tuple[str, ...] = ()
-    """What each of its actions is for, one name each: comparing two agents, MADPO pairs the
-    actions of equal roles. Empty where the order of the actions says it all."""
+    """Purpose of each of its actions, one name each. When MADPO compares two agents, it pairs the
+    actions of equal roles. Empty if the actions are to be paired by their order."""
     columns: Tensor | None = None
     """Columns of the joint state (obs_dim,), if ``observe`` does no more than pick these."""
 
@@ -53,7 +53,7 @@ class Reading:
     unit: str = ""
     """SI, as in "N m" or "rad/s"; empty for what has none, or is not known to have one."""
     frame: str = ""
-    """In which axes, if that matters."""
+    """Axes of the quantity, if they matter."""
     scale: float = 1.0
     offset: float = 0.0
     low: float = -math.inf
@@ -66,7 +66,7 @@ class Command:
 
     name: str
     unit: str = ""
-    """Of what is commanded."""
+    """Unit of the commanded quantity."""
     scale: float = 1.0
     offset: float = 0.0
     low: float = -math.inf
@@ -75,12 +75,12 @@ class Command:
 
 
 def is_success(name: str) -> bool:
-    """Whether what a task logs under ``name`` holds for an episode, not for a step of it."""
+    """Returns whether a log entry ``name`` holds for a whole episode, not for one step of it."""
     return name == "success" or name.startswith("success_")
 
 
 class Step(NamedTuple):
-    """What one step of N environments returns."""
+    """Result of one step of N environments."""
 
     state: Tensor
     """Joint state to act on next, after any reset. (N, S)"""
@@ -124,7 +124,7 @@ class VecEnv(ABC):
     step_dt: float
     """Simulated seconds per step."""
     generator: torch.Generator
-    """Where the random numbers of resets and noise come from."""
+    """Source of the random numbers of resets and noise."""
     episode_step: Tensor
     """Steps of the episodes under way, for :meth:`stagger` to change; an environment whose engine
     keeps its own count lacks it. (N,) int64"""

@@ -86,7 +86,7 @@ def _skipped(name: str) -> Finding:
 
 
 def _checked(name: str, describe: Callable[[], str]) -> Finding:
-    """What ``describe`` says, or that it failed and why."""
+    """Returns what ``describe`` says, or that it failed and why."""
     try:
         return Finding(name, "ok", describe())
     except Exception as problem:  # noqa: BLE001  whatever is wrong is what was asked for

@@ -32,9 +32,9 @@ CONTRACT_VERSION = 1
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
 """Formats and the ends of their files' names."""
 OPSET = 17
-"""Of ONNX; the first with LayerNormalization."""
+"""Version of ONNX's operators; the first with LayerNormalization."""
 TOLERANCE = 1e-5
-"""How far a file's actions, which are of the order of 1, may be from the policy's."""
+"""Largest allowed difference of a file's actions, which are of the order of 1, from the policy's."""
 CHECKED_ENVS, CHECKED_STEPS = 8, 16
 """The files are checked on the states of this many environments and steps."""
 OUTPUTS = ("action", "command")

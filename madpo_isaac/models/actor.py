@@ -18,7 +18,7 @@ from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class Decision(NamedTuple):
-    """What the policies did in N environments with P agents and A joint actions."""
+    """Decision of the policies in N environments with P agents and A joint actions."""
 
     action: Tensor
     """Sampled joint action, unbounded. (N, A)"""
@@ -42,7 +42,7 @@ class Std:
 
     @property
     def start(self) -> float:
-        """Where ``log_std`` starts."""
+        """Initial value of ``log_std``."""
         if self.largest is None:
             return self.scale * math.log(self.initial)
         return self.scale * math.log(self.initial / (self.largest - self.initial))
@@ -142,7 +142,7 @@ class Actors:
         ]
 
     def inputs(self, p: int, obs: Tensor) -> Tensor:
-        """What agent p's first layer sees of its observations (B, obs_dim). (B, in_dim)"""
+        """Returns the input of agent p's first layer from its observations (B, obs_dim). (B, in_dim)"""
         return self.stack.prepare(inputs(p, obs, self.moments, self.numbers))
 
     def distribution(
@@ -195,7 +195,7 @@ class JointPolicy:
 
 
 def inputs(p: int, obs: Tensor, moments: Sequence[Moments], numbers: Tensor | None) -> Tensor:
-    """What agent p's network sees of its observations (B, obs_dim). (B, in_dim)
+    """Returns the input of agent p's network from its observations (B, obs_dim). (B, in_dim)
 
     Args:
         p: the agent.

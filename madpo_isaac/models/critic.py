@@ -15,7 +15,7 @@ from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class ValueNetworks(ABC):
-    """What the critics have in common; their outputs are normalised values."""
+    """Base of the critics; their outputs are normalized values."""
 
     stack: MLPStack
     value_shape: tuple[int, ...]
@@ -23,7 +23,7 @@ class ValueNetworks(ABC):
     sharers: int
     """Agents per network."""
     moments: list[Moments]
-    """Of what the networks see; none if that is not normalised, or if the actors do it."""
+    """Moments of the input; none if the input is not normalized, or if the actors normalize it."""
 
     @abstractmethod
     def __call__(self, state: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def record(config: Config) -> dict[str, Any]:
 
 
 def scores(parser: Parser, path: Path, episodes: int) -> dict[str, Any]:
-    """What the policy in ``path`` reaches, with mean and with sampled actions."""
+    """Scores the policy in ``path``, with mean and with sampled actions."""
     options = parser.parse([str(path)])
     runner = make_runner(parser.config(options))
     runner.load_policy()

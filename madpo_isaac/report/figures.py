@@ -36,7 +36,7 @@ CURVES = {
     "success_rate": ("success", "success rate"),
     "eval/return": ("evaluations", "return of evaluations"),
 }
-"""What is drawn against steps: the file's name and the axis'."""
+"""Quantities drawn against steps: the file's name and the axis label."""
 SENSITIVE = ("algo.divergence.lam", "algo.divergence.sigma", "algo.divergence.coef")
 AGENT_METRICS = (
     *("entropy", "kl", "clip_fraction", "grad_norm"),
@@ -44,7 +44,7 @@ AGENT_METRICS = (
 )
 _COLUMNS = 5
 _DPI, _PAGE_DPI = 300, 150
-"""Of a PNG, and what it is shown with."""
+"""Resolution of a PNG, and the resolution at which a page shows it."""
 _DASHES = ("-", "--", ":", "-.")
 _HANDLE_WIDTH, _LETTER_WIDTH = 0.55, 0.062  # inches in a legend, with its gaps
 _WIDEST = 30.0
@@ -55,13 +55,13 @@ class Picture:
     """A figure that has been drawn."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
     title: str
     png: bytes
 
     @property
     def width(self) -> int:
-        """Of the picture on a page, in CSS pixels."""
+        """Returns the width of the picture on a page, in CSS pixels."""
         return int.from_bytes(self.png[16:20], "big") * _PAGE_DPI // _DPI
 
 
@@ -195,7 +195,7 @@ def _lines(study: Study, task: str, key: str) -> dict[str, list[tuple[float, np.
 
 
 def _follows(run: Run, name: str, key: str) -> bool:
-    """Whether one setting comes from another: coef of preset printed is 1 / sigma."""
+    """Returns whether one setting follows from another: coef of preset printed is 1 / sigma."""
     coef, sigma = "algo.divergence.coef", "algo.divergence.sigma"
     if (name, key) != (coef, sigma):
         return False
@@ -310,7 +310,7 @@ def _legend(figure: Figure, order: Sequence[str]) -> None:
 
 
 def _unit(steps: float) -> tuple[float, str]:
-    """What to count steps in that go up to ``steps``."""
+    """Returns the unit in which to count steps that go up to ``steps``."""
     return (1e6, "millions") if steps >= 1e5 else (1e3, "thousands")
 
 

@@ -19,10 +19,10 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.system.files import parse_json
 
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
-"""What the command line calls some settings."""
+"""Names of some settings on the command line."""
 _NEEDED = ("env_steps", "episode_return")
 _LARGEST = 1e100
-"""What is beyond it is no measurement, and its square is no number."""
+"""Limit of measurements: a larger number is not one, and its square overflows."""
 _LONGEST_NAME = 255
 _SEED = re.compile(r"(?P<label>.+?)_s(?P<seed>\d{1,19})(_\d{8}-\d{6}(-\d+)?)?")
 
@@ -175,7 +175,7 @@ def _of_run_folder(path: Path) -> Run:
 
 
 def _guess(name: str, task: str) -> dict[str, Any]:
-    """What the name ``<label>_s<seed>[_<date>]`` says."""
+    """Reads label and seed from the name ``<label>_s<seed>[_<date>]``."""
     found = _SEED.fullmatch(name)
     label = found["label"] if found else name
     seed = {"seed": int(found["seed"])} if found else {}
@@ -231,7 +231,7 @@ def _numbers(path: Path) -> list[dict[str, float]]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number that a float can hold."""
+    """Returns whether a value is a finite number that a float can hold."""
     return isinstance(value, (int, float)) and abs(value) <= _LARGEST and not math.isnan(value)
 
 

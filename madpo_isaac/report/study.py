@@ -13,7 +13,7 @@ from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.report.runs import SHORT, Run
 
 POINTS = 40
-"""Of a curve, at most."""
+"""Largest number of points of a curve."""
 WINDOW = 0.05
 """Share of a task's steps that each point of a curve looks back on."""
 _EVEN = 0.9
@@ -80,7 +80,7 @@ class Study:
         return min(run.steps for g, runs in cells.items() if group in (None, g) for run in runs)
 
     def uneven(self, task: str) -> bool:
-        """Whether runs of a task go far beyond its common end."""
+        """Returns whether runs of a task go far beyond its common end."""
         longest = max(run.steps for runs in self.of_task(task).values() for run in runs)
         return self.end(task) < _EVEN * longest
 
@@ -116,11 +116,11 @@ class Study:
         return grid, self.curves(task, group, key, grid, self.window(task, group))
 
     def finals(self, task: str, group: str, key: str = "episode_return") -> np.ndarray:
-        """Where a group's curves are at the task's common end, (runs,)."""
+        """Returns the values of a group's curves at the task's common end. (runs,)"""
         return self.curves(task, group, key, self.grid(task))[:, -1]
 
     def notes(self) -> list[str]:
-        """What a reader has to know about the runs: unequal lengths and mixed settings."""
+        """Returns notes for the reader about the runs: unequal lengths and mixed settings."""
         notes = []
         if self._idle:
             left_out = "" if self.runs[0].name in self._idle else "; left out"

@@ -1,4 +1,4 @@
-"""What a report consists of, and what its page shows in which order."""
+"""Contents of a report, and the order of its page."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What the figures and tables of the MADPO paper (Dou et al., NeurIPS 2024) were made from.
+"""Runs behind the figures and tables of the MADPO paper (Dou et al., NeurIPS 2024).
 
-Hyper-parameters are the tasks' and presets' own (cfg/). Where the paper, as far as it is known
-here, leaves something open, ``Figure.chosen`` says what was chosen. That Figure 2 is multi-agent
-MuJoCo and Figure 3 Bi-DexHands, and the tasks of Figures 5 and 6, are from descriptions of the
-figures.
+Hyper-parameters are those of the recipe and the presets (cfg/). ``Figure.chosen`` names the choices
+that the paper, as far as it is known here, leaves open. The assignment of Figure 2 to multi-agent
+MuJoCo and of Figure 3 to Bi-DexHands, and the tasks of Figures 5 and 6, come from descriptions of
+the figures.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Figure:
     shows: str
     """The report's figure that is meant, or ``wall time``, a table."""
     by: tuple[str, ...] = ("algo",)
-    """What the report groups by."""
+    """Settings by which the report groups runs."""
     per_suite: bool = False
     """One report a suite, since scores are aggregated over tasks."""
     chosen: str = ""
@@ -126,13 +126,13 @@ FIGURES: dict[str, Figure] = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of a figure is run."""
+    """Extent of a reproduction."""
 
     steps: Mapping[str, float]
     """Suite to environment steps of a run."""
     seeds: tuple[int, ...]
     tasks: int | None = None
-    """How many of the figure's tasks, by turns from each suite; None for all."""
+    """Number of the figure's tasks, taken by turns from each suite; None for all."""
     settings: tuple[str, ...] = ()
     """Further ones of every run."""
 

@@ -1,4 +1,4 @@
-"""From a figure and a scale to runs, and what has become of each run so far."""
+"""Plan of the runs of a figure at a scale, and the state of each run so far."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class Job:
         return steps, seconds
 
     def taken(self) -> bool:
-        """Whether another process has it, such as one that outlived the killed one it was of."""
+        """Returns whether another process has the run, for example one that outlived its killed parent."""
         lock = Lock(self.folder / "lock")
         taken = lock.path.is_file() and not lock.acquire()
         lock.release()
         return taken
 
     def finished(self) -> bool:
-        """Whether nothing is left to be run.
+        """Returns whether the run is complete.
 
         Raises:
             UserError: the folder holds a run with other settings.
@@ -132,7 +132,7 @@ def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ())
 
 
 def _lasting(settings: Sequence[str]) -> set[str]:
-    """Those that a run keeps, wherever and however often it is continued."""
+    """Returns the settings that a run keeps, wherever and however often it is continued."""
     return {text for text in settings if text.partition("=")[0] not in _OF_A_PROCESS}
 
 

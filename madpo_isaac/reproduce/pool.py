@@ -19,9 +19,9 @@ from madpo_isaac.reproduce.plan import Job
 from madpo_isaac.system.signals import StopRequest
 
 TRAIN = ("-m", "madpo_isaac", "train")
-"""What the interpreter is given to start a run; all the rest are settings."""
+"""Arguments of the interpreter that start a run; all further ones are settings."""
 _PLACE = Path(__file__).resolve().parents[2]
-"""Where this package is imported from, in the processes of runs, too."""
+"""Folder from which this package is imported, in the processes of runs too."""
 _POLL_S = 0.2
 _PLAIN_S = 60.0
 """Seconds between lines about the whole where there is no terminal."""
@@ -154,7 +154,7 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, s
 
 
 def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
-    """Those of ``jobs`` that no other process has; adds the others to ``taken``."""
+    """Returns the ``jobs`` that no other process has, and adds the others to ``taken``."""
     free = []
     for job in jobs:
         if not job.taken():

@@ -1,4 +1,4 @@
-"""How much room a model's contacts and constraints take in MuJoCo Warp, found by trying."""
+"""Room for a model's contacts and constraints in MuJoCo Warp, found by trying."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class IsaacGymBridge:
         return answer
 
     def _last_words(self) -> str:
-        """What the server printed last, which mostly says why."""
+        """Returns the server's last output, which mostly says why it ended."""
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return f" Its last line: {lines[-1].strip()}" if lines else ""

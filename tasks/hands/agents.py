@@ -1,4 +1,4 @@
-"""Who learns: the agents of two hands."""
+"""Agents of two hands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all bimanual tasks share: the hands' scene, actions, observations, episodes and resets."""
+"""Base of all bimanual tasks: the hands' scene, actions, observations, episodes and resets."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class HandTaskConfig:
 
     suite: ClassVar[str] = "hands"
     agents: Any = "hands"
-    """Who learns: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
+    """Agents: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
     a list of part lists used by each hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little
     finger, 5 thumb."""
     agents_see: str = "own"
     """own: an agent observes its own hand and the objects; all: the other hand, too."""
     hand: str = SHADOW
-    """Which hands: a name in ``tasks/hands/models`` or a YAML file of the same kind."""
+    """Hand model: a name in ``tasks/hands/models`` or a YAML file of the same kind."""
     episode_length: int = 75
     """Control steps after which an episode is truncated."""
     reset_dof_pos_noise: float = 0.2
     """n in the reset position n (low + (high - low) u) of a joint, u ~ U(-1, 1), kept within the
     joint's limits; 0 starts from the zero pose, the flat hand."""
     randomise: RandomiseConfig = field(default_factory=RandomiseConfig)
-    """What differs between environments; nothing by default."""
+    """Differences between environments; none by default."""
 
     def __post_init__(self) -> None:
         self.randomise = RandomiseConfig.of(self.randomise)
@@ -60,7 +60,7 @@ class HandTaskConfig:
 
 
 class Outcome(NamedTuple):
-    """What a task says about one step of N environments."""
+    """Outcome of one step of N environments."""
 
     reward: Tensor
     """(N,)"""
@@ -86,13 +86,13 @@ class HandTaskEnv(VecEnv):
     objects: tuple[str, ...] = ("object",)
     """Bodies whose friction, mass and size :class:`RandomiseConfig` is about."""
     view: View
-    """Where pictures of the task are taken from."""
+    """Camera of the task's pictures."""
     placements: tuple[Placement, Placement]
-    """Where the hands start."""
+    """Initial places of the hands."""
     floating: ClassVar[bool] = False
-    """Whether the hands move freely, driven by six actions each before those of the joints."""
+    """True if the hands move freely; six actions of each then drive the base, before the joints'."""
     hand: Hand
-    """What the hands are."""
+    """Model and data of the hands."""
 
     def __init__(
         self,

@@ -31,9 +31,9 @@ class Blocks:
     """The table and the cubes, with the frictions that PhysX averages pair by pair."""
 
     places: tuple[Vector, ...]
-    """Where the cubes start, metres."""
+    """Initial positions of the cubes, meters."""
     goals: tuple[Vector, ...]
-    """Where they belong, metres."""
+    """Target positions of the cubes, meters."""
     hand_friction: float = 1.0
     cube_friction: float = 1.0
     table_friction: float = 1.0

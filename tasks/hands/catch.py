@@ -57,7 +57,7 @@ class Catch(EggTask, FloatingTaskEnv):
     """Throw and catch with hands that move. Their mounts' positions are observed."""
 
     def base_position(self) -> Tensor:
-        """Where the hands' mounts are, metres. (N, 2, 3)"""
+        """Positions of the hands' mounts, meters. (N, 2, 3)"""
         return self.mount_position()
 
 
@@ -91,7 +91,7 @@ class Leashed(Catch):
         return (offset >= self._max_offset).any(dim=1)
 
     def kept_point(self) -> Tensor:
-        """What must stay close to its place. (N, 2, 3)"""
+        """Points that must stay close to their places. (N, 2, 3)"""
         return self.mount_position()
 
 
@@ -125,7 +125,7 @@ class Abreast(Leashed):
     view = View(lookat=(-0.25, -0.85, 0.47), distance=1.3, azimuth=35.0, elevation=-40.0)
 
     def kept_point(self) -> Tensor:
-        """What must stay close to its place: the palm's body. (N, 2, 3)"""
+        """Points that must stay close to their places: the palms' bodies. (N, 2, 3)"""
         return self.palm_origin()
 
 

@@ -22,7 +22,7 @@ _FRAME = (0.5, 0.5, -0.5, -0.5)
 """Rz(-pi/2) Rx(pi/2): x to the side, y up, z the way the leaves open, in the base's axes."""
 _DENSITY = 500.0
 _DAMPING = 1.0
-"""Of a hinge, N m s/rad."""
+"""Damping of a hinge, N m s/rad."""
 _HANDLE_MASS = 0.11
 _FRICTION = 0.55
 """PhysX's average of the door's 0.1 and the hand's 1."""

@@ -1,7 +1,7 @@
-"""Which numbers of a model a multiplier of domain randomisation acts on.
+"""Numbers of a model that a multiplier of domain randomization changes.
 
-MuJoCo derives constants from masses and sizes when it compiles a model; whoever changes these
-later has to change those too, so they are listed here with their own powers.
+MuJoCo derives constants from masses and sizes when it compiles a model. A later change of masses or
+sizes has to change these constants too, so they are listed here with their own powers.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Effect(NamedTuple):
 
     field: str
     elements: np.ndarray
-    """Which elements, of the field flattened. (k,)"""
+    """Elements of the flattened field. (k,)"""
     factor: str
     """``friction``, ``gain``, ``size``, ``mass``, ``inertia``, ``per_mass`` or ``per_inertia``."""
     column: np.ndarray
-    """Which column of the factor multiplies each element. (k,)"""
+    """Column of the factor that multiplies each element. (k,)"""
 
 
 def effects_of(

@@ -1,4 +1,4 @@
-"""What the throwing tasks share: an egg, its goal and the reward."""
+"""Base of the throwing tasks: an egg, its goal and the reward."""
 
 from __future__ import annotations
 

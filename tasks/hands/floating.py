@@ -1,4 +1,4 @@
-"""What the tasks share whose hands float: a base driven by a force and a torque."""
+"""Base of the tasks with floating hands, which a force and a torque drive."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class FloatingTaskEnv(HandTaskEnv):
         return Drive(unit * 1e5 * self.transition_scale, unit * 1e3 * self.orientation_scale)
 
     def base_position(self) -> Tensor:
-        """What is observed of a hand's place, metres: the centre of its palm. (N, 2, 3)"""
+        """Observed positions of the hands, meters: the centers of the palms. (N, 2, 3)"""
         return self.hand_sensors[..., -6:-3]
 
     def mount_position(self) -> Tensor:
-        """Where the hands' mounts are, metres. (N, 2, 3)"""
+        """Positions of the hands' mounts, meters. (N, 2, 3)"""
         return self.base_pose[..., :3] + quat_rotate(self.base_pose[..., 3:], self._mount)
 
     def palm_origin(self) -> Tensor:
-        """Where the palms' bodies are, metres. (N, 2, 3)"""
+        """Positions of the palms' bodies, meters. (N, 2, 3)"""
         return self.hand_sensors[..., -3:]
 
     def observe_base(self, out: Tensor) -> None:

@@ -28,7 +28,7 @@ _NO_TURN = 1e-12
 """The square of a quaternion's length from which on it can be normalised."""
 
 BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
-"""What the first actions of a floating hand do, in world axes; they belong to its first part."""
+"""Roles of the first actions of a floating hand, in world axes; they belong to its first part."""
 
 
 @dataclass
@@ -53,16 +53,16 @@ class Capsule:
 
 @dataclass
 class Base:
-    """What has to be known of a hand to let it float."""
+    """Data that a hand needs to float."""
 
     palm: str
     """The palm's body."""
     palm_centre: list[float]
     """The point of the palm that is observed, in the palm's frame, metres."""
     mass: float
-    """Of the whole hand, kg."""
+    """Mass of the whole hand, kg."""
     centre_of_mass: list[float]
-    """Of the flat hand, from its mount, in the axes of the actor's pose, metres."""
+    """Center of mass of the flat hand, from its mount, in the axes of the actor's pose, meters."""
     inertia: list[float]
     """About the centre of mass along the same axes, kg m^2."""
 
@@ -76,7 +76,7 @@ class Hand:
     root: str
     """The body that carries all others; what else is in the model is dropped."""
     mount: Mount
-    """Where the root is."""
+    """Pose of the root."""
     fingers: dict[str, str]
     """Fingers, and their outermost bodies, whose poses, velocities and loads are observed."""
     fingertip: list[float]
@@ -84,14 +84,14 @@ class Hand:
     joints: list[str]
     """All hinges, in the order of the model."""
     parts: dict[str, dict[str, str]]
-    """What ``agents=fingers`` makes an agent of: driven joints and what each does. All parts in a
-    row are the model's position actuators, in its order; MADPO pairs the actions of two parts by
-    what they do. The first part has the base of a floating hand."""
+    """Parts that ``agents=fingers`` makes agents of: driven joints and the role of each. All parts
+    in a row are the model's position actuators, in its order. MADPO pairs the actions of two parts
+    by their roles. The first part has the base of a floating hand."""
     solid: list[str]
     """Geoms that touch things, primitive shapes."""
     name: str = ""
     prefix: str = ""
-    """What all names of the model begin with."""
+    """Beginning of all names of the model."""
     couplings: list[str] = field(default_factory=list)
     """Tendons to keep, which make a joint without a drive follow another."""
     capsules: dict[str, Capsule] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Hand:
     self_collisions: list[list[str]] = field(default_factory=list)
     """Pairs of its own geoms that collide, without friction."""
     base: Base | None = None
-    """None for a hand that cannot float."""
+    """Data of the base; None for a hand that cannot float."""
 
     @property
     def driven(self) -> list[str]:

@@ -25,7 +25,7 @@ class Config(FloatingConfig):
     episode_length: int = 500
     reset_dof_pos_noise: float = 0.0
     base_gain: float = 1.0 / 6.0
-    """As elsewhere, but a sixth: with a twelfth the pot rises too slowly for the episode."""
+    """Factor of force and torque on the base; with the usual twelfth the pot rises too slowly."""
     near_distance: float = 0.08
     """Metres between palm and handle below which a hand is near; lifting pays if both are."""
     max_palm_distance: float = 0.2

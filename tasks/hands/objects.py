@@ -1,4 +1,4 @@
-"""What hands handle, from primitives. Every class adds its bodies and contacts to a scene."""
+"""Objects made of primitives. Every class adds its bodies and contacts to a scene."""
 
 from __future__ import annotations
 

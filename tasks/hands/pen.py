@@ -38,7 +38,7 @@ class Pen:
     pos: tuple[float, float, float] = (0.0, 0.0, 0.612)
     """Metres; at the original's 0.6 it starts half inside the table."""
     slide: float = 0.492
-    """How far the cap goes, metres; farther than it is long, a slip of the original."""
+    """Range of the cap, meters; it exceeds the length of the cap, a slip of the original."""
     hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:

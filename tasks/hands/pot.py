@@ -35,7 +35,7 @@ class Pot:
     pos: Vector
     """Metres."""
     goal: Vector
-    """Where pictures show it too, metres."""
+    """Position of the goal, where pictures show the pot too, meters."""
     hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:

@@ -24,16 +24,16 @@ _NOISES = ("action_noise", "observation_noise")
 
 @dataclass
 class RandomiseConfig:
-    """What differs between environments; null is off, a range [low, high] is of multipliers."""
+    """Differences between environments: null is off, [low, high] is a range of multipliers."""
 
     friction: list[float] | None = None
-    """Of all contacts of the objects: sliding, torsional and rolling coefficients alike."""
+    """Friction of all contacts of the objects: sliding, torsional and rolling coefficients."""
     object_mass: list[float] | None = None
-    """Of each object: mass, and with it inertia and weight."""
+    """Mass of each object, and with it inertia and weight."""
     object_size: list[float] | None = None
-    """Of each object: all lengths, at the same density; mass changes with the third power."""
+    """All lengths of each object at the same density; the mass changes with the third power."""
     actuator_gain: list[float] | None = None
-    """Of each drive kp (target - q) - kd v: kp; kd and the force limit stay."""
+    """Gain kp of each drive kp (target - q) - kd v; kd and the force limit stay."""
     action_noise: float | None = None
     """Standard deviation of the noise on actions, which reach from -1 to 1 and are clipped after
     it. The last action that is observed is without it."""

@@ -1,4 +1,4 @@
-"""What the tasks share in which each hand goes for a handle: doors, pen and blocks."""
+"""Base of the tasks in which each hand reaches for a handle: doors, pen and blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the columns of the bimanual tasks' states and actions mean: names, units, frames, scales."""
+"""Columns of the bimanual tasks' states and actions: names, units, frames, scales."""
 
 from __future__ import annotations
 

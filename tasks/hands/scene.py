@@ -26,7 +26,7 @@ DRAG = 100.0
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a hand's mount starts: position (m) and orientation (w, x, y, z) of its actor frame."""
+    """Initial position (m) and orientation (w, x, y, z) of the actor frame of a hand's mount."""
 
     pos: Vector
     quat: Quaternion
@@ -41,14 +41,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class Drive:
-    """What moves a floating hand at full action: force (N) and torque (N m), in world axes."""
+    """Force (N) and torque (N m) on a floating hand at full action, in world axes."""
 
     force: float
     torque: float
 
 
 class Scenery(Protocol):
-    """What is in a scene besides the hands."""
+    """Objects of a scene besides the hands."""
 
     @property
     def hand_friction(self) -> float | None:

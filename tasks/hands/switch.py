@@ -24,8 +24,8 @@ class Config(ReachConfig):
     max_finger_distance: float = 1e9
     """Finger distance at which the episode terminates; in Bi-DexHands none does."""
     success_drop: float = 0.012
-    """How far both points to press are below 0.7 m, in sum, for a success, metres. Bi-DexHands'
-    0.05 is out of the rockers' reach, which ends at 0.0166; one that is pressed gives 0.006."""
+    """Depth of both points to press below 0.7 m, in sum, for a success, meters. Bi-DexHands' 0.05
+    is beyond the rockers' stops at 0.0166; one pressed rocker gives 0.006."""
 
 
 class Env(ReachTask):

@@ -29,7 +29,7 @@ class Switches:
     """Switches and table. Sensors: where to press the right and the left one, world frame."""
 
     places: tuple[Vector, Vector]
-    """Of both switches, metres."""
+    """Positions of both switches, meters."""
     hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:

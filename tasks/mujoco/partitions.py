@@ -47,5 +47,5 @@ _ROLES = ("thigh", "shin", "leg", "foot", "hip", "ankle", "abdomen", "knee", "sh
 
 
 def joint_role(joint: str) -> str:
-    """What a joint is for, whatever side it is on: ``right_hip_x`` gives ``hip``."""
+    """Returns a joint's role without its side: ``right_hip_x`` gives ``hip``."""
     return next((role for role in _ROLES if role in joint), joint)

@@ -70,7 +70,7 @@ class Robot:
     velocity_limit: float | None = None
     """Observed velocities are clipped to this, in m/s and rad/s."""
     healthy: Healthy | None = None
-    """When the episode goes on; None for always."""
+    """Condition under which the episode continues; None for always."""
     fields: tuple[str, ...] = ()
     """Observed derived fields, world body included, after positions and velocities."""
     contact_forces: int = 0
