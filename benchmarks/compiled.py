@@ -29,7 +29,7 @@ TASKS = ["HalfCheetah-2x3", "ShadowHandOver", "ShadowHandOver fingers", "Humanoi
 
 
 def works(task: str, device: str, further: list[str]) -> dict[str, Callable[[], Tensor]]:
-    """The two works of an untrained run, each giving what can be compared."""
+    """Returns the two works of an untrained run; each gives a result to compare."""
     name, _, split = task.partition(" ")
     chosen = [f"task={name}", "algo=happo", f"sim_device={device}", *further]
     runner = OnPolicyRunner(compose(chosen + [f"task.agents={split}"] * bool(split)), observers=[])
@@ -51,7 +51,7 @@ def works(task: str, device: str, further: list[str]) -> dict[str, Callable[[], 
 
 
 def measure(work: Callable[[], Tensor], mode: str, device: torch.device, repeats: int) -> dict:
-    """Seconds of ``work`` as it is and compiled, by turns, and what compiling cost and changed."""
+    """Returns the seconds of ``work`` eagerly and compiled, and the cost and error of compiling."""
     expected = work().clone()
     compiled = torch.compile(work, mode=mode)
     start = time.perf_counter()

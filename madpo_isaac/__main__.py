@@ -1,4 +1,4 @@
-"""The command ``madpo``, also ``python -m madpo_isaac``: what there is beside train.py."""
+"""The command ``madpo``, also ``python -m madpo_isaac``: finds and runs a subcommand."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COMMANDS = {
     "reproduce": ("commands.reproduce", "run what a figure of the paper shows, and draw it"),
     "export": ("commands.export", "write the policies of a run as ONNX or TorchScript files"),
 }
-"""Sub-command to the module of this package whose ``main`` it is, and what it does."""
+"""Module of each subcommand, whose ``main`` it calls, and its description."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a sub-command (by default that of the process) and returns the exit code.
+    """Runs a subcommand (by default that of the process) and returns its exit code.
 
-    2 after bad input, with one line on stderr; 130 after Ctrl-C.
+    The exit code is 2 after bad input, with one line on stderr, and 130 after Ctrl-C.
     """
     spin.bound()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]

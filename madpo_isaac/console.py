@@ -1,4 +1,4 @@
-"""Everything the program prints."""
+"""Output of the program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def info(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """Prints one line to stderr, headed as an error; what is not printable is written out."""
+    """Prints one line to stderr, marked as an error; unprintable characters are escaped."""
     line = " ".join(text.split())
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     if _err.is_terminal:
@@ -28,5 +28,5 @@ def error(text: str) -> None:
 
 
 def notice(text: str) -> None:
-    """Prints one line from a signal handler, which must not enter a writer that is at work."""
+    """Prints one line from a signal handler, which may interrupt another writer."""
     os.write(1, f"{text}\n".encode())

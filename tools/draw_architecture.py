@@ -1,4 +1,4 @@
-"""Draws the rooms of `madpo_isaac/`, their floors and their imports as docs/images/architecture.svg.
+"""Draws the rooms of `madpo_isaac/` with their floors and imports: docs/images/architecture.svg.
 
     python tools/draw_architecture.py
 
@@ -81,8 +81,8 @@ def picture() -> str:
         'markerHeight="8" orient="auto" markerUnits="userSpaceOnUse">'
         '<path d="M0,0 L8,4 L0,8 z"/></marker></defs>',
         f'<rect x="0" y="0" width="{WIDTH}" height="{height}" style="fill: #ffffff; rx: 0"/>',
-        f'<text class="small" x="{WIDTH // 2}" y="24">An arrow means "imports". Left out: arrows that '
-        "other arrows imply, and arrows to floor 0, which all rooms import.</text>",
+        f'<text class="small" x="{WIDTH // 2}" y="24">An arrow means "imports". Left out: arrows '
+        "that other arrows imply, and arrows to floor 0, which all rooms import.</text>",
     ]
     lines += [f'<path d="{_route(a, b, y)}"/>' for a, b in arrows if y[b] < y["env"]]
     lines += [line for room in ROOMS for line in _box(room, y[room])]

@@ -1,4 +1,4 @@
-"""``madpo reproduce``, also reproduce.py: runs what a figure of the paper shows, and draws it."""
+"""``madpo reproduce``, also reproduce.py: makes the runs of a figure of the paper and draws it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from madpo_isaac.reproduce.run import reproduce
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs what is missing of a figure and reports; 0, or 1 if a run failed.
+    """Makes the missing runs of a figure and reports; returns 0, or 1 if a run failed.
 
-    After a signal 128 plus its number, without a report.
+    A signal gives 128 plus its number, without a report.
     """
     parser = Parser("reproduce.py", "Runs what a figure of the paper shows.")
     add = parser.add_argument

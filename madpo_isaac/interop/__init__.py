@@ -17,8 +17,8 @@ def parallel_env(task: str, seed: int = 0, **settings: Any) -> ParallelView:
     """Returns one environment of ``task`` as a ``pettingzoo.ParallelEnv``.
 
     Args:
-        task: see :func:`tasks.make`, as are the others.
-        seed: of resets and noise, until a ``reset`` gives another.
+        task: name of the task, see :func:`tasks.make`.
+        seed: seed of resets and noise, until a ``reset`` gives another.
         **settings: further arguments of :func:`tasks.make`.
 
     Raises:
@@ -38,8 +38,8 @@ def parallel_env(task: str, seed: int = 0, **settings: Any) -> ParallelView:
 def vector_env(task: str, num_envs: int = 128, seed: int = 0, **settings: Any) -> VectorView:
     """Returns ``num_envs`` environments of ``task`` as a ``gymnasium.vector.VectorEnv``.
 
-    Its one agent sees the joint state and chooses the joint action. For the arguments see
-    :func:`tasks.make`, for what happens when an episode ends :class:`VectorView`.
+    Its one agent sees the joint state and chooses the joint action. :func:`tasks.make` describes
+    the arguments, and :class:`VectorView` describes the end of an episode.
     """
     from madpo_isaac import tasks
     from madpo_isaac.interop.vector_view import VectorView

@@ -24,7 +24,7 @@ class ParallelView(ParallelEnv):
     of the reward), the same for every agent, and :meth:`state` is the joint state.
 
     Args:
-        env: a batch of one.
+        env: a batch of one environment.
     """
 
     render_mode = None
@@ -109,7 +109,7 @@ class ParallelView(ParallelEnv):
         return _on_host(self._state)
 
     def close(self) -> None:
-        """Has nothing to close."""
+        """Does nothing, since there is nothing to close."""
 
     def _observations(self) -> dict[str, np.ndarray]:
         observed = map(_on_host, self.env.observations(self._state))

@@ -60,21 +60,22 @@ class Actors:
     The standard deviation is a function of a parameter, ``log_std``, see :class:`Std`. Samples are
     not clipped here.
 
-    What a network sees is :meth:`inputs`: the agent's observation, normalised by running moments
-    if asked for. With ``shared`` all agents have one network, padded to the widest of them, whose
-    input starts with the agent's number as a one-hot vector (P,). Padding comes after the first
-    LayerNorm's statistics and is cut off elsewhere: it changes no density and no gradient.
+    The input of a network is :meth:`inputs`: the agent's observation, normalized by running
+    moments if asked for. With ``shared`` all agents have one network of the largest agent's widths.
+    Its input then starts with the agent's number as a one-hot vector (P,). Padding changes no
+    density and no gradient, since it comes after the statistics of the first LayerNorm and is cut
+    off elsewhere.
 
     Args:
         agents: the agents, whose actions together cover the joint action once.
         hidden: hidden layer widths.
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
-        std: what the standard deviation is of ``log_std``.
+        std: the standard deviation as a function of ``log_std``.
         output_gain: initial gain of the mean's layer.
         generator: draws the initial weights.
         device: where the parameters live.
         shared: all agents have the same parameters.
-        normalise: normalise observations by running moments.
+        normalise: normalize observations by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
     """
@@ -97,10 +98,10 @@ class Actors:
         self.agents = tuple(agents)
         dims = [agent.act_dim for agent in agents]
         self.numbers = torch.eye(len(dims), device=device) if shared else None
-        """One-hot vectors that tell a shared network whom it acts for. (P, P)"""
+        """One-hot vectors that tell a shared network its agent. (P, P)"""
         self.moments = [Moments.initial(agent.obs_dim, device) for agent in agents if normalise]
-        """Of each agent's observations; none if they are not normalised. The list is replaced,
-        not changed, so that frozen policies keep theirs."""
+        """Moments of each agent's observations; none if they are not normalized. The list is
+        replaced, not changed, so that frozen policies keep theirs."""
         self.stack = MLPStack(
             [agent.obs_dim + shared * len(dims) for agent in agents],
             hidden,
@@ -127,11 +128,11 @@ class Actors:
         self.source, self.owner = source.to(device), owner.to(device)
 
     def optimisers(self, lr: float, max_grad_norm: float) -> list[FlatAdam]:
-        """Returns one optimiser per agent, or the only one if the parameters are shared."""
+        """Returns one optimizer per agent, or the only one if the parameters are shared."""
         return [FlatAdam(self.stack, row, lr, max_grad_norm) for row in range(self.stack.num_rows)]
 
     def reset_std(self) -> None:
-        """Sets all standard deviations to where they start."""
+        """Sets all standard deviations to their initial value."""
         self.stack.stacked["log_std"].fill_(self.std.start)
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
@@ -142,7 +143,7 @@ class Actors:
         ]
 
     def inputs(self, p: int, obs: Tensor) -> Tensor:
-        """Returns the input of agent p's first layer from its observations (B, obs_dim). (B, in_dim)"""
+        """Returns the input of agent p's first layer at observations (B, obs_dim). (B, in_dim)"""
         return self.stack.prepare(inputs(p, obs, self.moments, self.numbers))
 
     def distribution(
@@ -165,7 +166,7 @@ class Actors:
 
 
 class JointPolicy:
-    """All agents' policies at one moment, evaluated together; gives no gradient."""
+    """Policies of all agents at one moment, evaluated together and without gradient."""
 
     @torch.no_grad()
     def __init__(self, actors: Actors) -> None:
@@ -200,7 +201,7 @@ def inputs(p: int, obs: Tensor, moments: Sequence[Moments], numbers: Tensor | No
     Args:
         p: the agent.
         obs: its observations.
-        moments: normalise each agent's observations; empty for observations as they are.
+        moments: normalize each agent's observations; empty for observations as they are.
         numbers: one-hot vectors (P, P) that come first; None for none.
     """
     if moments:

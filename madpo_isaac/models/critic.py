@@ -27,14 +27,14 @@ class ValueNetworks(ABC):
 
     @abstractmethod
     def __call__(self, state: Tensor) -> Tensor:
-        """Returns normalised values of joint states (B, S), differentiable. (B, *value_shape)"""
+        """Returns normalized values of joint states (B, S), differentiable. (B, *value_shape)"""
 
     @abstractmethod
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
 
     def optimiser(self, lr: float, max_grad_norm: float) -> FlatAdam:
-        """Returns the optimiser of all networks."""
+        """Returns the optimizer of all networks."""
         row = 0 if self.stack.num_rows == 1 else slice(None)
         return FlatAdam(self.stack, row, lr, max_grad_norm)
 
@@ -45,7 +45,7 @@ class ValueNetworks(ABC):
 
 
 class Critic(ValueNetworks):
-    """One value network on the joint state; its output is the normalised value.
+    """One value network on the joint state; its output is the normalized value.
 
     Args:
         state_dim: width S of the joint state.
@@ -53,9 +53,9 @@ class Critic(ValueNetworks):
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
         generator: draws the initial weights.
         device: where the parameters live.
-        view: maps joint states to what the network sees, see
+        view: maps joint states to the input of the network, see
             :meth:`madpo_isaac.env.VecEnv.critic_view`; None for the states themselves.
-        normalise: normalise what the network sees by running moments.
+        normalise: normalize the input by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
     """
@@ -91,7 +91,7 @@ class Critic(ValueNetworks):
         )
 
     def __call__(self, state: Tensor) -> Tensor:
-        """Returns normalised values of joint states (B, S), differentiable. (B,)"""
+        """Returns normalized values of joint states (B, S), differentiable. (B,)"""
         seen = self._seen(state)
         if self.moments:
             seen = self.moments[0].normalise(seen)
@@ -108,10 +108,11 @@ class Critic(ValueNetworks):
 class LocalCritic(ValueNetworks):
     """A value per agent of its own observation.
 
-    The networks see what the actors' do (:meth:`Actors.inputs`) and are shared if those are.
+    The networks have the same inputs as the actors' (:meth:`Actors.inputs`), and they are shared if
+    the actors' are.
 
     Args:
-        actors: whose observations are valued.
+        actors: policies whose observations are valued.
         hidden: hidden layer widths.
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
         generator: draws the initial weights.
@@ -145,7 +146,7 @@ class LocalCritic(ValueNetworks):
         self.sharers = num_agents // self.stack.num_rows
 
     def __call__(self, state: Tensor) -> Tensor:
-        """Returns each agent's normalised value at joint states (B, S), differentiable. (B, P)"""
+        """Returns each agent's normalized value at joint states (B, S), differentiable. (B, P)"""
         values = []
         for p, agent in enumerate(self._actors.agents):
             seen = self._actors.inputs(p, agent.observe(state))
@@ -153,4 +154,4 @@ class LocalCritic(ValueNetworks):
         return torch.stack(values, dim=1)
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
-        """Does nothing: the moments are the actors'."""
+        """Does nothing, since the moments are the actors'."""

@@ -24,7 +24,7 @@ HANDS = (
 SUITES = {"MA-MuJoCo": MUJOCO, "Bi-DexHands": HANDS}
 
 Variants = Mapping[str, tuple[str, ...]]
-"""Name of a variant, the same in all figures that have it, to its settings."""
+"""Settings of each variant by its name, which is the same in all figures."""
 
 ALGORITHMS: Variants = {
     name: (f"algo={name}",) for name in ("madpo", "happo", "hatrpo", "a2po", "mappo")
@@ -32,7 +32,7 @@ ALGORITHMS: Variants = {
 
 
 def _madpo(**variants: str) -> Variants:
-    """MADPO with one setting each, as name=setting."""
+    """Variants of MADPO that differ in one setting, as name=setting."""
     return {f"madpo_{name}": ("algo=madpo", setting) for name, setting in variants.items()}
 
 
@@ -65,11 +65,11 @@ class Figure:
     tasks: tuple[str, ...]
     variants: Variants
     shows: str
-    """The report's figure that is meant, or ``wall time``, a table."""
+    """Figure of the report that corresponds to it, or ``wall time``, a table."""
     by: tuple[str, ...] = ("algo",)
     """Settings by which the report groups runs."""
     per_suite: bool = False
-    """One report a suite, since scores are aggregated over tasks."""
+    """True for one report per suite, since scores are aggregated over tasks."""
     chosen: str = ""
 
 
@@ -129,12 +129,12 @@ class Scale:
     """Extent of a reproduction."""
 
     steps: Mapping[str, float]
-    """Suite to environment steps of a run."""
+    """Environment steps of a run, by suite."""
     seeds: tuple[int, ...]
     tasks: int | None = None
     """Number of the figure's tasks, taken by turns from each suite; None for all."""
     settings: tuple[str, ...] = ()
-    """Further ones of every run."""
+    """Further settings of every run."""
 
 
 SCALES: dict[str, Scale] = {

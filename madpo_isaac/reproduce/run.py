@@ -1,4 +1,4 @@
-"""Runs what is missing of a figure, and reports."""
+"""Runs the unfinished jobs of a figure, and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract every physics engine fulfils, and the names of engines."""
+"""The contract every physics engine fulfills, and the names of engines."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Sim(Protocol):
 
     @property
     def qfrc_applied(self) -> Tensor:
-        """Applied generalised forces. (N, nv)"""
+        """Applied generalized forces. (N, nv)"""
         ...
 
     @property

@@ -79,7 +79,7 @@ class MjBatchSim:
 
     @property
     def qfrc_applied(self) -> Tensor:
-        """Applied generalised forces. (N, nv)"""
+        """Applied generalized forces. (N, nv)"""
         return self._lazily("qfrc_applied")
 
     @property

@@ -106,7 +106,7 @@ class WarpSim:
 
     @property
     def qfrc_applied(self) -> Tensor:
-        """Applied generalised forces. (N, nv)"""
+        """Applied generalized forces. (N, nv)"""
         return self._state["qfrc_applied"]
 
     @property

@@ -116,7 +116,7 @@ class IsaacLabEnv(VecEnv):
         )
 
     def _all(self, flags: Mapping[str, Tensor]) -> Tensor:
-        """Returns the rows in which the episode ends for every agent: there Isaac Lab resets. (N,)"""
+        """Returns the rows in which the episode ends for all agents: Isaac Lab resets these. (N,)"""
         return torch.stack([flags[name] for name in self._names]).all(dim=0)
 
     def commands(self) -> tuple[Command, ...]:

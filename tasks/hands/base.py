@@ -90,7 +90,7 @@ class HandTaskEnv(VecEnv):
     placements: tuple[Placement, Placement]
     """Initial places of the hands."""
     floating: ClassVar[bool] = False
-    """True if the hands move freely; six actions of each then drive the base, before the joints'."""
+    """True if the hands move freely; the first six actions of each hand then drive its base."""
     hand: Hand
     """Model and data of the hands."""
 
@@ -299,7 +299,7 @@ class HandTaskEnv(VecEnv):
         return joint.unflatten(1, (NUM_HANDS, -1))
 
     def fingertips(self) -> Tensor:
-        """The fingers' rewarded points, metres; 5 of the Shadow hand. (N, 2, 5, 3)"""
+        """The fingers' rewarded points, meters; 5 of the Shadow hand. (N, 2, 5, 3)"""
         tips = self.hand_sensors[..., : self._tips].unflatten(-1, (-1, 13))
         pos, quat = tips[..., :3], tips[..., 3:7]
         return pos + quat_rotate(quat, self._fingertip.expand_as(pos))

@@ -31,14 +31,14 @@ class EggConfig(HandTaskConfig):
     """Settings of every throwing task; the numbers are Bi-DexHands'."""
 
     reset_object_pos_noise: float = 0.01
-    """Half-width of the egg's start position noise, metres."""
+    """Half-width of the egg's start position noise, meters."""
     dist_reward_scale: float = 50.0
-    """Weight of the distance in the reward, per metre."""
+    """Weight of the distance in the reward, per meter."""
     success_distance: float = 0.03
     """Metres between egg and goal (their mean if there are two) below which the episode counts as
     a success."""
     fall_height: float = 0.2
-    """Height of the egg, metres, at or below which the episode terminates."""
+    """Height of the egg, meters, at or below which the episode terminates."""
 
 
 class EggTask(HandTaskEnv):
@@ -51,7 +51,7 @@ class EggTask(HandTaskEnv):
     config: EggConfig
     eggs: tuple[Solid, ...]
     goals: tuple[Vector, ...]
-    """World positions to throw to, metres."""
+    """World positions to throw to, meters."""
     goal_quats: Tensor
     """Orientations of the goals, wxyz. (N, E, 4)"""
 
@@ -116,7 +116,7 @@ class EggTask(HandTaskEnv):
         return found
 
     def evaluate(self) -> Outcome:
-        """Reward exp(-0.2 (scale d + theta)) summed over eggs, d in metres, theta in radians."""
+        """Reward exp(-0.2 (scale d + theta)) summed over eggs, d in meters, theta in radians."""
         cfg, pos = self.config, self.egg_poses[..., :3]
         distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1)
         angle = self.goal_angles()

@@ -25,7 +25,7 @@ SHADOW = "shadow"
 _FARTHEST = 1e3
 """Metres, kilograms: no hand has more."""
 _NO_TURN = 1e-12
-"""The square of a quaternion's length from which on it can be normalised."""
+"""The square of a quaternion's length from which on it can be normalized."""
 
 BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
 """Roles of the first actions of a floating hand, in world axes; they belong to its first part."""
@@ -36,7 +36,7 @@ class Mount:
     """Pose of a hand's root body in the actor frame of the tasks, where fingers point to -y."""
 
     pos: list[float]
-    """(x, y, z), metres."""
+    """(x, y, z), meters."""
     quat: list[float] | None = None
     """(w, x, y, z); None leaves the orientation that the model gives it."""
 
@@ -46,9 +46,9 @@ class Capsule:
     """A capsule that takes the place of a mesh, along the z axis of its body."""
 
     size: list[float]
-    """Radius and half-length of the cylinder, metres."""
+    """Radius and half-length of the cylinder, meters."""
     pos: list[float]
-    """Its centre, metres."""
+    """Its center, meters."""
 
 
 @dataclass
@@ -58,13 +58,13 @@ class Base:
     palm: str
     """The palm's body."""
     palm_centre: list[float]
-    """The point of the palm that is observed, in the palm's frame, metres."""
+    """The point of the palm that is observed, in the palm's frame, meters."""
     mass: float
     """Mass of the whole hand, kg."""
     centre_of_mass: list[float]
     """Center of mass of the flat hand, from its mount, in the axes of the actor's pose, meters."""
     inertia: list[float]
-    """About the centre of mass along the same axes, kg m^2."""
+    """About the center of mass along the same axes, kg m^2."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Hand:
     fingers: dict[str, str]
     """Fingers, and their outermost bodies, whose poses, velocities and loads are observed."""
     fingertip: list[float]
-    """The rewarded point of a finger, in the frame of its outermost body, metres."""
+    """The rewarded point of a finger, in the frame of its outermost body, meters."""
     joints: list[str]
     """All hinges, in the order of the model."""
     parts: dict[str, dict[str, str]]

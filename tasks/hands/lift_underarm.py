@@ -31,7 +31,7 @@ class Config(FloatingConfig):
     max_palm_distance: float = 0.2
     """Metres between palm and handle at which the episode terminates."""
     fall_height: float = 0.3
-    """Height of the pot, metres, at or below which the episode terminates."""
+    """Height of the pot, meters, at or below which the episode terminates."""
     success_distance: float = 0.05
     """Metres between pot and goal below which the episode counts as a success."""
 
@@ -67,7 +67,7 @@ class Env(FloatingTaskEnv):
         return Pot(self.start, self.goal)
 
     def handles(self) -> Tensor:
-        """Handle points at +y and at -y, metres. (N, 2, 3)"""
+        """Handle points at +y and at -y, meters. (N, 2, 3)"""
         return self.object_sensors.unflatten(1, (2, 3))
 
     def observe_tail(self, out: Tensor) -> None:

@@ -124,7 +124,7 @@ class Env(ReachTask):
         return Pen()
 
     def handles(self) -> Tensor:
-        """Handle points of cap and body, metres. (N, 2, 3)"""
+        """Handle points of cap and body, meters. (N, 2, 3)"""
         return self.object_sensors.unflatten(1, (2, 3))
 
     def observe_tail(self, out: Tensor) -> None:

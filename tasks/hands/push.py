@@ -59,7 +59,7 @@ class Env(ReachTask):
         return Blocks(self.starts, self.targets, table_friction=0.5, table_depth=1.0)
 
     def handles(self) -> Tensor:
-        """Centres of the blocks, metres. (N, 2, 3)"""
+        """Centres of the blocks, meters. (N, 2, 3)"""
         return self._poses[..., :3]
 
     def observe_tail(self, out: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Domain randomisation: environments that differ in their physics, sensors and actuators.
+"""Domain randomization: environments that differ in their physics, sensors and actuators.
 
 Every quantity is off until it is given a range. Multipliers are drawn uniformly, independently
 for each environment, and drawn anew for an environment that starts an episode.

@@ -76,7 +76,7 @@ def build_spec(
     Positions, velocities, controls and sensors start with one block for each hand. Without
     ``drive`` these are the joints, the joint targets and 19 readings a finger. A floating hand has
     its base before the joints (7 positions, 6 velocities), force, torque and three unused controls
-    of the drag after the targets, palm centre and palm origin after the readings.
+    of the drag after the targets, palm center and palm origin after the readings.
 
     Raises:
         UserError: with ``drive``, for a hand that cannot float.
@@ -109,7 +109,7 @@ def build_spec(
 def _frame(spec: mujoco.MjSpec, prefix: str, placement: Placement, base: Base | None) -> Any:
     """Returns where to attach a hand: a place in the world, or for a base a body that moves.
 
-    The free joint is at the hand's centre of mass: there linear and angular drag are independent.
+    The free joint is at the hand's center of mass: there linear and angular drag are independent.
     """
     if base is None:
         return spec.worldbody.add_frame(pos=placement.pos, quat=placement.quat)
@@ -281,7 +281,7 @@ def _add_sensors(spec: mujoco.MjSpec, hand: Hand, prefix: str) -> None:
 
 
 def _add_palm_sensors(spec: mujoco.MjSpec, name: str, base: Base) -> None:
-    """Positions of the palm's centre and of its body's origin (3 numbers each)."""
+    """Positions of the palm's center and of its body's origin (3 numbers each)."""
     palm = spec.body(name)
     centre = f"{palm.name}_centre"
     palm.add_site(name=centre, pos=base.palm_centre)

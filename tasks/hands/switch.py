@@ -61,7 +61,7 @@ class Env(ReachTask):
         return Switches(self.places)
 
     def handles(self) -> Tensor:
-        """Points to press of the right and the left switch, metres. (N, 2, 3)"""
+        """Points to press of the right and the left switch, meters. (N, 2, 3)"""
         return self.object_sensors.unflatten(1, (2, 3))
 
     def reset_object(self, mask: Tensor) -> None:

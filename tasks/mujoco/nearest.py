@@ -1,8 +1,8 @@
 """Observations of only the k nearest joints, after gymnasium-robotics' MaMuJoCo.
 
-Joints are neighbours if they share an edge. An agent sees positions and velocities of its own
+Joints are neighbors if they share an edge. An agent sees positions and velocities of its own
 joints (with forces and the readings of the bodies between them, where the state has any), only
-the positions of its neighbours, and position and velocity of the torso.
+the positions of its neighbors, and position and velocity of the torso.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class JointGraph(NamedTuple):
     """Neighborhood of a robot's joints."""
 
     edges: tuple[frozenset[str], ...]
-    """Joints that are all neighbours of each other."""
+    """Joints that are all neighbors of each other."""
     bodies: dict[str, tuple[int, ...]]
     """Bodies whose readings belong to a joint."""
 

@@ -60,7 +60,7 @@ class Robot:
     hidden_qpos: int
     """Leading positions that are not observed: where the robot is on the ground."""
     position: tuple[str, tuple[int, ...]]
-    """The field whose entry is the robot's x in metres, and the index of the entry."""
+    """The field whose entry is the robot's x in meters, and the index of the entry."""
     forward_weight: float = 1.0
     alive_bonus: float = 0.0
     action_gain: float = 1.0
@@ -180,7 +180,7 @@ HUMANOID = Robot(
     control_weight=0.1,
     reset_noise=1e-2,
     hidden_qpos=2,
-    # The centre of all mass, likewise of the last substep's start.
+    # The center of all mass, likewise of the last substep's start.
     position=("subtree_com", (0, 0)),
     forward_weight=1.25,
     alive_bonus=5.0,

@@ -36,7 +36,7 @@ class Config:
     observation: str = "standardised"
     """standardised: every agent observes the whole state and its own number, and the critic the
     state, each vector standardised over its own entries, as in HARL and the papers; physical: the
-    state as it is, for networks that normalise by running moments."""
+    state as it is, for networks that normalize by running moments."""
     agent_obsk: int | None = None
     """Agents observe their own joints and this many joints further, and the torso, as they are;
     null: every agent observes everything, see ``observation``."""
