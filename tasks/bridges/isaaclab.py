@@ -116,7 +116,7 @@ class IsaacLabEnv(VecEnv):
         )
 
     def _all(self, flags: Mapping[str, Tensor]) -> Tensor:
-        """Returns the rows in which the episode ends for all agents: Isaac Lab resets these. (N,)"""
+        """Returns the rows whose episode ends for all agents; Isaac Lab resets them. (N,)"""
         return torch.stack([flags[name] for name in self._names]).all(dim=0)
 
     def commands(self) -> tuple[Command, ...]:
