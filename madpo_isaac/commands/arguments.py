@@ -32,13 +32,13 @@ class Parser(argparse.ArgumentParser):
         """Adds the policy and the settings."""
         self.add_argument(
             "policy",
-            help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
+            help="a run folder, a checkpoint, latest, best, or a task that has a policy",
         )
         self.add_argument(
             "settings",
             nargs="*",
             metavar="key=value",
-            help="as of train.py, such as num_envs=64 seed=3",
+            help="settings of train.py, such as num_envs=64 seed=3",
         )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:

@@ -12,7 +12,7 @@ from madpo_isaac.system.distributed import ALONE, Ranks
 EPSILON = 1e-5
 """Added to the variance."""
 LIMIT = 5.0
-"""Normalised numbers are clipped to [-5, 5]. Both numbers are rl_games'."""
+"""Normalized numbers are clipped to [-5, 5]. Both numbers are rl_games'."""
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,9 @@ class Sim(Protocol):
     device: torch.device
     model: mujoco.MjModel
     qpos: Tensor
-    """Generalised positions. (N, nq)"""
+    """Generalized positions. (N, nq)"""
     qvel: Tensor
-    """Generalised velocities; the angular part of a free joint is in the body frame. (N, nv)"""
+    """Generalized velocities; the angular part of a free joint is in the body frame. (N, nv)"""
     ctrl: Tensor
     """Actuator controls. (N, nu)"""
     qfrc_actuator: Tensor

@@ -26,7 +26,7 @@ _FULL = slice(
 
 
 class MjBatchSim:
-    """Fulfils :class:`madpo_isaac.sim.base.Sim` on the CPU; see there for shapes.
+    """Fulfills :class:`madpo_isaac.sim.base.Sim` on the CPU; see there for shapes.
 
     Args:
         model: compiled model; keyframe 0, if there is one, is the key pose, else ``qpos0``.

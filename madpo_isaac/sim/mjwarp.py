@@ -47,7 +47,7 @@ wp.init()
 
 
 class WarpSim:
-    """Fulfils :class:`madpo_isaac.sim.base.Sim` with MuJoCo Warp; see there for shapes.
+    """Fulfills :class:`madpo_isaac.sim.base.Sim` with MuJoCo Warp; see there for shapes.
 
     Everything is float32. On a GPU runs are not repeated bit for bit: contacts come in the order
     in which threads find them.

@@ -35,7 +35,7 @@ class LeashedConfig(CatchConfig):
     reset_dof_pos_noise: float = 0.0
     reset_object_pos_noise: float = 0.0
     max_hand_offset: float = 0.1
-    """Metres between a hand and its place at which the episode terminates."""
+    """Meters between a hand and its place at which the episode terminates."""
 
 
 @dataclass

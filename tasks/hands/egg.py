@@ -22,7 +22,7 @@ from madpo_isaac.tasks.rotations import (
 )
 
 NEAR = 0.1
-"""Metres between egg and goal below which an episode counts in ``success_10cm``, the condition of
+"""Meters between egg and goal below which an episode counts in ``success_10cm``, the condition of
 Isaac Lab's handover task."""
 
 
@@ -35,7 +35,7 @@ class EggConfig(HandTaskConfig):
     dist_reward_scale: float = 50.0
     """Weight of the distance in the reward, per meter."""
     success_distance: float = 0.03
-    """Metres between egg and goal (their mean if there are two) below which the episode counts as
+    """Meters between egg and goal (their mean if there are two) below which the episode counts as
     a success."""
     fall_height: float = 0.2
     """Height of the egg, meters, at or below which the episode terminates."""

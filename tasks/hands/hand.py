@@ -23,7 +23,7 @@ SHADOW = "shadow"
 """The hand that the tasks were made for."""
 
 _FARTHEST = 1e3
-"""Metres, kilograms: no hand has more."""
+"""Meters, kilograms: no hand has more."""
 _NO_TURN = 1e-12
 """The square of a quaternion's length from which on it can be normalized."""
 

@@ -27,13 +27,13 @@ class Config(FloatingConfig):
     base_gain: float = 1.0 / 6.0
     """Factor of force and torque on the base; with the usual twelfth the pot rises too slowly."""
     near_distance: float = 0.08
-    """Metres between palm and handle below which a hand is near; lifting pays if both are."""
+    """Meters between palm and handle below which a hand is near; lifting pays if both are."""
     max_palm_distance: float = 0.2
-    """Metres between palm and handle at which the episode terminates."""
+    """Meters between palm and handle at which the episode terminates."""
     fall_height: float = 0.3
     """Height of the pot, meters, at or below which the episode terminates."""
     success_distance: float = 0.05
-    """Metres between pot and goal below which the episode counts as a success."""
+    """Meters between pot and goal below which the episode counts as a success."""
 
 
 class Env(FloatingTaskEnv):

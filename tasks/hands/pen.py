@@ -36,7 +36,7 @@ class Pen:
     """
 
     pos: tuple[float, float, float] = (0.0, 0.0, 0.612)
-    """Metres; at the original's 0.6 it starts half inside the table."""
+    """Meters; at the original's 0.6 it starts half inside the table."""
     slide: float = 0.492
     """Range of the cap, meters; it exceeds the length of the cap, a slip of the original."""
     hand_friction: float | None = 1.0
@@ -89,7 +89,7 @@ class Config(ReachConfig):
     episode_length: int = 125
     near_distance: float = 0.75
     success_distance: float = 0.3
-    """Metres between the handle points of cap and body above which the cap is off."""
+    """Meters between the handle points of cap and body above which the cap is off."""
     mean_finger_distance: bool = False
     """Reward exp(-10 S / 5) for a finger distance S, which can be felt from afar; Bi-DexHands'
     exp(-10 S) is 4e-6 at the start."""

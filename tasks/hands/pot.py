@@ -33,7 +33,7 @@ class Pot:
     """The pot on its table. Sensors: the handle points at +y and at -y, world frame, 3 each."""
 
     pos: Vector
-    """Metres."""
+    """Meters."""
     goal: Vector
     """Position of the goal, where pictures show the pot too, meters."""
     hand_friction: float | None = 1.0

@@ -25,7 +25,7 @@ class Config(ReachConfig):
     reset_block_pos_noise: float = 0.0
     """Half-width of the noise of the blocks' start along x and y, meters."""
     target_distance: float = 0.07
-    """Metres from each block to its place below which stacking is rewarded."""
+    """Meters from each block to its place below which stacking is rewarded."""
 
 
 class Env(ReachTask):
@@ -68,7 +68,7 @@ class Env(ReachTask):
         self.write_rows(self._poses[..., :2], mask, self._starts[:, :2] + noise)
 
     def handles(self) -> Tensor:
-        """Centres of the blocks, meters. (N, 2, 3)"""
+        """Centers of the blocks, meters. (N, 2, 3)"""
         return self._poses[..., :3]
 
     def observe_tail(self, out: Tensor) -> None:
