@@ -84,7 +84,7 @@ class HandTaskEnv(VecEnv):
 
     tail_dim: int
     objects: tuple[str, ...] = ("object",)
-    """Bodies whose friction, mass and size :class:`RandomiseConfig` is about."""
+    """Bodies whose friction, mass and size :class:`RandomiseConfig` can change."""
     view: View
     """Camera of the task's pictures."""
     placements: tuple[Placement, Placement]
@@ -141,17 +141,17 @@ class HandTaskEnv(VecEnv):
 
     @abstractmethod
     def scenery(self) -> Scenery:
-        """Returns what is in the scene besides the hands."""
+        """Returns the objects of the scene besides the hands."""
 
     def reset_object(self, mask: Tensor) -> None:
         """Draws object and goal for the rows of ``mask`` (N,) bool, which are in the key pose."""
 
     @abstractmethod
     def observe_tail(self, out: Tensor) -> None:
-        """Writes what both hands see of object and goal into ``out`` (N, tail_dim)."""
+        """Writes the observation of object and goal into ``out`` (N, tail_dim)."""
 
     def observe_base(self, out: Tensor) -> None:
-        """Writes what each hand sees of its base into ``out`` (N, 2, 6 if it floats, else 0)."""
+        """Writes each hand's view of its base into ``out`` (N, 2, 6 if it floats, else 0)."""
 
     @abstractmethod
     def evaluate(self) -> Outcome:
@@ -160,7 +160,7 @@ class HandTaskEnv(VecEnv):
     # Scene ------------------------------------------------------------------------------------
 
     def drive(self) -> Drive | None:
-        """Returns what moves the hands, None if they are fixed."""
+        """Returns the drive that moves the hands, None if they are fixed."""
         return None
 
     def scene(self, *, visual: bool) -> mujoco.MjSpec:
@@ -295,7 +295,7 @@ class HandTaskEnv(VecEnv):
 
     @staticmethod
     def split_hands(joint: Tensor) -> Tensor:
-        """Splits what both hands have, (N, 2 k) to (N, 2, k)."""
+        """Splits columns of both hands, (N, 2 k) to (N, 2, k)."""
         return joint.unflatten(1, (NUM_HANDS, -1))
 
     def fingertips(self) -> Tensor:
@@ -306,14 +306,14 @@ class HandTaskEnv(VecEnv):
 
     @staticmethod
     def observe_free(pose: Tensor, vel: Tensor, out: Tensor) -> None:
-        """Writes what is seen of free bodies into ``out`` (..., 13), in the world frame.
+        """Writes the observation of free bodies into ``out`` (..., 13), in the world frame.
 
         Position, quaternion xyzw, linear velocity, angular velocity x 0.2.
 
         Args:
             pose: positions of free joints. (..., 7)
             vel: their velocities. (..., 6)
-            out: where to write.
+            out: tensor to write to.
         """
         out[..., 0:3] = pose[..., :3]
         out[..., 3:7] = wxyz_to_xyzw(pose[..., 3:])
@@ -351,7 +351,7 @@ class HandTaskEnv(VecEnv):
     # Meaning ----------------------------------------------------------------------------------
 
     def readings(self) -> tuple[Reading, ...]:
-        """Returns what each column of the joint state means."""
+        """Returns the meaning of each column of the joint state."""
         found = []
         for h in range(NUM_HANDS):
             actions = tuple(command.name for command in self.hand_commands(h))
@@ -367,20 +367,20 @@ class HandTaskEnv(VecEnv):
         return readings.clipped(found + self.tail_readings(), OBS_LIMIT)
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean; by default nothing but a number."""
+        """Returns the meaning of the columns of the tail; by default only their numbers."""
         return [Reading(f"tail[{i}]") for i in range(self.tail_dim)]
 
     def base_readings(self, index: int) -> list[Reading]:
-        """Returns what hand ``index`` sees of its base."""
+        """Returns the columns of the base of hand ``index``."""
         del index
         return []
 
     def commands(self) -> tuple[Command, ...]:
-        """Returns what the joint action commands: bases and joint targets."""
+        """Returns the commands of the joint action: forces on bases, and joint targets."""
         return tuple(command for h in range(NUM_HANDS) for command in self.hand_commands(h))
 
     def hand_commands(self, index: int) -> list[Command]:
-        """Returns what the actions of hand ``index`` command."""
+        """Returns the commands of the actions of hand ``index``."""
         return readings.of_drives(self.sim.model, self.hand, index)
 
     # Resume -----------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Leashed(Catch):
         self._places = torch.tensor(self.places, device=self.device)
 
     def hand_left(self) -> Tensor:
-        """Says where a hand is too far from its place. (N,) bool"""
+        """Returns the rows in which a hand is too far from its place. (N,) bool"""
         offset = torch.linalg.vector_norm(self.kept_point() - self._places, dim=-1)
         return (offset >= self._max_offset).any(dim=1)
 
@@ -137,6 +137,6 @@ _VARIANTS = {
 
 
 def variant(name: str) -> Any:
-    """Returns what the registry of tasks needs of the task ``name``: its Config and Env."""
+    """Returns Config and Env of the task ``name``, for the registry of tasks."""
     config, env = _VARIANTS[name]
     return SimpleNamespace(Config=config, Env=env)

@@ -38,7 +38,7 @@ def solid_geoms(hand: Hand, prefix: str) -> list[str]:
 
 
 def pair_with_itself(spec: mujoco.MjSpec, hand: Hand, prefix: str) -> None:
-    """Lets the fingers of one hand touch each other, as its data say."""
+    """Lets the fingers of one hand touch each other, as listed in its data."""
     for a, b in hand.self_collisions:
         add_pair(spec, prefix + hand.full(a), prefix + hand.full(b), condim=1)
 

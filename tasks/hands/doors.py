@@ -106,7 +106,7 @@ class DoorTask(ReachTask):
         out[:, 13:] = self.handles().flip(1).flatten(1)
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         frame = readings.of_pose("door_frame") + readings.constant("zero", 6)
         return frame + readings.of_points("left_handle", "right_handle")
 
@@ -145,6 +145,6 @@ _VARIANTS: dict[str, tuple[type[DoorConfig], partial[DoorTask]]] = {
 
 
 def variant(name: str) -> Any:
-    """Returns what the registry of tasks needs of the task ``name``: its Config and Env."""
+    """Returns Config and Env of the task ``name``, for the registry of tasks."""
     config, env = _VARIANTS[name]
     return SimpleNamespace(Config=config, Env=env)

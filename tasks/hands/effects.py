@@ -38,7 +38,7 @@ class Effect(NamedTuple):
 def effects_of(
     model: mujoco.MjModel, roots: Sequence[int], drives: np.ndarray, active: Mapping[str, Any]
 ) -> Iterator[Effect]:
-    """Yields what the ``active`` quantities change; no element of a field comes twice."""
+    """Yields the effects of the ``active`` quantities; no element of a field comes twice."""
     if "friction" in active:
         yield from _friction_effects(model, roots)
     for column, root in enumerate(roots):
@@ -74,10 +74,9 @@ def _friction_effects(model: mujoco.MjModel, roots: Sequence[int]) -> Iterator[E
 
 
 def _mass_effects(model: mujoco.MjModel, root: int, column: int) -> Iterator[Effect]:
-    """Yields all that is proportional to the mass of an object, derived constants included.
+    """Yields all numbers that are proportional to an object's mass, derived constants included.
 
-    They are exact: nothing but the object itself moves with its joints, and nothing but its mass
-    has to be moved.
+    The proportionality is exact, since only the object itself moves with its joints.
     """
     name = model.body(root).name
     if model.body_weldid[model.body_parentid[root]] != 0:

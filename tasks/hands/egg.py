@@ -107,7 +107,7 @@ class EggTask(HandTaskEnv):
         tail[..., 20:24] = wxyz_to_xyzw(self._rotation_to_goal())
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         found = []
         for egg in self.eggs:
             goal = egg.name.replace(OBJECT, "goal")
@@ -135,7 +135,7 @@ class EggTask(HandTaskEnv):
         )
 
     def hand_left(self) -> Tensor:
-        """Says where a hand is too far from its place: never. (N,) bool"""
+        """Returns the rows in which a hand is too far from its place: never. (N,) bool"""
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     def _episode_tensors(self) -> tuple[str, ...]:

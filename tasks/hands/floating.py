@@ -20,17 +20,17 @@ _CONTROL_DT = 1.0 / 60.0
 
 @dataclass
 class FloatingConfig(HandTaskConfig):
-    """Settings every task with floating hands has."""
+    """Settings of every task with floating hands."""
 
     base_gain: float = 1.0 / 12.0
-    """Share of the nominal force and torque that moves a hand's base. 1 is what Bi-DexHands' code
-    says, 1/6 what PhysX makes of it in a substep, 1/12 if the force acts in one substep of two."""
+    """Share of the nominal force and torque that moves a hand's base. 1 is the value of the original
+    code, 1/6 its effect in a substep of PhysX, and 1/12 if the force acts in one substep of two."""
 
 
 class FloatingTaskEnv(HandTaskEnv):
     """Two hands in the air. A hand's actions: force (3) and torque (3) in world axes, joints (20).
 
-    What a hand sees of its base (6 numbers): a position (m) and its turn since the reset as roll,
+    A hand observes 6 numbers of its base: a position (m), and the turn since the reset as roll,
     pitch and yaw about world axes, each within (-pi, pi].
     """
 
@@ -72,11 +72,11 @@ class FloatingTaskEnv(HandTaskEnv):
         out[..., 3:] = quat_to_rpy(quat_mul(self.base_pose[..., 3:], self._unturn))
 
     def base_readings(self, index: int) -> list[Reading]:
-        """Returns what hand ``index`` sees of its base."""
+        """Returns the columns of the base of hand ``index``."""
         return readings.of_base(index)
 
     def hand_commands(self, index: int) -> list[Command]:
-        """Returns what the actions of hand ``index`` command: force, torque, joint targets."""
+        """Returns the commands of hand ``index``: force, torque, joint targets."""
         return readings.of_drive(index, self.drive()) + super().hand_commands(index)
 
     def _write_controls(self, action: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""A hand as data: where its model is, its joints, parts, fingertips and what of it collides.
+"""A hand as data: its model, joints, parts, fingertips and colliding geoms.
 
 The data are YAML files in ``tasks/hands/models``; docs/new_hand.md shows how to add one.
 """
@@ -23,9 +23,9 @@ SHADOW = "shadow"
 """The hand that the tasks were made for."""
 
 _FARTHEST = 1e3
-"""Meters, kilograms: no hand has more."""
+"""Limit of all lengths (meters) and masses (kilograms)."""
 _NO_TURN = 1e-12
-"""The square of a quaternion's length from which on it can be normalized."""
+"""Least square of the length of a quaternion that can be normalized."""
 
 BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
 """Roles of the first actions of a floating hand, in world axes; they belong to its first part."""
@@ -38,12 +38,12 @@ class Mount:
     pos: list[float]
     """(x, y, z), meters."""
     quat: list[float] | None = None
-    """(w, x, y, z); None leaves the orientation that the model gives it."""
+    """(w, x, y, z); None keeps the model's orientation."""
 
 
 @dataclass
 class Capsule:
-    """A capsule that takes the place of a mesh, along the z axis of its body."""
+    """A capsule that replaces a mesh, along the z axis of its body."""
 
     size: list[float]
     """Radius and half-length of the cylinder, meters."""
@@ -74,7 +74,7 @@ class Hand:
     model: str
     """MJCF file: beside the YAML file, or <package>/<path> in an installed Python package."""
     root: str
-    """The body that carries all others; what else is in the model is dropped."""
+    """The body that carries all others; the rest of the model is dropped."""
     mount: Mount
     """Pose of the root."""
     fingers: dict[str, str]
@@ -118,7 +118,7 @@ class Hand:
         environments do not work with this version of MuJoCo, while its models do.
 
         Raises:
-            UserError: it is not there.
+            UserError: the file does not exist.
         """
         path = self._folder / self.model
         if os.path.isfile(path):  # which takes names that are too long, too
@@ -194,7 +194,7 @@ def load(name: str) -> Hand:
         name: one of those that come with the project, or the path of a YAML file.
 
     Raises:
-        UserError: there is none, or it lacks something.
+        UserError: there is no such hand, or its data are incomplete.
     """
     path = _path(name)
     if not os.path.isfile(path):
@@ -217,7 +217,7 @@ def load(name: str) -> Hand:
 
 
 def _check_numbers(hand: Hand, path: Path) -> None:
-    """Raises UserError where a vector has another length, or a number cannot be."""
+    """Raises UserError for a vector of another length or an impossible number."""
     vectors = {"mount.pos": (hand.mount.pos, 3), "fingertip": (hand.fingertip, 3)}
     positive: dict[str, list[float]] = {}
     if hand.mount.quat is not None:
@@ -243,7 +243,7 @@ def _check_numbers(hand: Hand, path: Path) -> None:
 
 
 def _check(hand: Hand, path: Path) -> None:
-    """Raises UserError where lists contradict each other; TypeError where a text is none."""
+    """Raises UserError if lists contradict each other, and TypeError if a text is not one."""
     couplings, base = hand.couplings, [] if hand.base is None else [hand.base.palm]
     listed = [*hand.joints, *hand.solid, *couplings, *hand.fingers.values(), *hand.driven, *base]
     "".join((hand.model, hand.root, hand.prefix, *listed, *hand.fingers, *hand.parts))

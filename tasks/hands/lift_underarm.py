@@ -76,7 +76,7 @@ class Env(FloatingTaskEnv):
         out[:, 13:] = self.object_sensors
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         points = readings.of_points("right_handle", "left_handle")
         return readings.of_free_body(OBJECT, angular=0.2) + points
 

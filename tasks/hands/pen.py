@@ -133,7 +133,7 @@ class Env(ReachTask):
         out[:, 13:] = self.object_sensors
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         points = readings.of_points("cap_handle", "barrel_handle")
         return readings.of_free_body(OBJECT, angular=0.2) + points
 

@@ -70,7 +70,7 @@ class Env(ReachTask):
         out[:, 25:] = 0.0
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         right, left = BLOCKS
         again = readings.of_points(f"{right}/again", left, f"{left}/place", f"{right}/place")
         zeros = readings.constant("zero", 5)

@@ -42,7 +42,7 @@ class RandomiseConfig:
 
     @classmethod
     def of(cls, settings: RandomiseConfig | Mapping[str, Any]) -> RandomiseConfig:
-        """Returns ``settings``, a mapping as the object it describes, after checking values."""
+        """Returns ``settings`` after checking their values; a mapping becomes the object."""
         if isinstance(settings, Mapping):
             allowed = [field.name for field in fields(cls)]
             for key in settings:
@@ -59,14 +59,14 @@ class RandomiseConfig:
 
 
 class Randomiser:
-    """Draws what :class:`RandomiseConfig` asks for and writes it into the simulation's models.
+    """Draws the quantities of :class:`RandomiseConfig` and writes them into the models.
 
-    Without any setting it draws nothing, writes nothing and returns what it is given.
+    Without any setting it draws and writes nothing, and it returns its arguments unchanged.
 
     Args:
         settings: checked settings.
         sim: simulation whose model fields are expanded; only here, before its first step.
-        objects: bodies that the object quantities are about, each with all that hangs on it.
+        objects: bodies that the object quantities change, each with all of its children.
         generator: the environments' own, on the simulation's device.
 
     Raises:
@@ -118,12 +118,12 @@ class Randomiser:
         self._write()
 
     def noisy_action(self, action: Tensor) -> Tensor:
-        """Returns what reaches the drives of ``action`` (N, A), within [-1, 1]."""
+        """Returns ``action`` (N, A) as it reaches the drives, within [-1, 1]."""
         std = self.settings.action_noise
         return action if not std else self._disturbed(action, std).clamp_(-1.0, 1.0)
 
     def noisy_state(self, state: Tensor) -> Tensor:
-        """Returns what is measured of the joint state (N, S)."""
+        """Returns the joint state (N, S) as it is measured."""
         std = self.settings.observation_noise
         return state if not std else self._disturbed(state, std)
 

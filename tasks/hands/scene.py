@@ -1,4 +1,4 @@
-"""Builds the MuJoCo scene: two hands, fixed or floating, their sensors, and what is around them.
+"""Builds the MuJoCo scene: two hands, fixed or floating, their sensors and their surroundings.
 
 One model serves every engine. Actuators carry the joint damping, so that the force limit clamps
 the whole drive as PhysX does. Contacts: :mod:`madpo_isaac.tasks.hands.contacts`.
@@ -56,7 +56,7 @@ class Scenery(Protocol):
         ...
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
-        """Adds bodies and their contacts with ``hand``, with ``visual`` also what pictures show."""
+        """Adds bodies and their contacts with ``hand``; ``visual`` adds ghosts for pictures."""
         ...
 
 
@@ -107,7 +107,7 @@ def build_spec(
 
 
 def _frame(spec: mujoco.MjSpec, prefix: str, placement: Placement, base: Base | None) -> Any:
-    """Returns where to attach a hand: a place in the world, or for a base a body that moves.
+    """Returns the frame of a hand: a place in the world, or a moving body for a base.
 
     The free joint is at the hand's center of mass: there linear and angular drag are independent.
     """
@@ -159,7 +159,7 @@ def _set_options(spec: mujoco.MjSpec) -> None:
 
 
 def _hand_spec(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
-    """Loads one hand and reduces it to what the tasks use."""
+    """Loads one hand and keeps only the parts that the tasks use."""
     spec = mujoco.MjSpec.from_file(str(hand.model_file))
     _check_names(spec, hand)
     _set_options(spec)  # equal options on both sides, or attaching warns of a conflict
@@ -200,7 +200,7 @@ def _hand_spec(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
 
 
 def _check_names(spec: mujoco.MjSpec, hand: Hand) -> None:
-    """Raises UserError if the model is not what the hand's data say."""
+    """Raises UserError if the model does not agree with the hand's data."""
     palm = [] if hand.base is None else [hand.base.palm]
     if (root := spec.body(hand.full(hand.root))) is None:
         names = [body.name for body in spec.bodies]

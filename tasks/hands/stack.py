@@ -77,7 +77,7 @@ class Env(ReachTask):
         out[:, 26:] = 0.0
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         blocks = [column for b in BLOCKS for column in readings.of_free_body(b, angular=0.2)]
         return blocks + readings.constant("zero", 4)
 

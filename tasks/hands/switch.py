@@ -74,7 +74,7 @@ class Env(ReachTask):
         out[:, 13:] = self.object_sensors
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         frame = readings.of_pose("right_switch") + readings.constant("zero", 6)
         return frame + readings.of_points("right_handle", "left_handle")
 

@@ -1,4 +1,4 @@
-"""The ten scenarios of the papers, and one agent for a whole robot: who drives which joints."""
+"""Scenarios: the division of robots' joints among agents."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Gymnasium's robots as data: models, what is observed, what is rewarded, when an episode ends.
+"""Gymnasium's robots as data: models, observations, rewards and endings.
 
-``v2`` is what the papers on MA-MuJoCo ran: the models and terms of Gym's v2 classes, where
-contact forces read zero with every MuJoCo from 2.0 on. ``v5`` is Gymnasium's newest.
+``v2`` is the version of the papers on MA-MuJoCo: the models and terms of Gym's v2 classes, in
+which contact forces read zero with every MuJoCo from 2.0 on. ``v5`` is Gymnasium's newest.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Robot:
     reset_noise: float
     """Half-width of the uniform noise on positions; scale of the noise on velocities."""
     hidden_qpos: int
-    """Leading positions that are not observed: where the robot is on the ground."""
+    """Leading positions, the robot's place on the ground, which are not observed."""
     position: tuple[str, tuple[int, ...]]
     """The field whose entry is the robot's x in meters, and the index of the entry."""
     forward_weight: float = 1.0
@@ -76,7 +76,7 @@ class Robot:
     contact_forces: int = 0
     """Zeros that end the observation: 6 per body."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    """Versions that cannot be simulated, and why."""
+    """Versions that cannot be simulated, and the reason."""
 
     def model_file(self, version: str) -> Path:
         """Returns the MJCF file of ``version``, shipped by Gymnasium.
