@@ -23,8 +23,8 @@ class FloatingConfig(HandTaskConfig):
     """Settings of every task with floating hands."""
 
     base_gain: float = 1.0 / 12.0
-    """Share of the nominal force and torque that moves a hand's base. 1 is the value of the original
-    code, 1/6 its effect in a substep of PhysX, and 1/12 if the force acts in one substep of two."""
+    """Share of the nominal force and torque that moves a hand's base. Bi-DexHands' code has 1. In a
+    substep of PhysX the effect is 1/6, or 1/12 if the force acts in one substep of two."""
 
 
 class FloatingTaskEnv(HandTaskEnv):
