@@ -9,7 +9,7 @@ chain of other arrows says the same, and so are the arrows to floor 0, which all
 from __future__ import annotations
 
 import html
-import sys
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,15 +102,14 @@ def picture() -> str:
 
 def _building() -> tuple[tuple[set[str], ...], list[tuple[str, str]]]:
     """Returns the floors from the top, and the arrows that no chain of others replaces."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    import test_house
-
+    house = runpy.run_path(str(ROOT / "tests" / "test_house.py"))
+    modules, floors = house["MODULES"], house["FLOORS"]
     imports: dict[str, set[str]] = {room: set() for room in ROOMS}
-    for module, tree in test_house.MODULES.items():
+    for module, tree in modules.items():
         parts = module.split(".")
         if len(parts) < 2 or parts[-1] == "__main__":
             continue
-        found = {name for name in test_house.imported(tree) if name in test_house.MODULES}
+        found = {name for name in house["imported"](tree) if name in modules}
         rooms = {name.split(".")[1] for name in found - {"madpo_isaac"}}
         imports.setdefault(parts[1], set()).update(rooms - {parts[1]})
 
@@ -119,7 +118,7 @@ def _building() -> tuple[tuple[set[str], ...], list[tuple[str, str]]]:
             yield other
             yield from below(other)
 
-    return test_house.FLOORS, [
+    return floors, [
         (room, other)
         for room in sorted(imports)
         for other in sorted(imports[room])
