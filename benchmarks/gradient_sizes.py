@@ -1,4 +1,4 @@
-"""How large each preset's bonus is beside the policy objective, as gradients of the same network.
+"""Size of each preset's bonus relative to the policy objective, as gradients of the same network.
 
     python benchmarks/gradient_sizes.py [out=gradient_sizes.json] [iterations=3] [key=value]
 

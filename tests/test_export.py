@@ -221,7 +221,7 @@ def test_the_command_writes_the_files(runs, tmp_path, capsys):
     said = capsys.readouterr().out
     contract = json.loads((tmp_path / "contract.json").read_text())
     largest = max(agent["largest_error"] for agent in contract["agents"])
-    assert "contract.json and a file per agent (2)" in said and f"{largest:.1e} at most" in said
+    assert "contract.json and a file per agent (2)" in said and f"actions: {largest:.1e}" in said
     assert {p.name for p in tmp_path.iterdir()} == {"contract.json", "hand0.pt", "hand1.pt"}
 
 

@@ -14,19 +14,19 @@ from madpo_isaac.models.moments import EPSILON, LIMIT
 
 
 class PortablePolicy(nn.Module):
-    """The mean action of one agent, with all that happens before and after its network.
+    """Mean action of one agent, with all steps before and after its network.
 
-    Input: the agent's observation (B, obs_dim), or where that is computed from the joint state
-    (``AgentSpec.columns`` is None) the joint state (B, S). In this order it is clipped as the
-    environment does, turned into the observation, normalised, joined to the agent's number if
-    the network is shared, and mapped. Outputs: the ``action`` (B, act_dim) within its limits,
-    and what it commands, offset + scale * action (B, act_dim).
+    The input is the agent's observation (B, obs_dim), or the joint state (B, S) if the observation
+    is computed from it (``AgentSpec.columns`` is None). The input is clipped as in the
+    environment, turned into the observation, normalized, joined to the agent's number if the
+    network is shared, and mapped. The outputs are the ``action`` (B, act_dim) within its limits,
+    and the commanded quantity, offset + scale * action (B, act_dim).
 
     Args:
         actors: the policies.
         p: the agent.
-        readings: what the columns of the joint state mean.
-        commands: what the columns of the joint action do.
+        readings: meaning of the columns of the joint state.
+        commands: meaning of the columns of the joint action.
     """
 
     obs_low: Tensor
