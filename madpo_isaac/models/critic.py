@@ -27,7 +27,7 @@ class ValueNetworks(ABC):
 
     @abstractmethod
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """What the networks' first layers see of joint states (B, S). (B, in_dim) each"""
+        """Returns the inputs of the networks' first layers for joint states (B, S). (B, in_dim) each"""
 
     @abstractmethod
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -99,7 +99,7 @@ class Critic(ValueNetworks):
         )
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """What the network's first layer sees of joint states (B, S). (B, in_dim)"""
+        """Returns the first layer's inputs for joint states (B, S). (B, in_dim)"""
         seen = self._seen(state)
         if self.moments:
             seen = self.moments[0].normalise(seen)
@@ -158,7 +158,7 @@ class LocalCritic(ValueNetworks):
         self.sharers = num_agents // self.stack.num_rows
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """What each agent's first layer sees of joint states (B, S). (B, in_dim) each"""
+        """Returns the inputs of each agent's first layer for joint states (B, S). (B, in_dim) each"""
         agents = enumerate(self._actors.agents)
         return [self._actors.inputs(p, agent.observe(state)) for p, agent in agents]
 

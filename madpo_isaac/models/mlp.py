@@ -22,7 +22,7 @@ class Activation(NamedTuple):
     module: type[nn.Module]
     """The same as a module."""
     gain: float
-    """Of the orthogonal initialisation of the layer before it."""
+    """Gain of the orthogonal initialization of the layer before it."""
 
 
 ACTIVATIONS = {
