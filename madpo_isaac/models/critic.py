@@ -27,7 +27,7 @@ class ValueNetworks(ABC):
 
     @abstractmethod
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """Returns the inputs of the networks' first layers for joint states (B, S). (B, in_dim) each"""
+        """Returns the first layers' inputs for joint states (B, S). (B, in_dim) each"""
 
     @abstractmethod
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -158,7 +158,7 @@ class LocalCritic(ValueNetworks):
         self.sharers = num_agents // self.stack.num_rows
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """Returns the inputs of each agent's first layer for joint states (B, S). (B, in_dim) each"""
+        """Returns each first layer's inputs for joint states (B, S). (B, in_dim) each"""
         agents = enumerate(self._actors.agents)
         return [self._actors.inputs(p, agent.observe(state)) for p, agent in agents]
 
