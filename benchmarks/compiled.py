@@ -39,12 +39,12 @@ def works(task: str, device: str, further: list[str]) -> dict[str, Callable[[], 
     algo, policy = runner.algo, runner.algo.actors.freeze()
     observations = runner.env.observations(runner.state)
     batch = algo._prepare(runner.rollout)
-    view = algo._view(batch, 0, torch.ones_like(batch.advantage))
+    view = algo.view(batch, 0, batch.advantage)
     rows = slice(0, min(algo.tile, len(view.obs)))
 
     def step() -> Tensor:
         algo.actors.stack.grad.zero_()
-        algo._actor_tile(view, rows, rows.stop)
+        algo.policy_loss(view, rows, rows.stop)[0].backward()
         return algo.actors.stack.grad[0]
 
     return {"infer": lambda: policy.distribution(observations)[0], "step": step}

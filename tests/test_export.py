@@ -137,7 +137,7 @@ def test_what_is_beyond_the_limits_is_clipped_inside_the_file(runs, kind, tmp_pa
 
 
 def test_a_file_is_the_network_in_float64(runs, tmp_path):
-    """The fingers' shared network by hand: one-hot number, observation, padded widths."""
+    """The fingers' shared network by hand: one-hot number, observation, padded widths, no value."""
     export(str(runs / "fingers"), "torchscript", tmp_path)
     _, files = read(tmp_path, "torchscript")
     runner, _ = the_policy(runs / "fingers")
@@ -151,7 +151,7 @@ def test_a_file_is_the_network_in_float64(runs, tmp_path):
             x = layer_norm(x, whole[f"norm{k}.weight"], whole[f"norm{k}.bias"])
             x = np.maximum(x @ whole[f"linear{k}.weight"].T + whole[f"linear{k}.bias"], 0.0)
         x = layer_norm(x, whole["norm2.weight"], whole["norm2.bias"])
-        mean = (x @ whole["out.weight"].T + whole["out.bias"])[:, : agent.act_dim]
+        mean = (x @ whole["out.weight"].T + whole["out.bias"])[:, 1 : 1 + agent.act_dim]
         action, _ = files[agent.name](agent.observe(state).numpy())
         assert action == pytest.approx(mean.clip(-1, 1), abs=1e-5)
 

@@ -66,6 +66,9 @@ class Actors:
     density and no gradient, since it comes after the statistics of the first LayerNorm and is cut
     off elsewhere.
 
+    With ``value_head`` every network has one more output, the first one, that predicts the return.
+    It serves learning only: its loss shapes the hidden layers.
+
     Args:
         agents: the agents, whose actions together cover the joint action once.
         hidden: hidden layer widths.
@@ -78,6 +81,7 @@ class Actors:
         normalise: normalize observations by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
+        value_head: networks predict the return, too.
     """
 
     def __init__(
@@ -94,8 +98,11 @@ class Actors:
         normalise: bool = False,
         input_norm: bool = True,
         hidden_norm: bool = True,
+        value_head: bool = False,
     ) -> None:
         self.agents = tuple(agents)
+        self.heads = int(value_head)
+        """Outputs of a network that come before the mean action."""
         dims = [agent.act_dim for agent in agents]
         self.numbers = torch.eye(len(dims), device=device) if shared else None
         """One-hot vectors that tell a shared network its agent. (P, P)"""
@@ -105,7 +112,7 @@ class Actors:
         self.stack = MLPStack(
             [agent.obs_dim + shared * len(dims) for agent in agents],
             hidden,
-            dims,
+            [self.heads + dim for dim in dims],
             activation=activation,
             output_gain=output_gain,
             generator=generator,
@@ -156,9 +163,17 @@ class Actors:
             obs: its :meth:`inputs`. (B, in_dim)
             net: its parameters if they are not the current ones.
         """
+        mean, std, _ = self.outputs(p, obs, net)
+        return mean, std
+
+    def outputs(
+        self, p: int, obs: Tensor, net: Network | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The :meth:`distribution`, and the value (B,) that the network predicts, if it does."""
         net = self.stack.nets[p] if net is None else net
         log_std = net["log_std"][: self.agents[p].act_dim]
-        return self.stack.apply(net, obs), self.std(log_std)
+        out = self.stack.apply(net, obs)
+        return out[:, self.heads :], self.std(log_std), out[:, 0] if self.heads else None
 
     def freeze(self) -> JointPolicy:
         """Returns the policies as they are now, for fast joint evaluation."""
@@ -172,7 +187,7 @@ class JointPolicy:
     def __init__(self, actors: Actors) -> None:
         self._networks = actors.stack.fold()
         self._inputs = partial(inputs, moments=actors.moments, numbers=actors.numbers)
-        self._source, self._owner = actors.source, actors.owner
+        self._source, self._owner, self._heads = actors.source, actors.owner, actors.heads
         log_std = actors.stack.stacked["log_std"].expand(len(actors.agents), -1)
         log_std = log_std.flatten()[self._source]
         self.std = actors.std(log_std)
@@ -183,7 +198,7 @@ class JointPolicy:
     def distribution(self, observations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean (N, A) and std (A,) at each agent's observations, a list of (N, obs_dim)."""
         seen = [self._inputs(p, obs) for p, obs in enumerate(observations)]
-        means = self._networks(seen)  # (P, N, max act_dim)
+        means = self._networks(seen)[..., self._heads :]  # (P, N, max act_dim)
         return means.transpose(0, 1).flatten(1)[:, self._source], self.std
 
     @torch.no_grad()

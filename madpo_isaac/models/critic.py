@@ -26,8 +26,16 @@ class ValueNetworks(ABC):
     """Moments of the input; none if the input is not normalized, or if the actors normalize it."""
 
     @abstractmethod
+    def inputs(self, state: Tensor) -> Sequence[Tensor]:
+        """Returns the networks' inputs from joint states (B, S). (B, in_dim) each"""
+
+    @abstractmethod
+    def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Returns normalized values at :meth:`inputs`, differentiable. (B, *value_shape)"""
+
     def __call__(self, state: Tensor) -> Tensor:
         """Returns normalized values of joint states (B, S), differentiable. (B, *value_shape)"""
+        return self.evaluate(self.inputs(state))
 
     @abstractmethod
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
@@ -90,12 +98,16 @@ class Critic(ValueNetworks):
             hidden_norm=hidden_norm,
         )
 
-    def __call__(self, state: Tensor) -> Tensor:
-        """Returns normalized values of joint states (B, S), differentiable. (B,)"""
+    def inputs(self, state: Tensor) -> Sequence[Tensor]:
+        """Returns the network's input from joint states (B, S). (B, in_dim)"""
         seen = self._seen(state)
         if self.moments:
             seen = self.moments[0].normalise(seen)
-        return self.stack.forward(0, seen)[:, 0]
+        return [self.stack.prepare(seen)]
+
+    def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Returns normalized values at :meth:`inputs`, differentiable. (B,)"""
+        return self.stack.apply(self.stack.nets[0], inputs[0])[:, 0]
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
@@ -145,13 +157,15 @@ class LocalCritic(ValueNetworks):
         )
         self.sharers = num_agents // self.stack.num_rows
 
-    def __call__(self, state: Tensor) -> Tensor:
-        """Returns each agent's normalized value at joint states (B, S), differentiable. (B, P)"""
-        values = []
-        for p, agent in enumerate(self._actors.agents):
-            seen = self._actors.inputs(p, agent.observe(state))
-            values.append(self.stack.apply(self.stack.nets[p], seen)[:, 0])
-        return torch.stack(values, dim=1)
+    def inputs(self, state: Tensor) -> Sequence[Tensor]:
+        """Returns each network's input from joint states (B, S). (B, in_dim) each"""
+        agents = enumerate(self._actors.agents)
+        return [self._actors.inputs(p, agent.observe(state)) for p, agent in agents]
+
+    def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Returns each agent's normalized value at :meth:`inputs`, differentiable. (B, P)"""
+        nets = zip(self.stack.nets, inputs, strict=True)
+        return torch.stack([self.stack.apply(net, x)[:, 0] for net, x in nets], dim=1)
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Does nothing, since the moments are the actors'."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +13,24 @@ from torch import Tensor, nn
 
 from madpo_isaac.errors import unknown
 
-ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
-    "relu": (F.relu, math.sqrt(2.0)),
-    "tanh": (torch.tanh, 5.0 / 3.0),
-    "elu": (F.elu, 1.0),
-    "selu": (F.selu, 0.75),
+
+class Activation(NamedTuple):
+    """An activation function."""
+
+    in_place: Callable[[Tensor], Tensor]
+    """Overwrites its input. The gradient then follows from the output: no second exponential."""
+    module: type[nn.Module]
+    """The same function as a module."""
+    gain: float
+    """Gain of the orthogonal initialization of the layer before it."""
+
+
+ACTIVATIONS = {
+    "relu": Activation(torch.relu_, nn.ReLU, math.sqrt(2.0)),
+    "tanh": Activation(torch.tanh_, nn.Tanh, 5.0 / 3.0),
+    "elu": Activation(F.elu_, nn.ELU, 1.0),
+    "selu": Activation(torch.selu_, nn.SELU, 0.75),
 }
-"""Activation and the gain of its orthogonal initialization."""
 
 Network = Mapping[str, Tensor]
 """Parameters of one network by name."""
@@ -77,7 +89,7 @@ class MLPStack:
         self.normed = (input_norm, *[hidden_norm] * self.depth)
         """True where a LayerNorm comes before a Linear layer. (depth + 1,)"""
         self.activation = activation
-        self._activation, gain = ACTIVATIONS[activation]
+        self._activation = ACTIVATIONS[activation].in_place
         widths = [max(in_dims), *hidden]
         shapes: dict[str, tuple[int, ...]] = {}
         for k, width in enumerate(widths):
@@ -112,7 +124,7 @@ class MLPStack:
             self.nets.append(net)
         whole = {name: values[0] for name, values in self.stacked.items()}
         for net in [whole] if shared else self.nets:
-            self._initialise(net, gain, output_gain, generator)
+            self._initialise(net, ACTIVATIONS[activation].gain, output_gain, generator)
 
     def _crop(self, name: str, p: int) -> tuple[slice, ...]:
         """Returns the part of parameter ``name`` that network p uses."""
@@ -137,10 +149,6 @@ class MLPStack:
                 scale = output_gain if name == "out.weight" else gain
                 nn.init.orthogonal_(drawn, scale, generator=generator)
                 value.copy_(drawn)
-
-    def forward(self, p: int, x: Tensor) -> Tensor:
-        """Runs network p on (B, in_dims[p]), differentiably. (B, out_dims[p])"""
-        return self.apply(self.nets[p], self.prepare(x))
 
     def prepare(self, x: Tensor) -> Tensor:
         """Applies the part of the first LayerNorm that has no parameters, if any. (B, in_dim)"""
@@ -183,7 +191,7 @@ class FoldedMLPs:
     """
 
     def __init__(self, stack: MLPStack) -> None:
-        self._activation = ACTIVATIONS[stack.activation][0]
+        self._activation = ACTIVATIONS[stack.activation].in_place
         self._in_dims, self._normed = stack.in_dims, stack.normed
         num_nets = stack.num_nets
         # Inputs that a network does not have are zero after LayerNorm's first half. Its second

@@ -88,25 +88,17 @@ def _network(actors: Actors, p: int) -> nn.Sequential:
     net = {name: value.detach().cpu().double() for name, value in stack.nets[p].items()}
     layers: list[nn.Module] = []
     for k, name in enumerate([*(f"linear{k}" for k in range(stack.depth)), "out"]):
-        weight = net[f"{name}.weight"]
+        first = actors.heads if name == "out" else 0  # the value serves learning only
+        weight = net[f"{name}.weight"][first:]
         linear = nn.Linear(weight.shape[1], weight.shape[0])
         with torch.no_grad():
             scale = net.get(f"norm{k}.weight", weight.new_ones(()))
             shift = net.get(f"norm{k}.bias", weight.new_zeros(weight.shape[1]))
             linear.weight.copy_(weight * scale)
-            linear.bias.copy_(net[f"{name}.bias"] + weight @ shift)
+            linear.bias.copy_(net[f"{name}.bias"][first:] + weight @ shift)
         if stack.normed[k]:
             layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
         layers.append(linear)
         if k < stack.depth:
-            layers.append(_Activation(stack.activation))
+            layers.append(ACTIVATIONS[stack.activation].module())
     return nn.Sequential(*layers).requires_grad_(False)
-
-
-class _Activation(nn.Module):
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._function = ACTIVATIONS[name][0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._function(x)
