@@ -23,7 +23,8 @@ from settings import read, run, save
 from torch import Tensor
 
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.run import Run
 
 TASKS = ["HalfCheetah-2x3", "ShadowHandOver", "ShadowHandOver fingers", "Humanoid-17x1"]
 
@@ -32,13 +33,12 @@ def works(task: str, device: str, further: list[str]) -> dict[str, Callable[[], 
     """Returns the two works of an untrained run; each gives a result to compare."""
     name, _, split = task.partition(" ")
     chosen = [f"task={name}", "algo=happo", f"sim_device={device}", *further]
-    runner = OnPolicyRunner(compose(chosen + [f"task.agents={split}"] * bool(split)), observers=[])
-    runner.build()
-    runner.state = runner.env.reset()
-    runner.collect()
-    algo, policy = runner.algo, runner.algo.actors.freeze()
-    observations = runner.env.observations(runner.state)
-    batch = algo._prepare(runner.rollout)
+    run = Run(compose(chosen + [f"task.agents={split}"] * bool(split)))
+    assert isinstance(run.learner, OnPolicyLearner)
+    run.collect()
+    algo, policy = run.learner.algo, run.learner.algo.actors.freeze()
+    observations = run.env.observations(run.state)
+    batch = algo._prepare(run.learner.rollout)
     view = algo.view(batch, 0, batch.advantage)
     rows = slice(0, min(algo.tile, len(view.obs)))
 

@@ -27,7 +27,8 @@ from madpo_isaac.config.overrides import compose
 from madpo_isaac.divergence import gaussian_cs, kernel_cs
 from madpo_isaac.env import VecEnv
 from madpo_isaac.sim import make_sim
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.run import Run
 
 WARM_UP = 5
 SAMPLES = ["4000x111x2", "9600x400x20"]
@@ -131,20 +132,25 @@ def substeps_of(env: VecEnv) -> int:
 
 def training(settings: list[str], device: torch.device, iterations: int) -> dict:
     """An iteration by stage; simulation is that of the same actions once more."""
-    runner = OnPolicyRunner(compose(settings), observers=[])
-    runner.build()
-    env, algo, rollout = runner.env, runner.algo, runner.rollout
-    runner.state = env.reset()
-    metrics = runner._iterate()
-    waits = count_waits(device, lambda: (runner._collect(), algo.update(rollout)))
-    collect = seconds(device, runner._collect, iterations)
+    run = Run(compose(settings))
+    assert isinstance(run.learner, OnPolicyLearner)
+    env, algo, rollout = run.env, run.learner.algo, run.learner.rollout
+    run.collect()
+    metrics = run.update()
+
+    def collecting() -> None:
+        run.state, _ = run.learner.collect(run.state, lambda action, step: run.tracker.add(step))
+
+    rollout.whole = True
+    waits = count_waits(device, lambda: (collecting(), algo.update(rollout)))
+    collect = seconds(device, collecting, iterations)
     update = seconds(device, lambda: algo.update(rollout), iterations)
     rows = iter(list(rollout.action) * iterations)
     horizon = len(rollout.action)
     simulate = seconds(device, lambda: env.step(next(rows)), horizon * iterations) * horizon
     step = substeps_of(env)
     bare = seconds(device, lambda: env.sim.step(step), horizon * iterations) * horizon
-    total, config = collect + update, runner.config
+    total, config = collect + update, run.config
     return {
         "fps": config.num_envs * horizon / total,
         "simulation_s": simulate,

@@ -23,7 +23,8 @@ from madpo_isaac.algos.objective import clipped_objective
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.schema import Config
 from madpo_isaac.models.actor import entropy, log_prob
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.run import Run
 
 CASES: dict[str, tuple[str, ...]] = {
     "gaussian (default)": (),
@@ -84,16 +85,15 @@ class Probe(MADPO):
 
 def probe(config: Config, iterations: int) -> dict[str, dict[int, float]]:
     """Ratios by term and epoch, averaged over the agents with a predecessor."""
-    runner = OnPolicyRunner(config)
-    runner.build()
+    run = Run(config)
+    assert isinstance(run.learner, OnPolicyLearner)
     seed = config.seed
     generators = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
-    runner.algo = algo = Probe(config.algo, runner.env, *generators)
-    runner.state = runner.env.reset()
+    run.learner.algo = algo = Probe(config.algo, run.env, *generators)
     for iteration in range(iterations):
         algo.listening = iteration == iterations - 1
-        runner.collect()
-        algo.update(runner.rollout)
+        run.collect()
+        algo.update(run.learner.rollout)
     return {
         name: {epoch: sum(sizes) / len(sizes) for epoch, sizes in epochs.items()}
         for name, epochs in algo.ratios.items()

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+Policy = Callable[[Tensor], Tensor]
+"""From joint states (N, S) to joint actions (N, A)."""
+
 
 @dataclass(frozen=True)
 class AgentSpec:

@@ -230,7 +230,7 @@ def test_large_libraries_are_imported_only_where_they_are_used():
     """Matplotlib by reports, rl_games by algo=ppo, ONNX by an export that asks for it."""
     reports = ("madpo_isaac.report.", "madpo_isaac.reproduce.", "madpo_isaac.commands.report")
     reports += ("madpo_isaac.commands.reproduce",)
-    users = (*reports, "madpo_isaac.algos.ppo.", "madpo_isaac.training.ppo", "madpo_isaac.__main__")
+    users = (*reports, "madpo_isaac.algos.ppo.", "madpo_isaac.__main__")
     others = [name for name in MODULES if not name.startswith(users)]
     needed = {"tasks", "training.runner", "training.factory", "commands.train", "interop.export"}
     assert {f"madpo_isaac.{name}" for name in needed} <= set(others)

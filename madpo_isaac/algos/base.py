@@ -48,6 +48,8 @@ class OnPolicy(ABC):
 
     shares_parameters = False
     """All agents have one network."""
+    agent_metrics: tuple[str, ...] = ("preceding_ratio",)
+    """Metrics of an agent that not every algorithm has: their columns are null in other runs."""
 
     def __init__(
         self,

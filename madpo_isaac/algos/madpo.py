@@ -35,6 +35,7 @@ class MADPO(HAPPO):
     """
 
     config: MadpoConfig
+    agent_metrics = ("preceding_ratio", "divergence_intra", "divergence_inter")
 
     def __init__(
         self,

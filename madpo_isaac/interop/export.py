@@ -24,9 +24,12 @@ from madpo_isaac.env import Command, Reading, VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.models import Actors
 from madpo_isaac.models.portable import PortablePolicy
-from madpo_isaac.runs.folder import RunFolder
+from madpo_isaac.runs.folder import RunFolder, output_folder
+from madpo_isaac.system import device
 from madpo_isaac.system.files import write_atomic
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.policy import load_policy
 
 CONTRACT_VERSION = 1
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -66,11 +69,13 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
             f"'{config.checkpoint}' is of algo=ppo: its one network is rl_games' own and is not "
             "exported; rl_games' tools read the checkpoint."
         )
-    runner = OnPolicyRunner(config)
-    source = runner.load_policy()
+    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    loaded = load_policy(config.checkpoint, env, config)
+    assert isinstance(loaded.learner, OnPolicyLearner)
+    source = loaded.source
     path = Path(source["checkpoint"])
     run = RunFolder.of_checkpoint(path)
-    out = out or runner.output_folder("export")
+    out = out or output_folder(path, Path(config.runs_dir), "export")
     origin = {
         "checkpoint": path.name,
         "run": None if run is None else run.path.name,
@@ -83,7 +88,7 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write_all(runner.algo.actors, runner.env, kind, out, origin)
+        _write_all(loaded.learner.algo.actors, env, kind, out, origin)
     except OSError as problem:
         raise UserError(f"Cannot write '{out}': {problem}.") from problem
     return out

@@ -18,11 +18,12 @@ from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.config.resume import WHERE
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluation.evaluate import score
+from madpo_isaac.evaluation.evaluate import evaluate, summary
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import device
-from madpo_isaac.training.factory import make_runner
+from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.policy import load_policy
 
 _HERE = (*WHERE, "num_threads", "test_episodes")
 
@@ -78,13 +79,13 @@ def record(config: Config) -> dict[str, Any]:
 def scores(parser: Parser, path: Path, episodes: int) -> dict[str, Any]:
     """Scores the policy in ``path``, with mean and with sampled actions."""
     options = parser.parse([str(path)])
-    runner = make_runner(parser.config(options))
-    runner.load_policy()
-    with device.single_threaded():
-        mean, sampled = (
-            score(runner, episodes, deterministic=deterministic)[1]
-            for deterministic in (True, False)
-        )
+    config = parser.config(options)
+    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    policy = load_policy(config.checkpoint, env, config)
+    generator = torch.Generator(env.device).manual_seed(config.seed)
+    mean, sampled = (
+        summary(evaluate(act, env, episodes)) for act in (policy, policy.sampled(generator))
+    )
     best = {"return": mean["return"]["mean"], "success": mean["success"]["rate"]}
     return {**best, "mean_actions": mean, "sampled_actions": sampled}
 
