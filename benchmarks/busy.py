@@ -57,7 +57,7 @@ def iterate(runner: OnPolicyRunner) -> tuple[float, float, float]:
 
 
 def slowdown(loops: int, threads: int, cores: int) -> float:
-    """How many times as long a fair scheduler makes work that keeps ``threads`` busy."""
+    """Returns the factor by which a fair scheduler slows work that keeps ``threads`` busy."""
     return max(1.0, (threads + loops) / cores)
 
 

@@ -20,7 +20,7 @@ class Activation(NamedTuple):
     in_place: Callable[[Tensor], Tensor]
     """Overwrites its input. The gradient then follows from the output: no second exponential."""
     module: type[nn.Module]
-    """The same as a module."""
+    """The same function as a module."""
     gain: float
     """Gain of the orthogonal initialization of the layer before it."""
 
