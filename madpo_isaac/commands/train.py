@@ -189,16 +189,12 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
         jobs = list(_jobs(flags.overrides)) if flags.multirun else [flags.overrides]
         configs = list(map(compose, jobs))
-        if flags.multirun and any(map(_names_the_run, flags.overrides)):
+        if flags.multirun and any(text.startswith("experiment=") for text in flags.overrides):
             _refuse_taken(configs)
     prints = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
     own = () if any(prints) else _NO_HYDRA_FILES
     # Hydra itself does not take settings on both sides of a flag.
     return [*own, *flags.overrides, *(a for a in argv if a not in flags.overrides)]
-
-
-def _names_the_run(override: str) -> bool:
-    return override.lstrip("+").partition("=")[0] == "experiment"
 
 
 def _refuse_taken(configs: Sequence[Config]) -> None:
