@@ -5,10 +5,10 @@
                              [out=gpu.json] [key=value]
 
 Further key=value pairs are train.py's (`task=ShadowHandOver` unless said otherwise). Controls are
-random, drawn anew for every control step. A stage's time ends when the device has done its work;
-nothing waits inside one. `host_waits` is how often torch saw the host wait for the GPU while it
-collected and updated: 0 is right. What does not fit into memory is said in its row, and the rest
-goes on. `device=cpu` shows that all of it works; its numbers mean nothing.
+random, drawn anew for every control step. A stage's time ends when the device has finished its
+work; nothing waits inside a stage. `host_waits` is the number of times that the host waited for the
+GPU while it collected and updated; it should be 0. A row says if its case does not fit into memory,
+and the other cases continue. `device=cpu` only shows that everything works.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def wait(device: torch.device) -> None:
 
 
 def seconds(device: torch.device, work: Callable[[], object], times: int = 1) -> float:
-    """Of one of ``times`` calls in a row, from an idle device to an idle device."""
+    """Returns the mean seconds of ``times`` calls in a row, from an idle device to an idle one."""
     wait(device)
     start = time.perf_counter()
     for _ in range(times):
@@ -50,7 +50,7 @@ def seconds(device: torch.device, work: Callable[[], object], times: int = 1) ->
 
 
 def used_mb(device: torch.device) -> float:
-    """Of the whole device: Warp's memory is not torch's."""
+    """Returns the used memory of the whole device, since Warp's memory is not torch's, in MB."""
     if device.type != "cuda":
         return 0.0
     free, total = torch.cuda.mem_get_info(device)
@@ -58,7 +58,7 @@ def used_mb(device: torch.device) -> float:
 
 
 def count_waits(device: torch.device, work: Callable[[], object]) -> int:
-    """How often ``work`` makes the host wait for a GPU."""
+    """Returns how often ``work`` makes the host wait for a GPU."""
     if device.type != "cuda":
         work()
         return 0  # nobody waits for itself
@@ -73,7 +73,7 @@ def count_waits(device: torch.device, work: Callable[[], object]) -> int:
 
 
 def attempt(row: dict, work: Callable[..., dict], *arguments: object) -> dict:
-    """``row`` with what ``work`` measures, or with the reason why it could not."""
+    """Returns ``row`` with the measurements of ``work``, or with the reason for a failure."""
     try:
         return {**row, **work(*arguments)}
     except (RuntimeError, MemoryError) as problem:  # of torch and Warp, when memory is short
@@ -88,7 +88,7 @@ def attempt(row: dict, work: Callable[..., dict], *arguments: object) -> dict:
 
 
 def physics(task: str, device: torch.device, worlds: int, substeps: int, steps: int) -> dict:
-    """Physics alone, and if ``substeps`` are the task's the environment with all it does."""
+    """Measures physics alone, and the whole environment if ``substeps`` are the task's."""
     env = tasks.make(task, worlds, device=device, sim="warp", seed=1)
     generator = torch.Generator(device).manual_seed(0)
     shape = (WARM_UP + steps, worlds, env.action_dim)
@@ -169,7 +169,7 @@ def training(settings: list[str], device: torch.device, iterations: int) -> dict
 
 
 def peaks(device: torch.device) -> tuple[float, float]:
-    """Bytes and float32 operations a second that this device reaches."""
+    """Returns the bytes and float32 operations per second that this device reaches."""
     n = 4096 if device.type == "cuda" else 512
     x, y = torch.randn(2, n, n, device=device)
     big = torch.empty(n * n * 8, device=device)

@@ -1,4 +1,4 @@
-"""How large each preset's bonus is beside the policy objective, as gradients of the same network.
+"""Size of each preset's bonus relative to the policy objective, as gradients of the same network.
 
     python benchmarks/gradient_sizes.py [out=gradient_sizes.json] [iterations=3] [key=value]
 
@@ -18,7 +18,8 @@ from settings import read, run, save
 from torch import Tensor
 
 from madpo_isaac.algos import MADPO
-from madpo_isaac.algos.base import AgentView, Rows
+from madpo_isaac.algos.batch import AgentView, Rows
+from madpo_isaac.algos.objective import clipped_objective
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.schema import Config
 from madpo_isaac.models.actor import entropy, log_prob
@@ -67,10 +68,8 @@ class Probe(MADPO):
             grads = torch.autograd.grad(loss, net, retain_graph=True, allow_unused=True)
             return sum(float(g.double().square().sum()) for g in grads if g is not None) ** 0.5
 
-        advantage = view.weighted_advantage[rows]
         ratio = torch.exp(log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows])
-        clipped = ratio.clamp(1.0 - view.clip, 1.0 + view.clip)
-        surrogate = norm(torch.min(ratio * advantage, clipped * advantage).sum())
+        surrogate = norm(clipped_objective(ratio, view.weighted_advantage[rows], view.clip).sum())
         intra, inter = self._divergences(view, rows, mean, std)
         w = self.inter_weight
         terms = {

@@ -1,4 +1,4 @@
-"""Where the time of a training run goes, stage by stage, against bare physics in the same run.
+"""Time of each stage of a training run, relative to bare physics in the same run.
 
     python benchmarks/throughput.py [envs=128,1024] [threads=1,0] [out=throughput.json] [key=value]
 

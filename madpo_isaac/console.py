@@ -1,4 +1,4 @@
-"""Everything the program prints. No call here raises: a reader that has gone away ends nothing."""
+"""Output of the program. No call here raises: a reader that has gone away ends nothing."""
 
 from __future__ import annotations
 

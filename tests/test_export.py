@@ -136,7 +136,7 @@ def test_what_is_beyond_the_limits_is_clipped_inside_the_file(runs, kind, tmp_pa
 
 
 def test_a_file_is_the_network_in_float64(runs, tmp_path):
-    """The fingers' shared network by hand: one-hot number, observation, padded widths."""
+    """The fingers' shared network by hand: one-hot number, observation, padded widths, no value."""
     export(str(runs / "fingers"), "torchscript", tmp_path)
     _, files = read(tmp_path, "torchscript")
     env, policy = the_policy(runs / "fingers")
@@ -150,7 +150,7 @@ def test_a_file_is_the_network_in_float64(runs, tmp_path):
             x = layer_norm(x, whole[f"norm{k}.weight"], whole[f"norm{k}.bias"])
             x = np.maximum(x @ whole[f"linear{k}.weight"].T + whole[f"linear{k}.bias"], 0.0)
         x = layer_norm(x, whole["norm2.weight"], whole["norm2.bias"])
-        mean = (x @ whole["out.weight"].T + whole["out.bias"])[:, : agent.act_dim]
+        mean = (x @ whole["out.weight"].T + whole["out.bias"])[:, 1 : 1 + agent.act_dim]
         action, _ = files[agent.name](agent.observe(state).numpy())
         assert action == pytest.approx(mean.clip(-1, 1), abs=1e-5)
 
@@ -184,6 +184,8 @@ def test_the_contract_says_what_goes_in_and_comes_out(runs):
         "low": -5.0,
         "high": 5.0,
     }
+    units = {name: columns[f"hand1/thdistal/{name}_z"]["unit"] for name in ("force", "torque")}
+    assert units == {"force": "N", "torque": "N m"}
     first = hand["commands"][0]
     assert (first["name"], first["unit"], first["low"]) == ("hand1/WRJ1", "rad", -1.0)
     assert first["scale"] == pytest.approx((0.140 + 0.489) / 2)
@@ -219,7 +221,7 @@ def test_the_command_writes_the_files(runs, tmp_path, capsys):
     said = capsys.readouterr().out
     contract = json.loads((tmp_path / "contract.json").read_text())
     largest = max(agent["largest_error"] for agent in contract["agents"])
-    assert "contract.json and a file per agent (2)" in said and f"{largest:.1e} at most" in said
+    assert "contract.json and a file per agent (2)" in said and f"actions: {largest:.1e}" in said
     assert {p.name for p in tmp_path.iterdir()} == {"contract.json", "hand0.pt", "hand1.pt"}
 
 

@@ -16,7 +16,7 @@ from madpo_isaac.system import device
 from madpo_isaac.training.run import Run
 from madpo_isaac.training.worlds import WorldGuard
 
-pytestmark = pytest.mark.timeout(1800)  # for a slow machine with an empty cache
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # with an empty cache Warp compiles
 READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__")
 """What makes a host wait for a GPU. Of Tensor."""
 SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1")

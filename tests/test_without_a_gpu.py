@@ -13,9 +13,9 @@ pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
 from ghost import GPU, gpu, rules  # noqa: F401
 
 from madpo_isaac import tasks
-from madpo_isaac.algos.comparison import KernelComparison
+from madpo_isaac.algos.kernels import PrintedComparison
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
+from madpo_isaac.divergence.presets import DivergenceConfig, completed
 from madpo_isaac.evaluation.player import Scores
 from madpo_isaac.system import device
 from madpo_isaac.training.run import Run
@@ -128,8 +128,8 @@ def test_hatrpo_reads_what_decides_its_steps(gpu, monkeypatch, tmp_path):  # noq
 
 def test_what_a_checkpoint_has_of_the_last_iteration_comes_to_the_device(gpu):  # noqa: F811
     agents = tasks.make("HalfCheetah-2x3", 4, sim="warp").agents
-    config, preset = completed(DivergenceConfig(preset="printed")), PRESETS["printed"]
-    comparison = KernelComparison(agents, config, preset, 0, GPU)
+    config = completed(DivergenceConfig(preset="printed"))
+    comparison = PrintedComparison(agents, config, 0, GPU)
     saved = {"state": torch.ones(8, 17), "action": torch.ones(8, 6)}
     comparison.load_state_dict({"generator": torch.Generator().get_state(), **saved})
     state, action = torch.ones(8, 17, device=GPU), torch.ones(8, 6, device=GPU)

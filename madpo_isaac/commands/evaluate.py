@@ -28,12 +28,18 @@ def main(argv: list[str]) -> int:
         "madpo eval", "Scores a policy: every environment plays the same number of episodes."
     )
     parser.add_target()
-    parser.add_argument("--episodes", type=parser.whole, default=4, help="of each environment (4)")
     parser.add_argument(
-        "--deterministic", action="store_true", help="mean actions instead of sampled ones"
+        "--episodes", type=parser.whole, default=4, help="episodes per environment (4)"
     )
-    parser.add_argument("--min-success", type=parser.number, help="exit code 1 below this rate")
-    parser.add_argument("--min-return", type=parser.number, help="exit code 1 below this mean")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="use mean actions instead of sampled ones"
+    )
+    parser.add_argument(
+        "--min-success", type=parser.number, help="exit code 1 below this success rate"
+    )
+    parser.add_argument(
+        "--min-return", type=parser.number, help="exit code 1 below this mean return"
+    )
     parser.add_argument(
         "--out", type=parser.path, help="folder to write to, instead of the run's eval/"
     )

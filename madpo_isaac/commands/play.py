@@ -28,9 +28,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--episodes",
         type=parser.whole,
-        help="of each environment, for the scores (1; with --video none)",
+        help="episodes per environment, for the scores (1; with --video none)",
     )
-    parser.add_argument("--video", type=parser.path, help="file to film it into, .mp4 or .gif")
+    parser.add_argument("--video", type=parser.path, help="file for the video, .mp4 or .gif")
     parser.add_argument("--steps", type=parser.whole, default=300, help="steps to film (300)")
     parser.add_argument("--envs", type=parser.whole, default=1, help="environments to film (1)")
     options = parser.parse(argv)

@@ -139,8 +139,9 @@ class PpoLearner(Learner):
             _, _, _, _, actor, critic, bounds, entropies, kls, _, _ = agent.train_epoch()
         agent.dataset.update_values_dict(None)
         agent.frame += agent.curr_frames
-        norms = [norm[None] for norm in watch.grad_norms]
-        (grad_norm,), skipped = self.faults.summary("agent0 (joint)", ("the gradient",), norms)
+        steps = [{"grad_norm": norm} for norm in watch.grad_norms]
+        means, skipped = self.faults.summary("agent0 (joint)", steps)
+        grad_norm = means["grad_norm"]
         series = {
             "agent0/loss": actor,
             "agent0/clip_fraction": watch.clip_fractions,
