@@ -1,4 +1,4 @@
-"""Tasks by name, and the one function that builds them."""
+"""Tasks by name, and the function that builds them."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ TASKS: dict[str, str] = {
     "ShadowHandSwitch": "madpo_isaac.tasks.hands.switch",
     **dict.fromkeys(SCENARIOS, "madpo_isaac.tasks.mujoco.task"),
 }
-"""Task name to the module that defines its ``Config`` and ``Env``, or for a module with several
-tasks a ``variant(name)`` that returns both."""
+"""Module of each task. It defines ``Config`` and ``Env``, or if it has several tasks a function
+``variant(name)`` that returns both. A project can add its own tasks."""
 
 
 def canonical(task: str) -> str:
-    """Returns the name of ``task`` here, if it is the name others use (HalfCheetah-v2-2x3)."""
+    """Returns this project's name of ``task``, which may be the papers' (HalfCheetah-v2-2x3)."""
     return ALIASES.get(task, task)
 
 
 def load(task: str) -> Any:
-    """Returns what defines ``task``, or raises an error that names the closest one."""
+    """Returns the object with ``Config`` and ``Env`` of ``task``, or raises UserError."""
     name = canonical(task)
     if name not in TASKS:
         raise unknown("task", task, TASKS)
@@ -56,7 +56,7 @@ def load(task: str) -> Any:
 
 
 def suite(task: str) -> str:
-    """Returns the suite of ``task``, whose numbers a recipe has; empty where it is of none."""
+    """Returns the suite of ``task``, for which recipes have numbers; empty if it has none."""
     return getattr(load(task).Config, "suite", "")
 
 

@@ -1,4 +1,4 @@
-"""Checks of a task's settings that hold whoever gives them: a command line, YAML or Python."""
+"""Checks of a task's settings, given by the command line, YAML or Python."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SIZES = (
     *("reset_object_pos_noise", "spring", "success_angle", "success_distance", "success_gap"),
     "target_distance",
 )
-"""Numbers that mean nothing below 0."""
+"""Settings that must not be negative."""
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting without NumPy's kinds of numbers and arrays, which YAML does not have."""
+    """Returns a setting with NumPy's numbers and arrays replaced by Python's, for YAML."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, (list, tuple)):
@@ -31,10 +31,10 @@ def plain(value: Any) -> Any:
 
 
 def whole(name: str, value: Any, least: int, most: int) -> int:
-    """Returns a whole number that is given from Python, NumPy's included.
+    """Returns a whole number that is given from Python or NumPy.
 
     Raises:
-        UserError: it is none, or not between ``least`` and ``most``.
+        UserError: it is not a whole number, or not between ``least`` and ``most``.
     """
     number = plain(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -58,7 +58,7 @@ def check_settings(config: Any) -> None:
 
 
 def _broken_rule(name: str, kind: str, value: Any) -> str:
-    """Returns what a setting has to be if it is not, else nothing."""
+    """Returns the description of allowed values if a setting is not one of them, else nothing."""
     if kind == "bool":
         return "" if isinstance(value, bool) else "True or False"
     if kind == "str":

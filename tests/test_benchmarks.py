@@ -16,6 +16,7 @@ SMALL = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]"]
 CASES = {
     "throughput": ["envs=4", "threads=1", "iterations=1", "algo.horizon=4", "algo.hidden=[16]"],
     "update": ["tasks=HalfCheetah-2x3", "algos=happo,madpo,ppo", "repeats=1"],
+    "busy": ["loops=1", "threads=1", "iterations=1", *SMALL],
     "gradient_sizes": ["iterations=2", "num_threads=1", *SMALL],
     "mamujoco": ["envs=2", "seconds=0.05", "tasks=HalfCheetah-2x3", "peers=sync"],
     "hand_tasks": ["envs=2", "steps=3", "tasks=ShadowHandPen"],
@@ -52,6 +53,7 @@ def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
     if name in ("gpu", "parity"):
         pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
     monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")  # or busy.py sets it for good
     out = tmp_path / "out.json"
     module = importlib.import_module(name)
     try:

@@ -1,6 +1,7 @@
 """Documentation that is true where a test can tell: links, files, commands, the new task."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -72,14 +73,17 @@ def test_commands_have_keys_that_there_are(page):
 # The new task ------------------------------------------------------------------------------------
 
 
+def blocks(page, kind):
+    """The code of one kind on a page."""
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
 @pytest.fixture
 def lift(tmp_path, monkeypatch):
     """The page's files, in a copy of what they would be put into."""
     text = (ROOT / "docs" / "new_task.md").read_text()
-    (code,), (numbers,) = (
-        re.findall(rf"^```{kind}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-        for kind in ("python", "yaml")
-    )
+    (code,), (numbers,) = blocks("new_task.md", "python"), blocks("new_task.md", "yaml")
     (line,) = re.findall(r'^    ("ShadowHandLift": ".*"),$', text, flags=re.MULTILINE)
     name, module = json.loads(f"{{{line}}}").popitem()
     assert NEW[0] == module.removeprefix("madpo_isaac.").replace(".", "/") + ".py"
@@ -113,6 +117,25 @@ def test_the_new_task_trains_by_the_command_line(lift, algo, tmp_path):
     lines = (tmp_path / "runs" / "x" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[1])["env_steps"] == 64
     assert "Episode_Reward/height" in json.loads(lines[1])
+
+
+def test_the_new_task_trains_in_a_project_of_its_own(tmp_path):
+    """The files of the page on new tasks, started by the script of the page for beginners."""
+    (script,) = [text for text in blocks("getting_started.md", "python") if "my_train" in text]
+    (code,), (numbers,) = blocks("new_task.md", "python"), blocks("new_task.md", "yaml")
+    files = {"my_train.py": script, "my_project/lift.py": code}
+    for name, text in {**files, "cfg/task/ShadowHandLift.yaml": numbers}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    small = ["num_envs=2", "algo.horizon=4", "algo.hidden=[16]", "num_threads=1"]
+    new = ["--config-dir", "cfg", "task=ShadowHandLift", *small, "max_iterations=1"]
+    for argv in ([*new, "experiment=lift"], ["checkpoint=runs/lift", "max_iterations=2"]):
+        command = [sys.executable, "my_train.py", *argv]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "runs" / "lift" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["env_steps"] for line in lines] == [8, 16]
 
 
 def test_the_new_tasks_code_passes_the_linter(lift, tmp_path):

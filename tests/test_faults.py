@@ -28,8 +28,8 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.metrics import MetricsFile
 from madpo_isaac.system.lock import Lock
-from madpo_isaac.training import saver
-from madpo_isaac.training.saver import Saver
+from madpo_isaac.training import saving
+from madpo_isaac.training.saving import Saver
 
 TINY = (
     *("task=HalfCheetah-2x3", "algo=madpo", "num_envs=2", "num_threads=1", "algo.hidden=[8]"),
@@ -306,7 +306,7 @@ def test_saver_writes_behind_and_reports_with_the_next_call(tmp_path, monkeypatc
         if paths[-1].stem == "b":
             raise UserError("disk full")
 
-    monkeypatch.setattr(saver.checkpoint, "write", slow)
+    monkeypatch.setattr(saving.checkpoint, "write", slow)
     behind = Saver()
     behind.save([tmp_path / "a"], {})
     order.append("training goes on")
@@ -319,10 +319,10 @@ def test_saver_writes_behind_and_reports_with_the_next_call(tmp_path, monkeypatc
 
 def test_a_minute_without_a_better_return_is_saved(tmp_path, monkeypatch):
     clock = iter(range(0, 10**6, 25))  # every look at it takes 25 s
-    monkeypatch.setattr("madpo_isaac.training.runner.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("madpo_isaac.training.saving.time.monotonic", lambda: next(clock))
     written = []
     monkeypatch.setattr(
-        saver.checkpoint, "write", lambda paths, data: written.append([p.stem for p in paths])
+        saving.checkpoint, "write", lambda paths, data: written.append([p.stem for p in paths])
     )
     settings = "save_frequency=0", "task.episode_length=1000"  # no episode ends
     assert main(command(tmp_path, *settings, total=10)) == 0

@@ -90,7 +90,7 @@ def test_what_the_generator_leaves_alone_is_accepted(elsewhere):
 
 SERVER = """
 import os, runpy, sys
-import madpo_isaac.commands.train, madpo_isaac.training.runner, madpo_isaac.training.ppo
+import madpo_isaac.commands.train, madpo_isaac.training.runner, madpo_isaac.algos.ppo.learner
 madpo_isaac.config.overrides.compose([])
 for line in sys.stdin:
     argv = line.rstrip("\\n").split("\\x1f")

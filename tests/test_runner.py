@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.system.signals import STOPS
-from madpo_isaac.training.observers import Recorder
+from madpo_isaac.training.recording import Recorder
 
 PATIENCE = 250
 """Seconds to wait for a process, which needs four on an idle machine."""
@@ -386,8 +386,8 @@ def test_signal_saves_and_the_run_can_be_continued(runs, tmp_path, zygote, numbe
 def test_second_signal_stops_at_once(tmp_path, capsys, monkeypatch):
     record = Recorder.on_iteration
 
-    def interrupt_twice(self, line):
-        record(self, line)
+    def interrupt_twice(self, run, line):
+        record(self, run, line)
         if line["iteration"] == 2:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)

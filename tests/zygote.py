@@ -138,11 +138,11 @@ def serve():
     import torch.utils.tensorboard
 
     from madpo_isaac.config.overrides import compose
-    from madpo_isaac.training.factory import make_runner
+    from madpo_isaac.training.run import Run
 
     # What these import takes seconds.
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
-    make_runner(compose(["task=HalfCheetah-2x3", "num_threads=1"])).build()
+    Run(compose(["task=HalfCheetah-2x3", "num_threads=1"]))
 
     for line in sys.stdin:
         request = json.loads(line)

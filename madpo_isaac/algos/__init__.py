@@ -19,4 +19,19 @@ ALGORITHMS: dict[str, type[OnPolicy]] = {
     "a2po": A2PO,
 }
 
-__all__ = ["A2PO", "ALGORITHMS", "HAPPO", "HATRPO", "IPPO", "MADPO", "MAPPO", "OnPolicy"]
+AGENT_METRICS = tuple(
+    dict.fromkeys(name for algorithm in ALGORITHMS.values() for name in algorithm.agent_metrics)
+)
+"""What any of them reports of an agent beyond what all do; runs of the others have null there."""
+
+__all__ = [
+    "A2PO",
+    "AGENT_METRICS",
+    "ALGORITHMS",
+    "HAPPO",
+    "HATRPO",
+    "IPPO",
+    "MADPO",
+    "MAPPO",
+    "OnPolicy",
+]

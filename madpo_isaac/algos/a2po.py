@@ -8,12 +8,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch, OnPolicy, normalised
+from madpo_isaac.algos.batch import AgentView, Batch, normalised
+from madpo_isaac.algos.happo import HAPPO
+from madpo_isaac.algos.steps import Stats
 from madpo_isaac.config.schema import A2poConfig
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 
-class A2PO(OnPolicy):
+class A2PO(HAPPO):
     """Every agent learns from the advantage of the policies as its predecessors left them.
 
     With rho_t the product of pi_new / pi_old of the agents already updated, an agent's advantage is
@@ -38,7 +40,7 @@ class A2PO(OnPolicy):
         self._final_value = self.value_norm.denormalise(batch.rollout.final_value)
         self._preceding_ratio = torch.ones_like(batch.advantage)
         self._turn = 0
-        self._critic_history: list[Tensor] = []
+        self._critic_history: list[Stats] = []
 
     def agent_order(self) -> Iterable[int]:
         """Semi-greedy: the remaining agent with the largest score, a random one, and so on."""

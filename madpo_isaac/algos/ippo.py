@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch
+from madpo_isaac.algos.batch import Batch
 from madpo_isaac.algos.mappo import MAPPO
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import LocalCritic, ValueNetworks
@@ -29,6 +27,6 @@ class IPPO(MAPPO):
             device=env.device,
         )
 
-    def _view(self, batch: Batch, p: int, preceding_ratio: Tensor) -> AgentView:
-        own = replace(batch, advantage=batch.advantage[:, p])
-        return super()._view(own, p, preceding_ratio)
+    def advantage_of(self, batch: Batch, p: int) -> Tensor:
+        """Agent p's own advantage. (B,)"""
+        return batch.advantage[:, p]

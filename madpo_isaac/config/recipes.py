@@ -23,8 +23,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "cfg" / "recipe"
 KEYS = (
     *("num_envs", "stagger_episodes", "max_iterations", "horizon", "gamma", "hidden", "activation"),
     *("actor_lr", "critic_lr", "lr_schedule", "kl_target", "clip", "value_clip", "epochs"),
-    *("num_minibatches", "entropy_coef", "max_grad_norm", "init_std", "max_std", "std_scale"),
-    *("input_norm", "hidden_norm", "reward_scale", "agents_see", "observation"),
+    *("num_minibatches", "entropy_coef", "value_aux_coef", "max_grad_norm"),
+    *("init_std", "max_std", "std_scale", "input_norm", "hidden_norm"),
+    *("reward_scale", "agents_see", "observation"),
     *("lam", "sigma", "coef", "decay_steps", "kl_threshold"),
 )
 """Everything that a recipe may set."""

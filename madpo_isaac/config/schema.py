@@ -52,6 +52,10 @@ class AlgoConfig:
     """mean: entropy_coef times the mean entropy of a minibatch; sum: times its sum, a slip of
     MADPO's released code, kept for reproduction."""
     value_coef: float = 1.0
+    value_aux_coef: float = 0.0
+    """Weight of an auxiliary loss of the policies: each network predicts the normalized return from
+    its last hidden layer (smooth L1 loss), which gives the hidden layers features of the value, as
+    a trunk shared with the critic would; 0 for networks without this output."""
     huber_delta: float = 10.0
     max_grad_norm: float = 10.0
     agent_order: str = "random"

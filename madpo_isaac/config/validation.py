@@ -105,7 +105,7 @@ def _check_on_policy(config: Config, algo: AlgoConfig) -> None:
         raise UserError(
             f"algo.init_std={algo.init_std} must be less than algo.max_std={algo.max_std}."
         )
-    for key in ("entropy_coef", "value_coef", "output_gain"):
+    for key in ("entropy_coef", "value_coef", "value_aux_coef", "output_gain"):
         _not_negative(f"algo.{key}", getattr(algo, key))
     for key in ("gamma", "gae_lambda"):
         _in_unit(f"algo.{key}", getattr(algo, key))
@@ -137,7 +137,8 @@ def _check_rates(algo: AlgoConfig) -> None:
     if isinstance(algo, HatrpoConfig):
         if algo.lr_schedule == "adaptive":
             raise UserError("algo.lr_schedule=adaptive does not go with hatrpo: it has no rate.")
-        steps = {"actor_lr": None, "kl_target": None, "entropy_coef": 0.0, "entropy": "mean"}
+        steps: dict[str, Any] = {"actor_lr": None, "kl_target": None, "entropy": "mean"}
+        steps |= {"entropy_coef": 0.0, "value_aux_coef": 0.0}
         for key, unused in steps.items():
             if getattr(algo, key) != unused:
                 raise UserError(

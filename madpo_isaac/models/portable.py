@@ -14,19 +14,19 @@ from madpo_isaac.models.moments import EPSILON, LIMIT
 
 
 class PortablePolicy(nn.Module):
-    """The mean action of one agent, with all that happens before and after its network.
+    """Mean action of one agent, with all steps before and after its network.
 
-    Input: the agent's observation (B, obs_dim), or where that is computed from the joint state
-    (``AgentSpec.columns`` is None) the joint state (B, S). In this order it is clipped as the
-    environment does, turned into the observation, normalised, joined to the agent's number if
-    the network is shared, and mapped. Outputs: the ``action`` (B, act_dim) within its limits,
-    and what it commands, offset + scale * action (B, act_dim).
+    The input is the agent's observation (B, obs_dim), or the joint state (B, S) if the observation
+    is computed from it (``AgentSpec.columns`` is None). The input is clipped as in the
+    environment, turned into the observation, normalized, joined to the agent's number if the
+    network is shared, and mapped. The outputs are the ``action`` (B, act_dim) within its limits,
+    and the commanded quantity, offset + scale * action (B, act_dim).
 
     Args:
         actors: the policies.
         p: the agent.
-        readings: what the columns of the joint state mean.
-        commands: what the columns of the joint action do.
+        readings: meaning of the columns of the joint state.
+        commands: meaning of the columns of the joint action.
     """
 
     obs_low: Tensor
@@ -88,25 +88,17 @@ def _network(actors: Actors, p: int) -> nn.Sequential:
     net = {name: value.detach().cpu().double() for name, value in stack.nets[p].items()}
     layers: list[nn.Module] = []
     for k, name in enumerate([*(f"linear{k}" for k in range(stack.depth)), "out"]):
-        weight = net[f"{name}.weight"]
+        first = actors.heads if name == "out" else 0  # the value serves learning only
+        weight = net[f"{name}.weight"][first:]
         linear = nn.Linear(weight.shape[1], weight.shape[0])
         with torch.no_grad():
             scale = net.get(f"norm{k}.weight", weight.new_ones(()))
             shift = net.get(f"norm{k}.bias", weight.new_zeros(weight.shape[1]))
             linear.weight.copy_(weight * scale)
-            linear.bias.copy_(net[f"{name}.bias"] + weight @ shift)
+            linear.bias.copy_(net[f"{name}.bias"][first:] + weight @ shift)
         if stack.normed[k]:
             layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
         layers.append(linear)
         if k < stack.depth:
-            layers.append(_Activation(stack.activation))
+            layers.append(ACTIVATIONS[stack.activation].module())
     return nn.Sequential(*layers).requires_grad_(False)
-
-
-class _Activation(nn.Module):
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._function = ACTIVATIONS[name][0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._function(x)

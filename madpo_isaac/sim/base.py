@@ -1,4 +1,4 @@
-"""The contract every physics engine fulfils, and the names of engines."""
+"""Contract of all physics engines, and the names of engines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ENGINES = ("auto", "mujoco", "warp")
 ``warp`` is MuJoCo Warp, for GPUs; ``auto`` is ``warp`` on a GPU and else ``mujoco``."""
 
 BRIDGES = ("isaacgym", "isaaclab")
-"""Simulators that bring environments of their own, of the bimanual tasks; they have no Sim."""
+"""Simulators with bimanual environments of their own; they do not have a Sim."""
 
 SPEED_LIMIT = 1e4
-"""m/s or rad/s beyond which a simulation counts as blown up. Hands and robots stay below 1e2; the
-engines themselves object from 1e10 on only, when rewards have long been absurd."""
+"""Speed, m/s or rad/s, beyond which a simulation counts as unstable. Hands and robots stay below
+1e2. The engines themselves object only from 1e10 on, when rewards have long been absurd."""
 
 
 @dataclass
@@ -33,12 +33,12 @@ class SimConfig:
 
 @dataclass
 class WarpConfig(SimConfig):
-    """MuJoCo Warp, whose memory for contacts and constraints is set aside at the start."""
+    """MuJoCo Warp, which reserves memory for contacts and constraints at the start."""
 
     nconmax: int | None = None
-    """Room for contacts, simulations' mean; null for twice what random motion takes."""
+    """Room for contacts, the mean over simulations; null for twice the need of random motion."""
     njmax: int | None = None
-    """Room for constraints in each simulation; null for twice what random motion takes."""
+    """Room for constraints in each simulation; null for twice the need of random motion."""
     solver: str = "newton"
     """newton, or cg: conjugate gradient, which is slower to converge and may survive stiff contacts
     where Newton's method in float32 gives NaN."""
@@ -57,9 +57,9 @@ class Sim(Protocol):
     device: torch.device
     model: mujoco.MjModel
     qpos: Tensor
-    """Generalised positions. (N, nq)"""
+    """Generalized positions. (N, nq)"""
     qvel: Tensor
-    """Generalised velocities; the angular part of a free joint is in the body frame. (N, nv)"""
+    """Generalized velocities; the angular part of a free joint is in the body frame. (N, nv)"""
     ctrl: Tensor
     """Actuator controls. (N, nu)"""
     qfrc_actuator: Tensor
@@ -69,7 +69,7 @@ class Sim(Protocol):
 
     @property
     def qfrc_applied(self) -> Tensor:
-        """Applied generalised forces. (N, nv)"""
+        """Applied generalized forces. (N, nv)"""
         ...
 
     @property
@@ -115,13 +115,13 @@ class Sim(Protocol):
         ...
 
     def forward(self, mask: Tensor | None = None) -> None:
-        """Recomputes derived readings of the rows of ``mask`` (N,) bool, or of all rows."""
+        """Recomputes derived readings of the rows of ``mask`` (N,) bool, by default of all rows."""
         ...
 
     def diverged(self) -> Tensor:
-        """Returns the simulations that blew up since their last reset. (N,) bool
+        """Returns the simulations that became unstable since their last reset. (N,) bool
 
-        Something in them is not finite or huge, or moves faster than :data:`SPEED_LIMIT`.
+        They have a number that is huge or not finite, or a speed above :data:`SPEED_LIMIT`.
         """
         ...
 
@@ -142,7 +142,7 @@ class Sim(Protocol):
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Returns ``device`` as a torch device, or raises if it is unknown or not on this machine.
+    """Returns ``device`` as a torch device; raises if it is unknown or not on this machine.
 
     ``cuda`` is the GPU of this process, see :func:`madpo_isaac.training.parallel.of_this_rank`.
     """
@@ -163,7 +163,7 @@ def check_device(device: str | torch.device) -> torch.device:
 def engine_for(name: str, device: str | torch.device) -> str:
     """Returns the engine that ``name``, one of :data:`ENGINES`, means on ``device``.
 
-    The device need not be there: this may be another machine than the one that will simulate.
+    The device does not have to exist here, since another machine may simulate.
 
     Raises:
         UserError: for an unknown engine.

@@ -1,4 +1,4 @@
-"""The factory that picks a physics engine."""
+"""Factory of physics engines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def prepare_warp() -> None:
     """Makes sure that MuJoCo Warp can be imported, and that it is silent.
 
     Raises:
-        UserError: if a package is missing, or versions do not go together.
+        UserError: if a package is missing, or if versions do not match.
     """
     try:
         found = metadata.version("mujoco-warp")

@@ -23,7 +23,7 @@ class Config(EggConfig):
 
     episode_length: int = 600
     dist_reward_scale: float = 10.0
-    """Weight of the cubes' distances to their places in the reward, per metre."""
+    """Weight of the cubes' distances to their places in the reward, per meter."""
     success_angle: float = 0.1
     """Radians between cube and goal below which the goal is reached."""
     both_cubes: bool = False
