@@ -92,7 +92,7 @@ def _run(config: Config, overrides: Sequence[str]) -> int:
     from madpo_isaac.training import runner
 
     try:
-        return play.play(config) if config.test else runner.run(config, overrides)
+        return play.play(config) if config.test else runner.run(config, overrides).exit_code
     except RunFailed as problem:
         if not console.out.quiet:  # one of several processes says it for all
             console.error(str(problem))

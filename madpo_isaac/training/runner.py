@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,15 +28,21 @@ from madpo_isaac.training.watching import Evaluation, Filming
 from madpo_isaac.training.worlds import WorldGuard
 
 
-def run(config: Config, overrides: Sequence[str] = ()) -> int:
+class Ended(NamedTuple):
+    """How a run ended."""
+
+    exit_code: int
+    """0, or 128 plus the number of the signal that ended it."""
+    folder: Path
+    """The run folder."""
+
+
+def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
     """Trains a configuration up to ``max_iterations``, from a checkpoint if one is given.
 
     Args:
         config: a validated configuration.
         overrides: the command line, recorded in the run folder.
-
-    Returns:
-        The exit code: 0, or 128 plus the number of the signal that ended it.
     """
     if config.capture_video:
         choose_backend()  # fails before anything is built
@@ -61,7 +68,7 @@ def _settled(config: Config, ranks: Ranks) -> Config:
     return parallel.of_this_rank(config, ranks, path)
 
 
-def _run(config: Config, overrides: list[str], ranks: Ranks) -> int:
+def _run(config: Config, overrides: list[str], ranks: Ranks) -> Ended:
     """Finds or makes the run folder, holds its lock, and trains."""
     work = Run(config, ranks)
     path = find_checkpoint(config) if config.checkpoint else None
@@ -74,12 +81,12 @@ def _run(config: Config, overrides: list[str], ranks: Ranks) -> int:
             work.restore(path)
             if work.iteration >= config.max_iterations:
                 console.info(f"'{path}' is of iteration {work.iteration}: nothing left to do")
-                return 0
+                return Ended(0, path if own is None else own.path)
         if own is not None:
             own.reopen(config, overrides, path, work.iteration, work.env_steps)
         folder = own or RunFolder.create(config, overrides)
         stack.callback(folder.release)
-        return _train(work, folder)
+        return Ended(_train(work, folder), folder.path)
 
 
 def _train(work: Run, folder: RunFolder) -> int:
