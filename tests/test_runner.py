@@ -438,10 +438,10 @@ def test_pipe_gets_plain_lines(start):
     lines = out.splitlines()
     assert lines[0].startswith("ShadowHandOver with madpo: 4 environments on cpu (1 threads)")
     assert [re.search(r"iteration: (\S+)", line)[1] for line in lines[3:]] == ["1/3", "2/3", "3/3"]
-    assert all(re.match(r"fps step: \d+ fps step and policy inf", line) for line in lines[3:])
+    assert all(re.search(r" fps: \d+ ETA: ", line) for line in lines[3:])
 
 
-def test_terminal_gets_a_live_table(start):
+def test_terminal_gets_a_live_view_and_a_closing_block(start):
     master, slave = pty.openpty()
     process = start("max_iterations=3", stdout=slave, stderr=slave, stdin=slave)
     os.close(slave)
@@ -454,6 +454,8 @@ def test_terminal_gets_a_live_table(start):
     assert process.wait(timeout=PATIENCE) == 0, text
     assert "\x1b[" in text
     assert "Traceback" not in text
-    assert "iteration: 3/3" in text
-    assert re.search(r"agent1 +-?\d", text)
-    assert "preceding" in text and "…" not in text
+    assert "iteration 3/3" in text
+    assert re.search(r"hand1 +-?\d", text) and "agent1" not in text
+    assert "preceding" in text
+    assert "3 of 3 iterations, 96 steps in 0:" in text
+    assert re.search(r"madpo eval \S+\.pth\r\n  madpo report", text)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-from collections.abc import Iterator
+import math
+import shlex
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.live import Live
-from rich.table import Table
 
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs.metrics import MetricsFile, TensorBoard
 from madpo_isaac.training.callback import Callback
+from madpo_isaac.training.display import View, hours, show, steps
 from madpo_isaac.training.run import Run
-
-HIDDEN = ("lr", "skipped")
-"""Metrics of agents that the table leaves out: 80 characters have no room for them."""
 
 
 class Recorder(Callback):
@@ -79,7 +77,7 @@ class Curves(Callback):
 
 
 class ConsoleView(Callback):
-    """One line an iteration; on a terminal also a live table below the lines."""
+    """A view of the run below the cursor of a terminal; elsewhere one line an iteration."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -91,65 +89,82 @@ class ConsoleView(Callback):
         self._first = run.iteration, run.wall_s
         agents = run.learner.agents
         named = ", ".join(f"{a.name} ({a.obs_dim} obs, {a.act_dim} act)" for a in agents)
-        console.info(
+        _introduce(
             f"{config.task.name} with {config.algo.name}: {env.num_envs} environments on "
             f"{env.device} ({run.threads} threads), state {env.state_dim}, seed {config.seed}"
         )
-        console.info(f"agents: {named}")
+        _introduce(f"agents: {named}")
         console.info(f"run folder: {self._folder}")
+        self._view = View(
+            title=f"{config.task.name} with {config.algo.name}, seed {config.seed}",
+            folder=str(self._folder),
+            agents=[agent.name for agent in agents],
+            iterations=config.max_iterations,
+            evaluates=bool(config.eval_frequency),
+        )
         if console.out.is_terminal:
             self._live.start()
+            self._live.update(self._view, refresh=True)
 
     def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
-        """Prints the line and refreshes the table."""
-        console.info(self._line(metrics, run.config.max_iterations))
+        """Shows the iteration."""
+        remaining = self._remaining(metrics, run.config.max_iterations)
+        self._view.add(metrics, remaining)
         if self._live.is_started:
-            self._live.update(_table(metrics), refresh=True)
+            self._live.update(self._view, refresh=True)
+        else:
+            console.info(plain_line(metrics, run.config.max_iterations, remaining))
 
     def on_end(self, run: Run) -> None:
-        """Removes the table."""
+        """Removes the view; if the run has ended well, says what it reached and what can follow."""
+        if not self._live.is_started:
+            return
         self._live.stop()
+        ended = run.stopping or run.iteration >= run.config.max_iterations
+        if ended and self._view.metrics:
+            for line in closing(self._view, run.best_return, self._folder):
+                console.info(line)
 
-    def _line(self, m: dict[str, Any], total: int) -> str:
-        return (
-            f"fps step: {m['fps_step']:.0f} "
-            f"fps step and policy inference: {m['fps_step_infer']:.0f} "
-            f"fps total: {m['fps_total']:.0f} "
-            f"iteration: {m['iteration']}/{total} "
-            f"env steps: {m['env_steps']} "
-            f"return: {_show(m['episode_return'], '.2f')} "
-            f"success: {_show(m['success_rate'], '.3f')} {_evaluated(m)}"
-            f"ETA: {self._eta(m, total)}"
-        )
-
-    def _eta(self, m: dict[str, Any], total: int) -> datetime.timedelta:
-        """Remaining time at the average pace since this process started."""
+    def _remaining(self, m: dict[str, Any], total: int) -> str:
+        """Returns the time left at the average pace since this process started."""
         iteration, wall_s = self._first
         pace = (m["wall_s"] - wall_s) / (m["iteration"] - iteration)
-        return datetime.timedelta(seconds=round(pace * (total - m["iteration"])))
+        return hours(pace * (total - m["iteration"]))
 
 
-def _evaluated(m: dict[str, Any]) -> str:
-    if "eval/return" not in m:
-        return ""
-    return f"evaluated: {m['eval/return']:.2f}, success {m['eval/success_rate']:.3f} "
+def _introduce(text: str) -> None:
+    """Prints a line, which a terminal gets broken between words."""
+    width = console.out.width if console.out.is_terminal else len(text)
+    console.info(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
 
 
-def _table(metrics: dict[str, Any]) -> Table:
-    """One row per agent, one column per metric."""
-    agents = sorted(
-        {key.split("/")[0] for key in metrics if key.startswith("agent")},
-        key=lambda name: int(name.removeprefix("agent")),
+def plain_line(m: Mapping[str, Any], total: int, remaining: str) -> str:
+    """Returns an iteration's numbers in one line of at most 120 characters."""
+    evaluated = ""
+    if "eval/return" in m:
+        evaluated = f"evaluated: {m['eval/return']:.5g}/{m['eval/success_rate']:.3f} "
+    return (
+        f"iteration: {m['iteration']}/{total} {steps(m['env_steps'])} "
+        f"return: {show(m['episode_return'], '.5g')} "
+        f"success: {show(m.get('success_rate'), '.3f')} {evaluated}"
+        f"fps: {m['fps_total']:.0f} ETA: {remaining}"
     )
-    columns = [key.split("/")[1] for key in metrics if key.startswith("agent0/")]
-    columns = [name for name in columns if name not in HIDDEN]
-    # One word a line and one blank between columns, so that 80 columns of a terminal suffice.
-    headers = [column.replace("_", "\n") for column in columns]
-    table = Table("agent", *headers, box=box.SIMPLE, padding=0, show_edge=False)
-    for agent in agents:
-        table.add_row(agent, *(_show(metrics[f"{agent}/{c}"], ".3g") for c in columns))
-    return table
 
 
-def _show(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def closing(view: View, best_return: float, folder: Path) -> list[str]:
+    """Returns the lines that end a run: what it reached, where that is, and the next commands."""
+    best, run = folder / "nn" / "best.pth", shlex.quote(str(folder))
+    score = view.evaluations if view.evaluates else view.returns
+    when = f" at iteration {score.best_at}" if score.best == best_return else ""
+    reached = f"best return {best_return:.5g}{when}: {best}"
+    done, m = view.metrics["iteration"], view.metrics
+    policy = shlex.quote(str(best if math.isfinite(best_return) else best.with_name("last.pth")))
+    following = [f"madpo play {policy}", f"madpo eval {policy}", f"madpo report {run}"]
+    if done < view.iterations:
+        following.insert(0, f"python train.py checkpoint={run}")
+    return [
+        f"{done} of {view.iterations} iterations, {steps(m['env_steps'])} in {hours(m['wall_s'])}",
+        reached if math.isfinite(best_return) else "no episode has ended: there is no best policy",
+        "next:",
+        *(f"  {command}" for command in following),
+    ]
