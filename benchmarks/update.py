@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from settings import read, run, save
 from torch import Tensor, nn
 
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.training.factory import make_runner
 from madpo_isaac.training.on_policy import OnPolicyRunner
 from madpo_isaac.training.ppo import PpoRunner

@@ -14,8 +14,8 @@ from madpo_isaac import tasks
 from madpo_isaac.__main__ import COMMANDS
 from madpo_isaac.commands.train import main
 from madpo_isaac.config import overrides
+from madpo_isaac.config.nodes import register
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import register
 from madpo_isaac.tasks import registry
 
 ROOT = Path(__file__).parents[1]

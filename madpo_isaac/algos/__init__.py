@@ -1,7 +1,5 @@
 """Algorithms by the name users type."""
 
-from __future__ import annotations
-
 from madpo_isaac.algos.a2po import A2PO
 from madpo_isaac.algos.base import OnPolicy
 from madpo_isaac.algos.happo import HAPPO
@@ -9,14 +7,17 @@ from madpo_isaac.algos.hatrpo import HATRPO
 from madpo_isaac.algos.ippo import IPPO
 from madpo_isaac.algos.madpo import MADPO
 from madpo_isaac.algos.mappo import MAPPO
+from madpo_isaac.algos.registry import ALGO_SCHEMAS, ALGORITHMS, register_algorithm
 
-ALGORITHMS: dict[str, type[OnPolicy]] = {
-    "happo": HAPPO,
-    "hatrpo": HATRPO,
-    "ippo": IPPO,
-    "madpo": MADPO,
-    "mappo": MAPPO,
-    "a2po": A2PO,
-}
-
-__all__ = ["A2PO", "ALGORITHMS", "HAPPO", "HATRPO", "IPPO", "MADPO", "MAPPO", "OnPolicy"]
+__all__ = [
+    "A2PO",
+    "ALGORITHMS",
+    "ALGO_SCHEMAS",
+    "HAPPO",
+    "HATRPO",
+    "IPPO",
+    "MADPO",
+    "MAPPO",
+    "OnPolicy",
+    "register_algorithm",
+]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from madpo_isaac.algos.batch import AgentView, Batch, Rows, count, normalised, pick
 from madpo_isaac.algos.rates import ActorRates
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.algos.storage import Rollout, gae, spread
-from madpo_isaac.config.schema import AlgoConfig
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, Std, entropy, log_prob

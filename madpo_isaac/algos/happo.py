@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from madpo_isaac.algos.base import OnPolicy
+from madpo_isaac.algos.registry import register_algorithm
+from madpo_isaac.algos.settings import AlgoConfig
 
 
+@register_algorithm("happo", AlgoConfig)
 class HAPPO(OnPolicy):
     """Agents are updated one after another on the advantage times ``preceding_ratio``.
 

@@ -11,9 +11,46 @@ from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, OnPolicy, count
 from madpo_isaac.algos.conjugate_gradient import conjugate_gradient
-from madpo_isaac.config.schema import HatrpoConfig
+from madpo_isaac.algos.registry import register_algorithm
+from madpo_isaac.algos.settings import AlgoConfig
+from madpo_isaac.errors import UserError
 from madpo_isaac.models.actor import log_prob
+from madpo_isaac.settings import fraction, not_negative, positive, setting, unit, whole
 from madpo_isaac.system.distributed import Ranks
+
+
+@dataclass
+class HatrpoConfig(AlgoConfig):
+    """Hyper-parameters of the critic and of HATRPO's steps."""
+
+    recipe_keys = ("kl_threshold",)
+    kl_threshold: float = setting(0.03, positive)
+    """Limit of a step's mean KL(old || new) per agent, in nats."""
+    cg_iterations: int = setting(1, whole())
+    """Fisher-vector products per agent to find the direction; more follow the noise of a batch of
+    some thousand samples further than its signal."""
+    cg_tolerance: float = setting(1e-10, not_negative)
+    """Squared norm of the residual at which to stop earlier."""
+    damping: float = setting(0.1, positive)
+    """Added to the diagonal of the Fisher matrix."""
+    line_search_steps: int = setting(10, whole())
+    backtrack: float = setting(0.8, fraction)
+    """Factor between the steps that are tried."""
+    accept_ratio: float = setting(0.5, unit)
+    """Least share of the improvement that the gradient promises."""
+
+    def check_rates(self) -> None:
+        """Refuses what only gradient steps have."""
+        self.check_limits()
+        if self.lr_schedule == "adaptive":
+            raise UserError("algo.lr_schedule=adaptive does not go with hatrpo: it has no rate.")
+        steps = {"actor_lr": None, "kl_target": None, "entropy_coef": 0.0, "entropy": "mean"}
+        for key, unused in steps.items():
+            if getattr(self, key) != unused:
+                raise UserError(
+                    f"algo.{key}={getattr(self, key)} has no effect: hatrpo's policies take "
+                    "natural-gradient steps of algo.kl_threshold."
+                )
 
 
 @dataclass
@@ -28,6 +65,7 @@ class Trial:
     """Share of ratios further than the clip range from 1."""
 
 
+@register_algorithm("hatrpo", HatrpoConfig)
 class HATRPO(OnPolicy):
     """Agents take one natural-gradient step each, one after another.
 

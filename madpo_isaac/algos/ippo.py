@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.algos.base import AgentView, Batch
-from madpo_isaac.algos.mappo import MAPPO
+from madpo_isaac.algos.mappo import MAPPO, MappoConfig
+from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import LocalCritic, ValueNetworks
 
 
+@register_algorithm("ippo", MappoConfig)
 class IPPO(MAPPO):
     """No agent learns from more than it observes, but for the rewards all share.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from madpo_isaac.config.schema import Config, PpoConfig
+from madpo_isaac.algos.ppo.settings import PpoConfig
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.training.on_policy import OnPolicyRunner
 from madpo_isaac.training.runner import Runner

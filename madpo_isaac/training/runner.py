@@ -17,7 +17,8 @@ from torch import Tensor
 from madpo_isaac import console, tasks
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.config import resume
-from madpo_isaac.config.schema import Config, sim_settings, task_settings
+from madpo_isaac.config.nodes import sim_settings, task_settings
+from madpo_isaac.config.schema import Config
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.evaluate import Act, Evaluator, Record

@@ -11,9 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from madpo_isaac import tasks
+from madpo_isaac.config.nodes import from_record, sim_settings, task_settings
 from madpo_isaac.config.resume import difference
-from madpo_isaac.config.schema import Config, from_record, sim_settings, task_settings
-from madpo_isaac.config.validation import validate
+from madpo_isaac.config.schema import Config
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint
@@ -145,7 +145,7 @@ def _config(path: Path, content: dict[str, Any]) -> Config:
         reason = str(problem).strip().partition("\n")[0].rstrip(".")
         raise UserError(f"The configuration in '{path}' cannot be used: {reason}.") from problem
     assert isinstance(config, Config)
-    validate(config)
+    config.check()
     actions, faults = content["actions"], content["faults"]
     shape = (len(actions), config.num_envs)
     within = faults.dim() == 2 and faults.shape[1] == 2 and (faults >= 0).all()

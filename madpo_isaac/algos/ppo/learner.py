@@ -16,8 +16,8 @@ from rl_games.common.diagnostics import DefaultDiagnostics
 from torch import Tensor
 
 from madpo_isaac.algos.ppo.params import rl_games_params
+from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.algos.steps import Faults
-from madpo_isaac.config.schema import PpoConfig
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.system import device
 
