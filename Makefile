@@ -2,7 +2,8 @@
 #
 #   PYTHON=python3.12   interpreter that .venv is made with (3.10 to 3.13; default python3)
 #   TORCH_BACKEND=cpu   which PyTorch to install: cpu, cuda or auto (default: cuda if nvidia-smi lists a GPU)
-#   ARGS="..."          further arguments for train, test and bench
+#   ARGS="..."          further arguments for train, test, test-slow and bench
+#   WORKERS=2           processes that the tests run in (default: one a core, at most 8; 0 is for debuggers)
 
 STAMP := .venv/.ready
 
@@ -13,24 +14,31 @@ endif
 
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= auto
 
 CHECK_PYTHON = import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 13) or \
 	sys.exit("error: found Python %d.%d.%d, but 3.10, 3.11, 3.12 or 3.13 is needed; choose one with PYTHON=..." % v[:3])
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test check bench docs lock FORCE
+.PHONY: help setup train test test-slow check bench docs lock FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## set up .venv only
 
 train: $(STAMP) ## train MADPO on ShadowHandOver; ARGS="seed=1 max_iterations=50" overrides settings
 	.venv/bin/python train.py task=ShadowHandOver algo=madpo num_envs=128 $(ARGS)
 
+# Workers that are done take tests from the others.
+PYTEST = @.venv/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
+
 test: $(STAMP) ## run the tests; ARGS="-k divergence" selects some
-	@.venv/bin/python -m pytest $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(STAMP) ## run those that take minutes
+	$(PYTEST) -m slow $(ARGS)
 
 check: $(STAMP) ## lint, check the format and the types
 	.venv/bin/ruff check

@@ -159,6 +159,15 @@ class VecEnv(ABC):
         self.episode_step.random_(0, self.max_episode_length, generator=self.generator)
         return self.episode_step > 0
 
+    def __repr__(self) -> str:
+        """Names the sizes that a learner needs."""
+        shown = [f"{agent.name} ({agent.obs_dim} -> {agent.act_dim})" for agent in self.agents[:4]]
+        more = [f"{len(self.agents) - 4} more"] if len(self.agents) > 4 else []
+        return (
+            f"<{type(self).__name__}: {self.num_envs} environments on {self.device}, state "
+            f"{self.state_dim}, action {self.action_dim}, agents {', '.join(shown + more)}>"
+        )
+
     def readings(self) -> tuple[Reading, ...]:
         """Returns what each column of the joint state means; by default nothing but a number."""
         return tuple(Reading(f"state[{i}]") for i in range(self.state_dim))

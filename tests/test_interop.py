@@ -12,7 +12,8 @@ from toy import ToyEnv
 
 from madpo_isaac import tasks
 from madpo_isaac.errors import UserError
-from madpo_isaac.interop import parallel_env, vector_env
+from madpo_isaac.interop import gymnasium_id, parallel_env, vector_env
+from madpo_isaac.interop.vector_view import VectorView
 
 needs_pettingzoo = pytest.mark.skipif(
     importlib.util.find_spec("pettingzoo") is None,
@@ -277,3 +278,51 @@ def test_a_task_that_says_nothing_has_numbered_columns():
     env = ToyEnv()
     assert [reading.name for reading in env.readings()] == [f"state[{i}]" for i in range(6)]
     assert [command.name for command in env.commands()] == [f"action[{i}]" for i in range(6)]
+
+
+# Names and pictures -----------------------------------------------------------------------------
+
+
+def test_gymnasium_makes_every_task_by_its_name():
+    for task in tasks.TASKS:
+        assert gymnasium_id(task) in gymnasium.registry
+    envs = gymnasium.make_vec("madpo_isaac/HalfCheetah-2x3-v0", num_envs=3, seed=5, num_threads=1)
+    twin = vector_env("HalfCheetah-2x3", 3, seed=5, num_threads=1)
+    assert np.array_equal(envs.reset()[0], twin.reset()[0])
+    assert envs.num_envs == 3 and envs.spec.id == "madpo_isaac/HalfCheetah-2x3-v0"
+
+
+@pytest.mark.parametrize("task", ["ShadowHandOver", "HalfCheetah-2x3"])
+def test_pictures_are_of_each_environment(task):
+    envs = vector_env(task, 2, num_threads=1, render_mode="rgb_array", width=96, height=64)
+    envs.reset(seed=1)
+    for _ in range(5):
+        envs.step(np.ones((2, *envs.single_action_space.shape)) * [[-1.0], [1.0]])
+    first, second = envs.render()
+    assert first.shape == second.shape == (64, 96, 3) and first.dtype == np.uint8
+    assert first.std() > 0 and (first != second).any()
+    assert np.array_equal(first, envs.render()[0])
+    assert envs.metadata["render_fps"] == round(1 / envs.env.step_dt)
+    envs.close()
+
+
+@needs_pettingzoo
+def test_pettingzoo_draws_what_gymnasium_draws():
+    size = {"render_mode": "rgb_array", "width": 96, "height": 64}
+    view = parallel_env("ShadowHandOver", 3, num_threads=1, **size)
+    envs = vector_env("ShadowHandOver", 1, 3, num_threads=1, **size)
+    view.reset()
+    envs.reset()
+    assert view.render_mode == "rgb_array" and "rgb_array" in view.metadata["render_modes"]
+    assert np.array_equal(view.render(), envs.render()[0])
+    view.close()
+    envs.close()
+
+
+def test_pictures_nobody_asked_for_and_modes_that_do_not_exist():
+    with pytest.raises(UserError, match=r'render\(\) needs render_mode="rgb_array"'):
+        vector_env("HalfCheetah-2x3", 1, num_threads=1).render()
+    with pytest.raises(UserError, match=r"render_mode 'rgb_aray'.*rgb_array"):
+        vector_env("HalfCheetah-2x3", 1, num_threads=1, render_mode="rgb_aray")
+    with pytest.raises(UserError, match="no pictures"):
+        VectorView(ToyEnv(), "rgb_array")

@@ -227,3 +227,9 @@ def test_contract_is_abstract_and_agents_cannot_be_changed():
         VecEnv()
     with pytest.raises(dataclasses.FrozenInstanceError):
         make().agents[0].act_dim = 3
+
+
+def test_an_environment_says_its_sizes():
+    env = tasks.make("HalfCheetah-6x1", 2, num_threads=1)
+    agents = "agent0 (17 -> 1), agent1 (17 -> 1), agent2 (17 -> 1), agent3 (17 -> 1), 2 more"
+    assert repr(env) == f"<Env: 2 environments on cpu, state 17, action 6, agents {agents}>"

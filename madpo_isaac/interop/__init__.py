@@ -1,4 +1,12 @@
-"""Tasks behind the interfaces of other libraries: PettingZoo and Gymnasium."""
+"""Tasks behind the interfaces of other libraries: PettingZoo and Gymnasium.
+
+Importing this package registers all tasks with Gymnasium, as ``madpo_isaac/<task>-v0``::
+
+    import gymnasium
+    import madpo_isaac.interop
+
+    envs = gymnasium.make_vec("madpo_isaac/ShadowHandOver-v0", num_envs=64)
+"""
 
 from __future__ import annotations
 
@@ -10,15 +18,26 @@ if TYPE_CHECKING:
     from madpo_isaac.interop.parallel_view import ParallelView
     from madpo_isaac.interop.vector_view import VectorView
 
-__all__ = ["parallel_env", "vector_env"]
+__all__ = ["gymnasium_id", "parallel_env", "vector_env"]
 
 
-def parallel_env(task: str, seed: int = 0, **settings: Any) -> ParallelView:
+def parallel_env(
+    task: str,
+    seed: int = 0,
+    *,
+    render_mode: str | None = None,
+    width: int = 480,
+    height: int = 320,
+    **settings: Any,
+) -> ParallelView:
     """Returns one environment of ``task`` as a ``pettingzoo.ParallelEnv``.
 
     Args:
         task: see :func:`tasks.make`, as are the others.
         seed: of resets and noise, until a ``reset`` gives another.
+        render_mode: ``"rgb_array"`` for pictures by ``render()``, or None.
+        width: of the pictures, in pixels.
+        height: of the pictures, in pixels.
         **settings: further arguments of :func:`tasks.make`.
 
     Raises:
@@ -32,16 +51,51 @@ def parallel_env(task: str, seed: int = 0, **settings: Any) -> ParallelView:
         ) from problem
     from madpo_isaac import tasks
 
-    return ParallelView(tasks.make(task, num_envs=1, seed=seed, **settings))
+    env = tasks.make(task, num_envs=1, seed=seed, **settings)
+    return ParallelView(env, render_mode, width, height)
 
 
-def vector_env(task: str, num_envs: int = 128, seed: int = 0, **settings: Any) -> VectorView:
+def vector_env(
+    task: str,
+    num_envs: int = 128,
+    seed: int = 0,
+    *,
+    render_mode: str | None = None,
+    width: int = 480,
+    height: int = 320,
+    **settings: Any,
+) -> VectorView:
     """Returns ``num_envs`` environments of ``task`` as a ``gymnasium.vector.VectorEnv``.
 
     Its one agent sees the joint state and chooses the joint action. For the arguments see
-    :func:`tasks.make`, for what happens when an episode ends :class:`VectorView`.
+    :func:`tasks.make` and :func:`parallel_env`, for what happens when an episode ends
+    :class:`VectorView`.
     """
     from madpo_isaac import tasks
     from madpo_isaac.interop.vector_view import VectorView
 
-    return VectorView(tasks.make(task, num_envs=num_envs, seed=seed, **settings))
+    env = tasks.make(task, num_envs=num_envs, seed=seed, **settings)
+    return VectorView(env, render_mode, width, height)
+
+
+def gymnasium_id(task: str) -> str:
+    """Returns the name by which Gymnasium knows a task, for ``gymnasium.make_vec``."""
+    return f"madpo_isaac/{task}-v0"
+
+
+def _register() -> None:
+    """Tells Gymnasium about all tasks, for ``gymnasium.make_vec``."""
+    import gymnasium
+
+    from madpo_isaac.tasks import TASKS
+
+    for task in TASKS:
+        if gymnasium_id(task) not in gymnasium.registry:
+            gymnasium.register(
+                gymnasium_id(task),
+                vector_entry_point="madpo_isaac.interop:vector_env",
+                kwargs={"task": task},
+            )
+
+
+_register()

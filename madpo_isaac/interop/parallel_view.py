@@ -12,6 +12,7 @@ from pettingzoo import ParallelEnv
 from torch import Tensor
 
 from madpo_isaac.env import VecEnv
+from madpo_isaac.interop.pictures import Camera
 from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import action_box, box, observation_box
 
@@ -25,14 +26,19 @@ class ParallelView(ParallelEnv):
 
     Args:
         env: a batch of one.
+        render_mode: ``"rgb_array"`` for :meth:`render`, or None.
+        width: of the pictures, in pixels.
+        height: of the pictures, in pixels.
     """
 
-    render_mode = None
-
-    def __init__(self, env: VecEnv) -> None:
+    def __init__(
+        self, env: VecEnv, render_mode: str | None = None, width: int = 480, height: int = 320
+    ) -> None:
         if env.num_envs != 1:
             raise ValueError(f"PettingZoo's interface is for one environment, not {env.num_envs}")
-        self.metadata = {"name": "madpo_isaac", "render_modes": []}
+        self._camera = Camera(env, render_mode, width, height)
+        self.metadata = {"name": "madpo_isaac", **self._camera.metadata}
+        self.render_mode = render_mode
         self.env = env
         self.specs = {agent.name: agent for agent in env.agents}
         self.possible_agents = list(self.specs)
@@ -108,8 +114,17 @@ class ParallelView(ParallelEnv):
         """Returns the joint state (S,)."""
         return _on_host(self._state)
 
+    def render(self) -> np.ndarray:
+        """Returns a picture of the environment as it stands. (height, width, 3) uint8
+
+        Raises:
+            UserError: the environment was made without ``render_mode``.
+        """
+        return self._camera.picture(0)
+
     def close(self) -> None:
-        """Has nothing to close."""
+        """Gives the OpenGL context back."""
+        self._camera.close()
 
     def _observations(self) -> dict[str, np.ndarray]:
         observed = map(_on_host, self.env.observations(self._state))

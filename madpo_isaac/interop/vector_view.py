@@ -12,6 +12,7 @@ from torch import Tensor
 
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.interop.pictures import Camera
 from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import box
 
@@ -23,10 +24,20 @@ class VectorView(VectorEnv):
     the first of the next one, and ``infos["final_obs"]`` (N, S) holds the last of this one; rows
     of it count where ``infos["_final_obs"]`` (N,) says so. ``infos`` has the task's readings,
     too, each (N,). Arrays are NumPy's, copied from the device.
+
+    Args:
+        env: the environments.
+        render_mode: ``"rgb_array"`` for :meth:`render`, or None.
+        width: of the pictures, in pixels.
+        height: of the pictures, in pixels.
     """
 
-    def __init__(self, env: VecEnv) -> None:
-        self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+    def __init__(
+        self, env: VecEnv, render_mode: str | None = None, width: int = 480, height: int = 320
+    ) -> None:
+        self._camera = Camera(env, render_mode, width, height)
+        self.metadata = {**self._camera.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.render_mode = render_mode
         self.env = env
         self.num_envs = env.num_envs
         self.single_observation_space = box(env.readings())
@@ -72,6 +83,19 @@ class VectorView(VectorEnv):
         if done.any():
             infos["final_obs"], infos["_final_obs"] = _on_host(step.final_state), done
         return _on_host(step.state), _on_host(step.reward), terminated, truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...]:
+        """Returns a picture of every environment, each (height, width, 3) uint8.
+
+        Raises:
+            UserError: the environments were made without ``render_mode``.
+        """
+        return tuple(self._camera.picture(index) for index in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Gives the OpenGL context back."""
+        del kwargs
+        self._camera.close()
 
 
 def _on_host(values: Tensor) -> np.ndarray:

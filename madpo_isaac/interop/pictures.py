@@ -1,0 +1,62 @@
+"""Pictures of environments for the interfaces that have a ``render_mode``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madpo_isaac.env import VecEnv
+from madpo_isaac.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from madpo_isaac.evaluation.render import Painter
+
+RENDER_MODES = ("rgb_array",)
+RENDER_FPS = 60
+"""Pictures a second when the task does not say how long a step is."""
+
+
+class Camera:
+    """Takes pictures of an environment as it stands; OpenGL starts with the first one.
+
+    Args:
+        env: environments of a task that has pictures.
+        render_mode: ``"rgb_array"``, or None for no pictures.
+        width: pixels.
+        height: pixels.
+
+    Raises:
+        UserError: there is no such mode, or the task has no pictures.
+    """
+
+    def __init__(self, env: VecEnv, render_mode: str | None, width: int, height: int) -> None:
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise unknown("render_mode", render_mode, RENDER_MODES)
+        if render_mode is not None and not hasattr(env, "scene"):
+            raise UserError(f"render_mode={render_mode}: this task has no pictures.")
+        self._env, self._mode, self._size = env, render_mode, (width, height)
+        self._painter: Painter | None = None
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """The entries that Gymnasium and PettingZoo look up."""
+        dt = getattr(self._env, "step_dt", 1.0 / RENDER_FPS)
+        return {"render_modes": list(RENDER_MODES), "render_fps": round(1.0 / dt)}
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Returns a picture of environment ``index``. (height, width, 3)"""
+        if self._mode is None:
+            raise UserError('render() needs render_mode="rgb_array" when the environment is made.')
+        if self._painter is None:
+            from madpo_isaac.evaluation.render import Painter
+
+            self._painter = Painter(self._env, *self._size)
+        return self._painter.draw(index)
+
+    def close(self) -> None:
+        """Gives the OpenGL context back."""
+        if self._painter is not None:
+            self._painter.close()
+            self._painter = None
