@@ -110,6 +110,7 @@ class OnPolicy:
             normalise=config.running_moments,
             input_norm=config.layer_norm,
             hidden_norm=config.hidden_norm == "layer",
+            network=config.network,
         )
 
     def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:
@@ -125,6 +126,7 @@ class OnPolicy:
             normalise=config.running_moments,
             input_norm=config.layer_norm,
             hidden_norm=config.hidden_norm == "layer",
+            network=config.network,
         )
 
     def begin_update(self, batch: Batch) -> None:

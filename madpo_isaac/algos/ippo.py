@@ -29,6 +29,9 @@ class IPPO(MAPPO):
             activation=self.config.activation,
             generator=generator,
             device=env.device,
+            input_norm=self.config.layer_norm,
+            hidden_norm=self.config.hidden_norm == "layer",
+            network=self.config.network,
         )
 
     def _view(self, batch: Batch, p: int, preceding_ratio: Tensor) -> AgentView:

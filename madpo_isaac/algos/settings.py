@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 from omegaconf import MISSING
 
 from madpo_isaac.errors import UserError
+from madpo_isaac.models import NETWORKS
 from madpo_isaac.settings import not_negative, one_of, positive, setting, unit, whole, widths
 
 LR_SCHEDULES = ("adaptive", "linear", "constant")
@@ -71,6 +72,8 @@ class AlgoConfig:
     max_grad_norm: float = setting(10.0, positive)
     agent_order: str = setting("random", one_of(AGENT_ORDERS))
     """random: a new order each iteration; default: by index; spec: grouped by role (Fig. 9)."""
+    network: str = setting("mlp", one_of(NETWORKS))
+    """Kind of the policies' and critics' networks: mlp, residual, or one of your own."""
     hidden: list[int] = setting([256, 256, 256], widths)
     activation: str = "relu"
     init_std: float = setting(1.0, positive)

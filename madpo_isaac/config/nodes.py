@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from dataclasses import field
 from typing import Any
 
@@ -20,7 +19,8 @@ from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SIM_SCHEMAS
 
-_stored: set[str] = set()
+_stored: set[tuple[str, str]] = set()
+"""Group and name of what is in the store."""
 
 
 class _FoldersOfPlugins(SearchPathPlugin):
@@ -33,27 +33,19 @@ class _FoldersOfPlugins(SearchPathPlugin):
 
 def register() -> None:
     """Puts every schema into Hydra's store; the YAML files name them in their defaults."""
-    plugins.load_installed()
-    if not _stored:
-        Plugins.instance().register(_FoldersOfPlugins)
-    store = ConfigStore.instance()
-    for group, name, node in _schemas():
-        if f"{group}/{name}" not in _stored:
-            store.store(group=group, name=f"base_{name}", node=node)
-            _stored.add(f"{group}/{name}")
-
-
-def _schemas() -> Iterator[tuple[str | None, str, Any]]:
-    """Group, name and node of every schema."""
     from madpo_isaac.tasks.registry import TASKS, load
 
-    yield None, "config", Config
-    for name, settings in SIM_SCHEMAS.items():
-        yield "sim", name, settings(name=name)
-    for name, settings in ALGO_SCHEMAS.items():
-        yield "algo", name, settings(name=name)
-    for name in TASKS:
-        yield "task", name, _task_node(load(name).Config)(name=name)
+    plugins.load_installed()
+    store = ConfigStore.instance()
+    if not _stored:
+        Plugins.instance().register(_FoldersOfPlugins)
+        store.store(name="base_config", node=Config)
+    for group, schemas in (("sim", SIM_SCHEMAS), ("algo", ALGO_SCHEMAS), ("task", TASKS)):
+        for name in schemas:
+            if (group, name) not in _stored:
+                schema = _task_node(load(name).Config) if group == "task" else schemas[name]
+                store.store(group=group, name=f"base_{name}", node=schema(name=name))
+                _stored.add((group, name))
 
 
 @functools.cache

@@ -25,7 +25,7 @@ WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 """Keys that say what to continue; they belong to a command line, never to a record."""
 STRUCTURE = (
     *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
-    *("algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
+    *("algo.network", "algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
     *("algo.hidden_norm", "algo.max_std", "task.agents_see", "task.observation"),
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
 )

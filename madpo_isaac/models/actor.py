@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import AgentSpec
-from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network
+from madpo_isaac.models.mlp import FlatAdam
 from madpo_isaac.models.moments import Moments
+from madpo_isaac.models.networks import NETWORKS
+from madpo_isaac.models.protocol import Network
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 
@@ -77,6 +79,7 @@ class Actors:
         normalise: normalise observations by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
+        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Actors:
         normalise: bool = False,
         input_norm: bool = True,
         hidden_norm: bool = True,
+        network: str = "mlp",
     ) -> None:
         self.agents = tuple(agents)
         dims = [agent.act_dim for agent in agents]
@@ -101,7 +105,7 @@ class Actors:
         self.moments = [Moments.initial(agent.obs_dim, device) for agent in agents if normalise]
         """Of each agent's observations; none if they are not normalised. The list is replaced,
         not changed, so that frozen policies keep theirs."""
-        self.stack = MLPStack(
+        self.stack = NETWORKS[network](
             [agent.obs_dim + shared * len(dims) for agent in agents],
             hidden,
             dims,
@@ -155,9 +159,8 @@ class Actors:
             obs: its :meth:`inputs`. (B, in_dim)
             net: its parameters if they are not the current ones.
         """
-        net = self.stack.nets[p] if net is None else net
-        log_std = net["log_std"][: self.agents[p].act_dim]
-        return self.stack.apply(net, obs), self.std(log_std)
+        log_std = (self.stack.nets[p] if net is None else net)["log_std"]
+        return self.stack.apply(p, obs, net), self.std(log_std[: self.agents[p].act_dim])
 
     def freeze(self) -> JointPolicy:
         """Returns the policies as they are now, for fast joint evaluation."""

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.models.actor import Actors
-from madpo_isaac.models.mlp import FlatAdam, MLPStack
+from madpo_isaac.models.mlp import FlatAdam
 from madpo_isaac.models.moments import Moments
+from madpo_isaac.models.networks import NETWORKS
+from madpo_isaac.models.protocol import Networks
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class ValueNetworks(ABC):
     """What the critics have in common; their outputs are normalised values."""
 
-    stack: MLPStack
+    stack: Networks
     value_shape: tuple[int, ...]
     """Shape of the values of one joint state."""
     sharers: int
@@ -58,6 +60,7 @@ class Critic(ValueNetworks):
         normalise: normalise what the network sees by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
+        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     value_shape = ()
@@ -75,10 +78,11 @@ class Critic(ValueNetworks):
         normalise: bool = False,
         input_norm: bool = True,
         hidden_norm: bool = True,
+        network: str = "mlp",
     ) -> None:
         self._view = view
         self.moments = [Moments.initial(state_dim, device)] if normalise else []
-        self.stack = MLPStack(
+        self.stack = NETWORKS[network](
             [state_dim],
             hidden,
             [1],
@@ -95,7 +99,7 @@ class Critic(ValueNetworks):
         seen = self._seen(state)
         if self.moments:
             seen = self.moments[0].normalise(seen)
-        return self.stack.forward(0, seen)[:, 0]
+        return self.stack.apply(0, self.stack.prepare(seen))[:, 0]
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
@@ -116,6 +120,9 @@ class LocalCritic(ValueNetworks):
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
         generator: draws the initial weights.
         device: where the parameters live.
+        input_norm: a LayerNorm comes before the first layer.
+        hidden_norm: a LayerNorm comes after every hidden layer.
+        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     def __init__(
@@ -126,11 +133,14 @@ class LocalCritic(ValueNetworks):
         activation: str,
         generator: torch.Generator,
         device: torch.device,
+        input_norm: bool = True,
+        hidden_norm: bool = True,
+        network: str = "mlp",
     ) -> None:
         self._actors, self.moments = actors, []
         num_agents = len(actors.agents)
         self.value_shape = (num_agents,)
-        self.stack = MLPStack(
+        self.stack = NETWORKS[network](
             actors.stack.in_dims,
             hidden,
             [1] * num_agents,
@@ -139,8 +149,8 @@ class LocalCritic(ValueNetworks):
             generator=generator,
             device=device,
             shared=actors.stack.num_rows == 1,
-            input_norm=actors.stack.normed[0],
-            hidden_norm=actors.stack.normed[-1],
+            input_norm=input_norm,
+            hidden_norm=hidden_norm,
         )
         self.sharers = num_agents // self.stack.num_rows
 
@@ -149,7 +159,7 @@ class LocalCritic(ValueNetworks):
         values = []
         for p, agent in enumerate(self._actors.agents):
             seen = self._actors.inputs(p, agent.observe(state))
-            values.append(self.stack.apply(self.stack.nets[p], seen)[:, 0])
+            values.append(self.stack.apply(p, seen)[:, 0])
         return torch.stack(values, dim=1)
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:

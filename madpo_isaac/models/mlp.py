@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madpo_isaac.errors import unknown
+from madpo_isaac.models.protocol import Network, Networks
 
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "relu": (F.relu, math.sqrt(2.0)),
@@ -19,9 +20,6 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "selu": (F.selu, 0.75),
 }
 """Activation and the gain of its orthogonal initialisation."""
-
-Network = Mapping[str, Tensor]
-"""Parameters of one network by name."""
 
 
 class MLPStack:
@@ -140,7 +138,7 @@ class MLPStack:
 
     def forward(self, p: int, x: Tensor) -> Tensor:
         """Runs network p on (B, in_dims[p]), differentiably. (B, out_dims[p])"""
-        return self.apply(self.nets[p], self.prepare(x))
+        return self.apply(p, self.prepare(x))
 
     def prepare(self, x: Tensor) -> Tensor:
         """The part of the first LayerNorm that no parameter changes, if any. (B, in_dim)"""
@@ -151,24 +149,45 @@ class MLPStack:
         views = _carve(flat[None], {name: v.shape[1:] for name, v in self.stacked.items()})
         return {name: value[0][self._crop(name, p)] for name, value in views.items()}
 
-    def apply(self, net: Network, x: Tensor) -> Tensor:
-        """Runs a network of this shape on *prepared* inputs, differentiably.
+    def apply(self, p: int, x: Tensor, net: Network | None = None) -> Tensor:
+        """Runs network p on *prepared* inputs, differentiably.
 
         The affine part of each LayerNorm is folded into the Linear that follows, which saves its
         passes over the rows and, where the inputs need no gradient, a third of the first layer's
         products: that part's gradient follows from the weights' one.
 
         Args:
-            net: parameters by name.
+            p: the network.
             x: :meth:`prepare` of the inputs. (B, in_dim)
+            net: its parameters if they are not the current ones.
 
         Returns:
             (B, out_dim)
         """
+        net = self.nets[p] if net is None else net
         for k in range(self.depth):
             x = self._activation(_linear(net, k, f"linear{k}", x))
             x = standardise(x) if self.normed[k + 1] else x
         return _linear(net, self.depth, "out", x)
+
+    def module(self, p: int) -> nn.Sequential:
+        """Returns a copy of network p, a LayerNorm's affine part in the layer that follows."""
+        net = {name: value.detach().cpu().double() for name, value in self.nets[p].items()}
+        layers: list[nn.Module] = []
+        for k, name in enumerate([*(f"linear{k}" for k in range(self.depth)), "out"]):
+            weight = net[f"{name}.weight"]
+            linear = nn.Linear(weight.shape[1], weight.shape[0])
+            with torch.no_grad():
+                scale = net.get(f"norm{k}.weight", weight.new_ones(()))
+                shift = net.get(f"norm{k}.bias", weight.new_zeros(weight.shape[1]))
+                linear.weight.copy_(weight * scale)
+                linear.bias.copy_(net[f"{name}.bias"] + weight @ shift)
+            if self.normed[k]:
+                layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
+            layers.append(linear)
+            if k < self.depth:
+                layers.append(_Activation(self.activation))
+        return nn.Sequential(*layers)
 
     @torch.no_grad()
     def fold(self) -> FoldedMLPs:
@@ -246,6 +265,15 @@ def _carve(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
     return views
 
 
+class _Activation(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._function = ACTIVATIONS[name][0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._function(x)
+
+
 class _Adam(torch.optim.Adam):
     """Adam, with the flag by which gradient scalers tell it to skip a step declared."""
 
@@ -253,12 +281,12 @@ class _Adam(torch.optim.Adam):
 
 
 class FlatAdam:
-    """Adam with gradient-norm clipping, row by row, on rows of an :class:`MLPStack`.
+    """Adam with gradient-norm clipping, row by row, on rows of :class:`Networks`.
 
     One flat tensor instead of a dozen small ones: a step is a handful of vector operations.
     """
 
-    def __init__(self, stack: MLPStack, row: int | slice, lr: float, max_grad_norm: float) -> None:
+    def __init__(self, stack: Networks, row: int | slice, lr: float, max_grad_norm: float) -> None:
         self.lr = torch.tensor(lr, device=stack.flat.device)
         """The learning rate, which may change without the device being asked. ()"""
         self.gradient = stack.grad[row]
