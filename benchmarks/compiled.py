@@ -1,12 +1,13 @@
-"""What torch.compile and CUDA graphs would bring the networks: inference and a gradient step.
+"""The gain of torch.compile and CUDA graphs for inference and for a gradient step of the networks.
 
     python benchmarks/compiled.py [tasks=HalfCheetah-2x3,...] [device=cpu] [repeats=20] [threads=1]
                                   [out=compiled.json] [key=value]
 
-`infer` is all agents' means in one step of all environments, `step` one agent's forward and
-backward pass over a tile of its batch. Each as it is and by torch.compile, by turns; on a GPU also
-recorded into CUDA graphs (mode reduce-overhead). Seconds are medians, `compile_s` is what the first
-call costs, `difference` the largest of what comes out. Further key=value pairs are train.py's.
+`infer` computes all agents' means in one step of all environments. `step` is one agent's forward
+and backward pass over a tile of its batch. Each is measured eagerly and with torch.compile, by
+turns, and on a GPU also recorded into CUDA graphs (mode reduce-overhead). Seconds are medians,
+`compile_s` is the time of the first call, and `difference` is the largest difference of the
+outputs. Further key=value pairs are train.py's.
 """
 
 from __future__ import annotations
@@ -22,35 +23,35 @@ from settings import read, run, save
 from torch import Tensor
 
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.run import Run
 
 TASKS = ["HalfCheetah-2x3", "ShadowHandOver", "ShadowHandOver fingers", "Humanoid-17x1"]
 
 
 def works(task: str, device: str, further: list[str]) -> dict[str, Callable[[], Tensor]]:
-    """The two works of an untrained run, each giving what can be compared."""
+    """Returns the two works of an untrained run; each gives a result to compare."""
     name, _, split = task.partition(" ")
     chosen = [f"task={name}", "algo=happo", f"sim_device={device}", *further]
-    runner = OnPolicyRunner(compose(chosen + [f"task.agents={split}"] * bool(split)), observers=[])
-    runner.build()
-    runner.state = runner.env.reset()
-    runner.collect()
-    algo, policy = runner.algo, runner.algo.actors.freeze()
-    observations = runner.env.observations(runner.state)
-    batch = algo._prepare(runner.rollout)
-    view = algo._view(batch, 0, torch.ones_like(batch.advantage))
+    run = Run(compose(chosen + [f"task.agents={split}"] * bool(split)))
+    assert isinstance(run.learner, OnPolicyLearner)
+    run.collect()
+    algo, policy = run.learner.algo, run.learner.algo.actors.freeze()
+    observations = run.env.observations(run.state)
+    batch = algo._prepare(run.learner.rollout)
+    view = algo.view(batch, 0, batch.advantage)
     rows = slice(0, min(algo.tile, len(view.obs)))
 
     def step() -> Tensor:
         algo.actors.stack.grad.zero_()
-        algo._actor_tile(view, rows, rows.stop)
+        algo.policy_loss(view, rows, rows.stop)[0].backward()
         return algo.actors.stack.grad[0]
 
     return {"infer": lambda: policy.distribution(observations)[0], "step": step}
 
 
 def measure(work: Callable[[], Tensor], mode: str, device: torch.device, repeats: int) -> dict:
-    """Seconds of ``work`` as it is and compiled, by turns, and what compiling cost and changed."""
+    """Returns the seconds of ``work`` eagerly and compiled, and the cost and error of compiling."""
     expected = work().clone()
     compiled = torch.compile(work, mode=mode)
     start = time.perf_counter()

@@ -5,10 +5,10 @@
                              [out=gpu.json] [key=value]
 
 Further key=value pairs are train.py's (`task=ShadowHandOver` unless said otherwise). Controls are
-random, drawn anew for every control step. A stage's time ends when the device has done its work;
-nothing waits inside one. `host_waits` is how often torch saw the host wait for the GPU while it
-collected and updated: 0 is right. What does not fit into memory is said in its row, and the rest
-goes on. `device=cpu` shows that all of it works; its numbers mean nothing.
+random, drawn anew for every control step. A stage's time ends when the device has finished its
+work; nothing waits inside a stage. `host_waits` is the number of times that the host waited for the
+GPU while it collected and updated; it should be 0. A row says if its case does not fit into memory,
+and the other cases continue. `device=cpu` only shows that everything works.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from madpo_isaac.config.overrides import compose
 from madpo_isaac.divergence import gaussian_cs, kernel_cs
 from madpo_isaac.env import VecEnv
 from madpo_isaac.sim import make_sim
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.run import Run
 
 WARM_UP = 5
 SAMPLES = ["4000x111x2", "9600x400x20"]
@@ -39,7 +40,7 @@ def wait(device: torch.device) -> None:
 
 
 def seconds(device: torch.device, work: Callable[[], object], times: int = 1) -> float:
-    """Of one of ``times`` calls in a row, from an idle device to an idle device."""
+    """Returns the mean seconds of ``times`` calls in a row, from an idle device to an idle one."""
     wait(device)
     start = time.perf_counter()
     for _ in range(times):
@@ -49,7 +50,7 @@ def seconds(device: torch.device, work: Callable[[], object], times: int = 1) ->
 
 
 def used_mb(device: torch.device) -> float:
-    """Of the whole device: Warp's memory is not torch's."""
+    """Returns the used memory of the whole device, since Warp's memory is not torch's, in MB."""
     if device.type != "cuda":
         return 0.0
     free, total = torch.cuda.mem_get_info(device)
@@ -57,7 +58,7 @@ def used_mb(device: torch.device) -> float:
 
 
 def count_waits(device: torch.device, work: Callable[[], object]) -> int:
-    """How often ``work`` makes the host wait for a GPU."""
+    """Returns how often ``work`` makes the host wait for a GPU."""
     if device.type != "cuda":
         work()
         return 0  # nobody waits for itself
@@ -72,7 +73,7 @@ def count_waits(device: torch.device, work: Callable[[], object]) -> int:
 
 
 def attempt(row: dict, work: Callable[..., dict], *arguments: object) -> dict:
-    """``row`` with what ``work`` measures, or with the reason why it could not."""
+    """Returns ``row`` with the measurements of ``work``, or with the reason for a failure."""
     try:
         return {**row, **work(*arguments)}
     except (RuntimeError, MemoryError) as problem:  # of torch and Warp, when memory is short
@@ -87,7 +88,7 @@ def attempt(row: dict, work: Callable[..., dict], *arguments: object) -> dict:
 
 
 def physics(task: str, device: torch.device, worlds: int, substeps: int, steps: int) -> dict:
-    """Physics alone, and if ``substeps`` are the task's the environment with all it does."""
+    """Measures physics alone, and the whole environment if ``substeps`` are the task's."""
     env = tasks.make(task, worlds, device=device, sim="warp", seed=1)
     generator = torch.Generator(device).manual_seed(0)
     shape = (WARM_UP + steps, worlds, env.action_dim)
@@ -131,20 +132,25 @@ def substeps_of(env: VecEnv) -> int:
 
 def training(settings: list[str], device: torch.device, iterations: int) -> dict:
     """An iteration by stage; simulation is that of the same actions once more."""
-    runner = OnPolicyRunner(compose(settings), observers=[])
-    runner.build()
-    env, algo, rollout = runner.env, runner.algo, runner.rollout
-    runner.state = env.reset()
-    metrics = runner._iterate()
-    waits = count_waits(device, lambda: (runner._collect(), algo.update(rollout)))
-    collect = seconds(device, runner._collect, iterations)
+    run = Run(compose(settings))
+    assert isinstance(run.learner, OnPolicyLearner)
+    env, algo, rollout = run.env, run.learner.algo, run.learner.rollout
+    run.collect()
+    metrics = run.update()
+
+    def collecting() -> None:
+        run.state, _ = run.learner.collect(run.state, lambda action, step: run.tracker.add(step))
+
+    rollout.whole = True
+    waits = count_waits(device, lambda: (collecting(), algo.update(rollout)))
+    collect = seconds(device, collecting, iterations)
     update = seconds(device, lambda: algo.update(rollout), iterations)
     rows = iter(list(rollout.action) * iterations)
     horizon = len(rollout.action)
     simulate = seconds(device, lambda: env.step(next(rows)), horizon * iterations) * horizon
     step = substeps_of(env)
     bare = seconds(device, lambda: env.sim.step(step), horizon * iterations) * horizon
-    total, config = collect + update, runner.config
+    total, config = collect + update, run.config
     return {
         "fps": config.num_envs * horizon / total,
         "simulation_s": simulate,
@@ -163,7 +169,7 @@ def training(settings: list[str], device: torch.device, iterations: int) -> dict
 
 
 def peaks(device: torch.device) -> tuple[float, float]:
-    """Bytes and float32 operations a second that this device reaches."""
+    """Returns the bytes and float32 operations per second that this device reaches."""
     n = 4096 if device.type == "cuda" else 512
     x, y = torch.randn(2, n, n, device=device)
     big = torch.empty(n * n * 8, device=device)

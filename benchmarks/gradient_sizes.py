@@ -1,4 +1,4 @@
-"""How large each preset's bonus is beside the policy objective, as gradients of the same network.
+"""Size of each preset's bonus relative to the policy objective, as gradients of the same network.
 
     python benchmarks/gradient_sizes.py [out=gradient_sizes.json] [iterations=3] [key=value]
 
@@ -18,11 +18,13 @@ from settings import read, run, save
 from torch import Tensor
 
 from madpo_isaac.algos import MADPO
-from madpo_isaac.algos.base import AgentView, Rows
+from madpo_isaac.algos.batch import AgentView, Rows
+from madpo_isaac.algos.objective import clipped_objective
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.schema import Config
 from madpo_isaac.models.actor import entropy, log_prob
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.run import Run
 
 CASES: dict[str, tuple[str, ...]] = {
     "gaussian (default)": (),
@@ -66,10 +68,8 @@ class Probe(MADPO):
             grads = torch.autograd.grad(loss, net, retain_graph=True, allow_unused=True)
             return sum(float(g.double().square().sum()) for g in grads if g is not None) ** 0.5
 
-        advantage = view.weighted_advantage[rows]
         ratio = torch.exp(log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows])
-        clipped = ratio.clamp(1.0 - view.clip, 1.0 + view.clip)
-        surrogate = norm(torch.min(ratio * advantage, clipped * advantage).sum())
+        surrogate = norm(clipped_objective(ratio, view.weighted_advantage[rows], view.clip).sum())
         intra, inter = self._divergences(view, rows, mean, std)
         w = self.inter_weight
         terms = {
@@ -85,16 +85,15 @@ class Probe(MADPO):
 
 def probe(config: Config, iterations: int) -> dict[str, dict[int, float]]:
     """Ratios by term and epoch, averaged over the agents with a predecessor."""
-    runner = OnPolicyRunner(config)
-    runner.build()
+    run = Run(config)
+    assert isinstance(run.learner, OnPolicyLearner)
     seed = config.seed
     generators = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
-    runner.algo = algo = Probe(config.algo, runner.env, *generators)
-    runner.state = runner.env.reset()
+    run.learner.algo = algo = Probe(config.algo, run.env, *generators)
     for iteration in range(iterations):
         algo.listening = iteration == iterations - 1
-        runner.collect()
-        algo.update(runner.rollout)
+        run.collect()
+        algo.update(run.learner.rollout)
     return {
         name: {epoch: sum(sizes) / len(sizes) for epoch, sizes in epochs.items()}
         for name, epochs in algo.ratios.items()

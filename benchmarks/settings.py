@@ -1,4 +1,4 @@
-"""The command line of a benchmark, key=value, and the file its numbers go to."""
+"""Command line of a benchmark, key=value, and the file of its numbers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from madpo_isaac.runs.folder import machine
 
 
 def read(argv: list[str], **defaults: Any) -> SimpleNamespace:
-    """Returns ``defaults`` and what ``argv`` sets of them, each of its default's type.
+    """Returns ``defaults`` with the values that ``argv`` sets, each of its default's type.
 
     ``out`` (a file, none) is always among them. A list is written ``a,b,c``. Other keys of train.py
     go to ``further`` (a list of key=value) if there is a default of that name.
 
     Raises:
-        UserError: a key that is not there, or a value of another type.
+        UserError: an unknown key, or a value of another type.
     """
     values = {"out": "", **defaults}
     keys = values.keys() - {"further"}
@@ -58,7 +58,7 @@ def save(given: SimpleNamespace, **results: Any) -> None:
 
 
 def run(main: Callable[[list[str]], None], about: str | None) -> None:
-    """Runs a benchmark with the process's arguments; ``--help`` prints what it is about."""
+    """Runs a benchmark with the process's arguments; ``--help`` prints its docstring."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print((about or "").strip())
         return

@@ -1,4 +1,4 @@
-"""Where the time of a training run goes, stage by stage, against bare physics in the same run.
+"""Time of each stage of a training run, relative to bare physics in the same run.
 
     python benchmarks/throughput.py [envs=128,1024] [threads=1,0] [out=throughput.json] [key=value]
 
@@ -20,7 +20,8 @@ from settings import read, run, save
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.sim.cpu import MjBatchSim
 from madpo_isaac.system import device
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.run import Run
 
 
 class Clock:
@@ -61,14 +62,13 @@ class BareTwin:
 
 def measure(num_envs: int, threads: int, overrides: list[str], iterations: int) -> dict:
     config = compose([f"num_envs={num_envs}", f"num_threads={threads}", *overrides])
-    runner = OnPolicyRunner(config, observers=[])
-    runner.build()
+    run = Run(config)
+    assert isinstance(run.learner, OnPolicyLearner)
     clock = Clock()
-    twin = BareTwin(runner.env.sim, clock)
+    twin = BareTwin(run.env.sim, clock)
     horizon = config.algo.horizon
-    env, algo, rollout = runner.env, runner.algo, runner.rollout
+    env, algo, rollout = run.env, run.learner.algo, run.learner.rollout
     generator = torch.Generator().manual_seed(0)
-    runner.state = env.reset()
     with device.single_threaded():
         for t in range(horizon * iterations + 5):
             action = 2.0 * torch.rand(num_envs, env.action_dim, generator=generator) - 1.0
@@ -76,15 +76,15 @@ def measure(num_envs: int, threads: int, overrides: list[str], iterations: int) 
                 clock.wall.clear()
                 clock.cpu.clear()
             with clock("environment step, random actions"):
-                runner.state = env.step(action).state
+                run.state = env.step(action).state
     twin.stage = "bare physics, policy"
-    runner.collect()
+    run.collect()
     algo.update(rollout)
     for stage in ("bare physics, policy", "collection"):
         clock.wall[stage] = clock.cpu[stage] = 0.0
     for _ in range(iterations):
         with clock("collection"):
-            runner.collect()
+            run.collect()
         with clock("update"):
             algo.update(rollout)
     # The twin's physics ran inside the environment's time: take it out again.

@@ -16,7 +16,6 @@ import itertools
 import statistics
 import time
 from collections import defaultdict
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +24,8 @@ from torch import Tensor, nn
 
 from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.training.factory import make_runner
-from madpo_isaac.training.on_policy import OnPolicyRunner
-from madpo_isaac.training.ppo import PpoRunner
-from madpo_isaac.training.runner import Runner
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.run import Run
 
 TASKS = [
     "HalfCheetah-2x3",
@@ -51,8 +48,8 @@ def plain_network(inputs: int, hidden: list[int], outputs: int) -> nn.Sequential
 class PlainHappo:
     """HAPPO's update with a Python loop over ordinary modules."""
 
-    def __init__(self, runner: OnPolicyRunner) -> None:
-        env, cfg = runner.env, runner.config.algo
+    def __init__(self, run: Run) -> None:
+        env, cfg = run.env, run.config.algo
         self.cfg, self.agents = cfg, env.agents
         self.actors = [plain_network(a.obs_dim, cfg.hidden, a.act_dim) for a in env.agents]
         self.log_std = [nn.Parameter(torch.ones(a.act_dim)) for a in env.agents]
@@ -104,27 +101,12 @@ def clock() -> tuple[float, float]:
     return time.process_time(), time.perf_counter()
 
 
-def iterate(runner: Runner) -> list[tuple[float, float]]:
+def iterate(run: Run) -> list[tuple[float, float]]:
     """Runs an iteration; returns the clock before collection, after it, and after the update."""
     marks = [clock()]
-    if isinstance(runner, OnPolicyRunner):
-        runner.collect()
-        marks.append(clock())
-        runner.algo.update(runner.rollout)
-    else:
-        assert isinstance(runner, PpoRunner)
-        agent = runner.ppo.agent
-        collect = agent.play_steps
-
-        def timed() -> dict[str, Any]:
-            result = collect()
-            marks.append(clock())
-            return result
-
-        runner.guard.begin()
-        agent.play_steps = timed
-        runner.state, _ = runner.ppo.learn(runner.state)
-        agent.play_steps = collect
+    run.collect()
+    marks.append(clock())
+    run.update()
     return [*marks, clock()]
 
 
@@ -134,17 +116,13 @@ def measure(
     """CPU and wall seconds of collection and update by algorithm, and sizes."""
     name, _, split = task.partition(" ")
     chosen = [f"task={name}", f"num_threads={threads}"] + [f"task.agents={split}"] * bool(split)
-    runners = {algo: make_runner(compose([*chosen, f"algo={algo}"])) for algo in algos}
-    for runner in runners.values():
-        runner.observers.clear()
-        runner.build()
-        runner.state = runner.env.reset()
-    ours = [runner for runner in runners.values() if isinstance(runner, OnPolicyRunner)]
+    runs = {algo: Run(compose([*chosen, f"algo={algo}"])) for algo in algos}
+    ours = [run for run in runs.values() if isinstance(run.learner, OnPolicyLearner)]
     loop = PlainHappo(ours[0]) if plain and ours else None
     times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for repeat in range(repeats + 1):  # the first is a warm-up
-        for algo, runner in runners.items():
-            marks = iterate(runner)
+        for algo, work in runs.items():
+            marks = iterate(work)
             if repeat:
                 for stage, (start, stop) in zip(
                     ("collect", "update"), itertools.pairwise(marks), strict=True
@@ -153,7 +131,8 @@ def measure(
                     times[algo][f"{stage}_wall_s"].append(stop[1] - start[1])
                 times[algo]["iteration_cpu_s"].append(marks[2][0] - marks[0][0])
         if loop:
-            rollout = ours[0].rollout
+            assert isinstance(ours[0].learner, OnPolicyLearner)
+            rollout = ours[0].learner.rollout
             arrays = (rollout.state, rollout.action, rollout.log_prob)
             flat = [array.flatten(0, 1) for array in arrays]
             target = torch.randn(len(flat[0]))
@@ -169,10 +148,10 @@ def measure(
                 times["plain"]["update_wall_s"].append(stop[1] - start[1])
     sizes = {
         algo: {
-            "agents": len(runner.agents),
-            "samples": runner.config.num_envs * runner.config.algo.horizon,
+            "agents": len(run.learner.agents),
+            "samples": run.config.num_envs * run.config.algo.horizon,
         }
-        for algo, runner in runners.items()
+        for algo, run in runs.items()
     }
     if loop:
         sizes["plain"] = sizes[ours[0].config.algo.name]

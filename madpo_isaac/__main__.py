@@ -1,4 +1,4 @@
-"""The command ``madpo``, also ``python -m madpo_isaac``: what there is beside train.py."""
+"""The command ``madpo``, also ``python -m madpo_isaac``: finds and runs a subcommand."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from madpo_isaac.errors import UserError, check_text, unknown
 from madpo_isaac.system import spin
 
 COMMANDS = {
-    "train": ("commands.train", "train or play, as train.py does"),
-    "doctor": ("commands.doctor", "tell what this machine has, and whether training would run"),
-    "replay-dump": ("commands.replay", "repeat what led to worlds that went bad"),
-    "eval": ("commands.evaluate", "score a checkpoint, and tell by exit code if it is good"),
-    "play": ("commands.play", "play a checkpoint or a policy of the project, as a video too"),
-    "report": ("commands.report", "figures, statistics and a page about runs"),
-    "reproduce": ("commands.reproduce", "run what a figure of the paper shows, and draw it"),
+    "train": ("commands.train", "train a policy or play a checkpoint, as train.py does"),
+    "doctor": (
+        "commands.doctor",
+        "list versions and devices, and check whether training would run",
+    ),
+    "replay-dump": ("commands.replay", "repeat the steps that made simulations unstable"),
+    "eval": (
+        "commands.evaluate",
+        "score a policy; the exit code can say whether it is good enough",
+    ),
+    "play": ("commands.play", "play a policy, and film it if asked to"),
+    "report": ("commands.report", "compare runs: figures, statistics and one page"),
+    "reproduce": ("commands.reproduce", "make the runs of a figure of the paper, and draw it"),
     "export": ("commands.export", "write the policies of a run as ONNX or TorchScript files"),
 }
-"""Sub-command to the module of this package whose ``main`` it is, and what it does."""
+"""Module of each subcommand, whose ``main`` it calls, and its description."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a sub-command (by default that of the process) and returns the exit code.
+    """Runs a subcommand (by default that of the process) and returns its exit code.
 
-    2 after bad input, with one line on stderr; 130 after Ctrl-C.
+    The exit code is 2 after bad input, with one line on stderr, and 130 after Ctrl-C.
     """
     spin.bound()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]

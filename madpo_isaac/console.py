@@ -1,15 +1,78 @@
-"""Everything the program prints."""
+"""Output of the program. No call here raises: a reader that has gone away ends nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import select
 import sys
+from typing import IO, TextIO, cast
 
 from rich.console import Console
 from rich.text import Text
 
-out = Console(highlight=False, emoji=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+class _Stream(io.TextIOBase):
+    """``sys.stdout`` or ``sys.stderr``; once it cannot be written, what follows is dropped.
+
+    That is so when the reader of a pipe has ended, a terminal is closed, or a disk is full.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lost: object = None
+
+    @property
+    def _target(self) -> TextIO:
+        target = getattr(sys, self._name)
+        return getattr(target, "rich_proxied_file", target)  # below a live table
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._target.encoding
+
+    def fileno(self) -> int:
+        return self._target.fileno()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(ValueError):  # it is closed
+            return self._target.isatty()
+        return False
+
+    def write(self, text: str, /) -> int:
+        target = self._target
+        if target is not self._lost:
+            try:
+                try:
+                    target.write(text)
+                except UnicodeEncodeError:
+                    target.write(text.encode("ascii", "backslashreplace").decode())
+            except (OSError, ValueError) as problem:
+                self._lose(problem)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._target is not self._lost:
+            try:
+                self._target.flush()
+            except (OSError, ValueError) as problem:
+                self._lose(problem)
+
+    def _lose(self, problem: OSError | ValueError) -> None:
+        """Gives the stream up, and empties it, as Python would try again when it ends."""
+        self._lost = self._target
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._target.fileno())
+            os.close(null)
+        if self._name == "stdout" and not isinstance(problem, BrokenPipeError):
+            warning(f"nothing more is printed, stdout cannot be written: {problem}")
+
+
+_stderr = _Stream("stderr")
+out = Console(file=cast(IO[str], _Stream("stdout")), highlight=False, emoji=False, soft_wrap=True)
+_err = Console(file=cast(IO[str], _stderr), highlight=False, emoji=False, soft_wrap=True)
 
 
 def info(text: str) -> None:
@@ -19,14 +82,29 @@ def info(text: str) -> None:
 
 def error(text: str) -> None:
     """Prints one line to stderr, headed as an error; what is not printable is written out."""
+    _head("error", "bold red", text)
+
+
+def warning(text: str) -> None:
+    """Prints one line to stderr, headed as a warning: something is given up, the rest goes on."""
+    _head("warning", "bold yellow", text)
+
+
+def _head(head: str, style: str, text: str) -> None:
     line = " ".join(text.split())
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     if _err.is_terminal:
-        _err.print(Text.assemble(("error:", "bold red"), f" {line}"))
+        _err.print(Text.assemble((f"{head}:", style), f" {line}"))
     else:
-        sys.stderr.write(f"error: {line}\n")
+        _stderr.write(f"{head}: {line}\n")
+        _stderr.flush()
 
 
 def notice(text: str) -> None:
-    """Prints one line from a signal handler, which must not enter a writer that is at work."""
-    os.write(1, f"{text}\n".encode())
+    """Prints one line from a signal handler, which must not enter a writer that is at work.
+
+    It is left out where nobody reads: the handler must not wait.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if not out.quiet and select.select([], [1], [], 0.0)[1]:
+            os.write(1, f"{text}\n".encode())

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+Policy = Callable[[Tensor], Tensor]
+"""From joint states (N, S) to joint actions (N, A)."""
+
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """One agent: which columns of the joint action it writes and what it sees of the state."""
+    """One agent: the columns of the joint action that it writes and its view of the state."""
 
     name: str
     action_slice: slice | Tensor
@@ -23,12 +26,12 @@ class AgentSpec:
     observe: Callable[[Tensor], Tensor]
     """Maps joint states (B, S) to this agent's observations (B, obs_dim)."""
     role: str = ""
-    """What it is for; ``algo.agent_order=spec`` updates agents of one role in a row."""
+    """Purpose of the agent; ``algo.agent_order=spec`` updates agents of one role in a row."""
     action_roles: tuple[str, ...] = ()
-    """What each of its actions is for, one name each: comparing two agents, MADPO pairs the
-    actions of equal roles. Empty where the order of the actions says it all."""
+    """Purpose of each of its actions, one name each. When MADPO compares two agents, it pairs the
+    actions of equal roles. Empty if the actions are to be paired by their order."""
     columns: Tensor | None = None
-    """Columns of the joint state (obs_dim,), if ``observe`` does no more than pick these."""
+    """Columns of the joint state (obs_dim,), if ``observe`` only selects these."""
 
     @property
     def act_dim(self) -> int:
@@ -51,9 +54,9 @@ class Reading:
 
     name: str
     unit: str = ""
-    """SI, as in "N m" or "rad/s"; empty for what has none, or is not known to have one."""
+    """SI unit, as in "N m" or "rad/s"; empty if the quantity has none, or if it is unknown."""
     frame: str = ""
-    """In which axes, if that matters."""
+    """Axes of the quantity, if they matter."""
     scale: float = 1.0
     offset: float = 0.0
     low: float = -math.inf
@@ -66,49 +69,50 @@ class Command:
 
     name: str
     unit: str = ""
-    """Of what is commanded."""
+    """Unit of the commanded quantity."""
     scale: float = 1.0
     offset: float = 0.0
     low: float = -math.inf
-    """Limits of the action itself, beyond which it commands nothing else."""
+    """Limits of the action itself; the command does not change beyond them."""
     high: float = math.inf
 
 
 def is_success(name: str) -> bool:
-    """Whether what a task logs under ``name`` holds for an episode, not for a step of it."""
+    """Returns whether a log entry ``name`` holds for a whole episode, not for one step of it."""
     return name == "success" or name.startswith("success_")
 
 
 class Step(NamedTuple):
-    """What one step of N environments returns."""
+    """Result of one step of N environments."""
 
     state: Tensor
     """Joint state to act on next, after any reset. (N, S)"""
     reward: Tensor
     """Reward shared by all agents. (N,)"""
     terminated: Tensor
-    """The episode ended by the task's own rules: nothing follows. (N,) bool"""
+    """The episode ended by the task's own rules, so no value follows. (N,) bool"""
     truncated: Tensor
     """The episode was cut by its time limit: the value of ``final_state`` follows. (N,) bool"""
     final_state: Tensor
     """Joint state before any reset; differs from ``state`` where an episode ended. (N, S)"""
     log: dict[str, Tensor]
-    """Per-environment readings, each (N,): ``success`` (of the episode so far), reward terms, if
-    anything can go bad ``diverged``, see there, and ``overflow`` where the engine had no room."""
+    """Readings of each environment, (N,) each: ``success`` (of the episode so far), terms of the
+    reward, and if the engine reports them ``diverged`` (see there) and ``overflow`` (it had no room
+    for all contacts or constraints)."""
 
     @property
     def diverged(self) -> Tensor:
-        """Environments that went bad in this step: nothing about it can be trusted. (N,) bool
+        """Environments that became unstable in this step, so that it cannot be trusted. (N,) bool
 
-        Their physics blew up, or reward or state were not finite. They have terminated and been
-        reset, their reward is 0, and their states are finite.
+        Their physics diverged, or their reward or state was not finite. They have terminated and
+        were reset, their reward is 0, and their states are finite.
         """
         found = self.log.get("diverged")
         return torch.zeros_like(self.terminated) if found is None else found.bool()
 
 
 class VecEnv(ABC):
-    """N environments of one task that reset themselves; the only thing a learner sees.
+    """N environments of one task that reset themselves; a learner sees nothing else of the task.
 
     Observations, rewards and flags live on ``device``. ``step`` takes any real action: a task
     that bounds its actions clips them itself.
@@ -124,7 +128,7 @@ class VecEnv(ABC):
     step_dt: float
     """Simulated seconds per step."""
     generator: torch.Generator
-    """Where the random numbers of resets and noise come from."""
+    """Source of the random numbers of resets and noise."""
     episode_step: Tensor
     """Steps of the episodes under way, for :meth:`stagger` to change; an environment whose engine
     keeps its own count lacks it. (N,) int64"""
@@ -169,11 +173,11 @@ class VecEnv(ABC):
         )
 
     def readings(self) -> tuple[Reading, ...]:
-        """Returns what each column of the joint state means; by default nothing but a number."""
+        """Returns the meaning of each column of the joint state; by default only its number."""
         return tuple(Reading(f"state[{i}]") for i in range(self.state_dim))
 
     def commands(self) -> tuple[Command, ...]:
-        """Returns what each column of the joint action does; by default nothing but a number."""
+        """Returns the meaning of each column of the joint action; by default only its number."""
         return tuple(Command(f"action[{i}]") for i in range(self.action_dim))
 
     @staticmethod
@@ -188,7 +192,7 @@ class VecEnv(ABC):
             raise ValueError(f"action has shape {tuple(action.shape)}, expected {expected}")
 
     def critic_view(self, state: Tensor) -> Tensor:
-        """Maps joint states (B, S) to what the critic sees of them (B, S): by default the same."""
+        """Maps joint states (B, S) to the input of the critic (B, S), by default the same."""
         return state
 
     def observations(self, state: Tensor) -> list[Tensor]:

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Raised for anything the user can mend: the entry points print it and exit with code 2."""
+    """Raised for mistakes that the user can correct; entry points print it and exit with code 2."""
 
 
 class RunFailed(Exception):  # noqa: N818  an end, not an error of the program
-    """Raised when a run cannot sensibly go on: the entry points print why and exit with code 1."""
+    """Raised when a run cannot continue; the entry points print the reason and exit with code 1."""
 
 
 def check_text(arguments: Iterable[str]) -> None:
-    """Raises :class:`UserError` for an argument that is no UTF-8, which no file can keep."""
+    """Raises :class:`UserError` for an argument that is not UTF-8, which files cannot keep."""
     for argument in arguments:
         if not argument.isascii() and argument != argument.encode(errors="replace").decode():
             shown = argument.encode(errors="backslashreplace").decode()
@@ -23,14 +23,14 @@ def check_text(arguments: Iterable[str]) -> None:
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
-    """Returns the error for a name that is not among ``allowed``, with the closest match named."""
+    """Returns the error for a name that is not ``allowed``; it names the closest match."""
     choices = sorted(allowed)
     hint = closest(name, choices)
     return UserError(f"Unknown {kind} '{name}'.{hint} Allowed: {', '.join(choices)}.")
 
 
 def closest(name: object, choices: Iterable[str]) -> str:
-    """Returns " Did you mean '...'?" with the choice most like ``name``, if one is."""
+    """Returns " Did you mean '...'?" with the choice that is most similar to ``name``, if any."""
     lowered = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
     return f" Did you mean '{lowered[near[0]]}'?" if near else ""

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 from madpo_isaac.errors import UserError
 
@@ -62,7 +63,7 @@ def load_installed() -> None:
             _add_folder(Path(module.__file__).parent)
 
 
-def _imported(where: str, load_module: Callable[[], object]) -> object:
+def _imported(where: str, load_module: Callable[[], ModuleType]) -> ModuleType:
     try:
         return load_module()
     except UserError:

@@ -1,4 +1,4 @@
-"""What is simulated and rewarded."""
+"""Tasks: their simulations, observations, rewards and agents."""
 
 from madpo_isaac.tasks.registry import TASKS, make, register_task
 

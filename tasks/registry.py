@@ -1,4 +1,4 @@
-"""Tasks by name, and the one function that builds them."""
+"""Tasks by name, and the function that builds them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Kind = TypeVar("Kind", bound=type[VecEnv])
 
 
 class Task(NamedTuple):
-    """What defines a task."""
+    """Definition of a task."""
 
     Config: type
     """The dataclass of its settings, each with a default."""
@@ -77,12 +77,12 @@ def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
 
 
 def canonical(task: str) -> str:
-    """Returns the name of ``task`` here, if it is the name others use (HalfCheetah-v2-2x3)."""
+    """Returns this project's name of ``task``, which may be the papers' (HalfCheetah-v2-2x3)."""
     return ALIASES.get(task, task)
 
 
 def load(task: str) -> Any:
-    """Returns what defines ``task``, or raises an error that names the closest one."""
+    """Returns the object with ``Config`` and ``Env`` of ``task``, or raises UserError."""
     name = canonical(task)
     if name not in TASKS:
         plugins.load_installed()
@@ -96,7 +96,7 @@ def load(task: str) -> Any:
 
 
 def suite(task: str) -> str:
-    """Returns the suite of ``task``, whose numbers a recipe has; empty where it is of none."""
+    """Returns the suite of ``task``, for which recipes have numbers; empty if it has none."""
     return getattr(load(task).Config, "suite", "")
 
 

@@ -1,4 +1,4 @@
-"""Checks of a task's settings that hold whoever gives them: a command line, YAML or Python."""
+"""Checks of a task's settings, given by the command line, YAML or Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from madpo_isaac.errors import UserError
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting without NumPy's kinds of numbers and arrays, which YAML does not have."""
+    """Returns a setting with NumPy's numbers and arrays replaced by Python's, for YAML."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, (list, tuple)):
@@ -23,10 +23,10 @@ def plain(value: Any) -> Any:
 
 
 def whole(name: str, value: Any, least: int, most: int) -> int:
-    """Returns a whole number that is given from Python, NumPy's included.
+    """Returns a whole number that is given from Python or NumPy.
 
     Raises:
-        UserError: it is none, or not between ``least`` and ``most``.
+        UserError: it is not a whole number, or not between ``least`` and ``most``.
     """
     number = plain(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -53,12 +53,12 @@ def check_settings(config: Any) -> None:
         rule = field.metadata.get("rule")
         if rule is not size and (allowed := _broken_type(str(field.type), value)):
             raise UserError(f"{key}={value} must be {allowed}.")
-        if rule is size or (rule is not None and value is not None):
+        if rule is not None and (value is not None or rule is size):
             rule(key, value)
 
 
 def _broken_type(kind: str, value: Any) -> str:
-    """Returns what a setting has to be if it is not, else nothing."""
+    """Returns the description of allowed values if a setting is not of its type, else nothing."""
     if kind == "bool":
         return "" if isinstance(value, bool) else "True or False"
     if kind == "str":
@@ -73,6 +73,6 @@ def _broken_type(kind: str, value: Any) -> str:
 
 
 def _is_not_finite(value: Any) -> bool:
-    """Whether a value is no number, or none that is finite; True and False are none."""
+    """True for anything but a finite number; True and False are no numbers."""
     whole_or_real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return not (whole_or_real and math.isfinite(value))

@@ -1,4 +1,16 @@
+"""What all tests share; each of pytest-xdist's workers has its own."""
+
+import pytest
 import torch
+from zygote import Zygote
 
 # The thread pools of torch and of the simulator slow each other down on few cores.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory):
+    """Starts train.py in processes of its own, without the seconds that its imports take."""
+    process = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield process
+    process.close()

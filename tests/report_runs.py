@@ -5,8 +5,11 @@ import json
 import yaml
 
 
-def write_run(folder, task="Task", algo="happo", seed=1, lines=20, gain=1.0, **settings):
-    """A run whose return is gain * env_steps / 1000, with two agents, at 100 steps an iteration."""
+def write_run(folder, task="Task", algo="happo", seed=1, lines=20, gain=1.0, pace=0.5, **settings):
+    """A run of two agents whose return is gain * env_steps / 1000.
+
+    An iteration has 100 steps and takes ``pace`` seconds.
+    """
     folder.mkdir(parents=True)
     config = {
         "task": {"name": task},
@@ -22,7 +25,7 @@ def write_run(folder, task="Task", algo="happo", seed=1, lines=20, gain=1.0, **s
             line = {
                 "iteration": k,
                 "env_steps": 100 * k,
-                "wall_s": 0.5 * k,
+                "wall_s": pace * k,
                 "episode_return": gain * k / 10,
                 "success_rate": k / lines,
                 "episodes": 4,

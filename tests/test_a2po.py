@@ -24,7 +24,7 @@ from toy import (
 
 from madpo_isaac.algos import A2PO, HAPPO
 from madpo_isaac.algos.a2po import A2poConfig, influence
-from madpo_isaac.algos.base import AgentView
+from madpo_isaac.algos.batch import AgentView
 from madpo_isaac.algos.settings import AlgoConfig
 
 

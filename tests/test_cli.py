@@ -197,29 +197,29 @@ def test_own_process_has_no_traceback_or_warning(tmp_path):
     "overrides", [("num_envs=999999999",), ("algo.hidden=[999999,999999]",)], ids=str
 )
 def test_too_large_for_the_memory(empty, capsys, monkeypatch, overrides):
-    def allocate(self):
+    def allocate(*_):
         # Not tried for real: a machine that overcommits would start to swap.
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")
 
-    monkeypatch.setattr(runner.Runner, "build", allocate)
+    monkeypatch.setattr(runner, "Run", allocate)
     refused(capsys, [*SMALL, *overrides], "Not enough memory", *overrides[0].split(",")[:1])
     assert not list(empty.iterdir())
 
 
 def test_a_bug_is_not_dressed_up_as_bad_input(empty, monkeypatch):
-    def fail(self):
+    def fail(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(runner.Runner, "run", fail)
+    monkeypatch.setattr(runner, "run", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(list(SMALL))
 
 
 def test_interrupted_while_building(empty, capsys, monkeypatch):
-    def interrupt(self):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner.Runner, "run", interrupt)
+    monkeypatch.setattr(runner, "run", interrupt)
     assert main(list(SMALL)) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
 
@@ -380,11 +380,11 @@ def test_sweep_goes_on_after_a_bad_run_but_says_so(empty, capsys):
 def test_sweep_ends_at_an_interruption(empty, capsys, monkeypatch):
     seeds = []
 
-    def interrupted(self):
-        seeds.append(self.config.seed)
+    def interrupted(config, overrides):
+        seeds.append(config.seed)
         return 130
 
-    monkeypatch.setattr(runner.Runner, "run", interrupted)
+    monkeypatch.setattr(runner, "run", interrupted)
     assert main([*SMALL, "-m", "seed=1,2,3"]) == 130
     assert seeds == [1]
     assert capsys.readouterr().err == ""

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ SMALL = (
     "algo.hidden=[16]",
     "num_threads=1",
     "task.episode_length=12",
+    "stagger_episodes=False",
     "save_frequency=2",
 )
 
@@ -115,8 +117,24 @@ def test_minibatches_are_drawn_from_both_shares(updates):
 # Runs -------------------------------------------------------------------------------------------
 
 
-def test_a_run_of_two_processes_and_its_resume(tmp_path):
+def forked(zygote, *overrides):
+    """Trains in two processes, started as torchrun does; returns what the first one printed."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    pids = [zygote.start(*overrides, env={**both, "RANK": r, "LOCAL_RANK": r}) for r in "01"]
+    (code, out), (other, text) = map(zygote.wait, pids)
+    assert (code, other) == (0, 0), out + text
+    assert text == ""
+    return out
+
+
+@pytest.mark.parametrize("start", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_a_run_of_two_processes_and_its_resume(tmp_path, zygote, start):
     def train(*overrides):
+        if start == "forked":
+            return forked(zygote, *SMALL, *overrides, f"runs_dir={tmp_path}/runs")
         done = torchrun(TRAIN, *SMALL, *overrides, cwd=tmp_path)
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
         return done.stdout

@@ -80,6 +80,12 @@ def test_commands_have_keys_that_there_are(page):
 # New parts --------------------------------------------------------------------------------------
 
 
+def blocks(page, kind):
+    """The code of one kind on a page."""
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
 @pytest.fixture
 def parts(tmp_path, monkeypatch):
     """Returns a function that writes a page's files into a folder, and forgets them afterwards."""
@@ -169,7 +175,8 @@ def test_the_new_network_is_used_by_policies_and_critic(parts, tmp_path):
     assert record["algo"]["network"] == "two_paths"
     state = torch.load(tmp_path / "runs/x/nn/last.pth", weights_only=True)["algo_state"]
     width, agents = 17 + 2, 2  # one network for both, with the agent's number
-    layers = (width * 16 + 16) + (16 * 16 + 16) + (16 * 3 + 3) + (width * 3 + 3)
+    out = 3 + 1  # three joints, and the value that the recipe has policies predict
+    layers = (width * 16 + 16) + (16 * 16 + 16) + (16 * out + out) + (width * out + out)
     assert state["actors"].shape == (1, layers + 3) and agents == 2
 
 

@@ -10,10 +10,11 @@ import torch
 from scipy import stats as scipy_stats
 from test_runner import _keep_torch_settings, assert_same, timeless, weights  # noqa: F401
 
+from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
 from madpo_isaac.commands.evaluate import _verdict
 from madpo_isaac.env import Step, VecEnv
-from madpo_isaac.evaluation import stats
+from madpo_isaac.evaluation import evaluate, stats
 from madpo_isaac.evaluation.evaluate import Record, metrics, summary
 from madpo_isaac.evaluation.player import CAUSES, play_episodes
 from madpo_isaac.system import files
@@ -290,11 +291,51 @@ def test_help_lists_the_commands(capsys):
     assert {"train", "eval", "play"} <= set(capsys.readouterr().out.split())
 
 
+def test_sampled_actions_are_drawn_with_the_seed(runs, tmp_path, monkeypatch):
+    """In one and the same state, so that other episodes of another seed are no excuse."""
+    drawn = []
+
+    def acting(env, act, episodes):
+        drawn.append(act(torch.zeros(env.num_envs, env.state_dim)))
+        return play_episodes(env, act, episodes)
+
+    monkeypatch.setattr(evaluate, "play_episodes", acting)
+    argv = ["eval", str(runs / "happo"), "--episodes=1", "--out", str(tmp_path)]
+    for seed in (5, 6, 5):
+        assert main([*argv, f"seed={seed}"]) == 0
+    one, other, again = drawn
+    assert torch.equal(one, again)
+    assert (one != other).all()
+    for seed in (5, 6):
+        assert main([*argv, f"seed={seed}", "--deterministic"]) == 0
+    assert torch.equal(drawn[3], drawn[4]) and (drawn[3] != one).all()
+
+
 # During training --------------------------------------------------------------------------------
 
 
 def without_evaluation(lines):
     return [{k: v for k, v in line.items() if not k.startswith("eval/")} for line in lines]
+
+
+def test_evaluations_begin_in_states_of_their_own(tmp_path, monkeypatch):
+    """They are the same each time, not those of training, and others for another seed."""
+    task = "HalfCheetah-2x3"
+    world, starts = type(tasks.make(task, num_envs=1, num_threads=1)), []
+    reset = world.reset
+
+    def recorded(self):
+        starts.append(reset(self).clone())
+        return starts[-1].clone()
+
+    monkeypatch.setattr(world, "reset", recorded)
+    settings = (f"task={task}", *SMALL, f"runs_dir={tmp_path}", "eval_frequency=1", "eval_envs=4")
+    for seed in (1, 2):
+        assert main(["train", *settings, f"seed={seed}"]) == 0
+    (training, first, second), (other_training, other, _) = starts[:3], starts[3:]
+    assert torch.equal(first, second)
+    for one, another in ((first, training), (other, other_training), (first, other)):
+        assert not (one == another).all(dim=1).any()
 
 
 @pytest.mark.parametrize("algo", ["happo", "ppo"])

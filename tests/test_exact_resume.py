@@ -39,8 +39,20 @@ def settings(case):
     return [*chosen, f"algo.divergence.preset={variant}"] if variant in PRESETS else chosen
 
 
-@pytest.mark.parametrize("task", ["ShadowHandOver", "HalfCheetah-2x3"])
-@pytest.mark.parametrize("case", [*CASES, "madpo kl", "madpo entropy"])
+CASES += ["madpo kl", "madpo entropy"]
+SOON = ("happo", "mappo", "ppo", "madpo gaussian")
+"""Cases that are tried with hands, too, before all others are."""
+
+
+def combinations():
+    """Every case with robots, which are fast, and with hands."""
+    for case in CASES:
+        yield case, "HalfCheetah-2x3"
+        slow = () if case in SOON else pytest.mark.slow
+        yield pytest.param(case, "ShadowHandOver", marks=slow)
+
+
+@pytest.mark.parametrize(("case", "task"), combinations())
 def test_two_halves_equal_the_whole(tmp_path, task, case):
     run, begun = tmp_path / "x", [*SMALL, f"runs_dir={tmp_path}", f"task={task}", *settings(case)]
     assert main([*begun, "experiment=x", "max_iterations=4", "save_frequency=1"]) == 0

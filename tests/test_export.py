@@ -18,7 +18,8 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.interop import export as exporting
 from madpo_isaac.interop.export import export, loaded
 from madpo_isaac.runs.folder import as_yaml
-from madpo_isaac.training.factory import make_runner
+from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.policy import load_policy
 
 HAS_ONNX = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
 needs_onnx = pytest.mark.skipif(
@@ -69,9 +70,8 @@ def runs(tmp_path_factory):
 
 def the_policy(run):
     """The environments, and the program's own player of a run: joint states to mean actions."""
-    runner = make_runner(compose([f"checkpoint={run}", "test=True", "num_envs=5"]))
-    runner.load_policy()
-    return runner, runner.policy()
+    env = make_env(compose([f"checkpoint={run}", "test=True", "num_envs=5"]))
+    return env, load_policy(run, env)
 
 
 def read(folder, kind):
@@ -90,8 +90,7 @@ def test_files_act_as_the_player_does(runs, run, kind, tmp_path):
     assert export(str(runs / run), kind, tmp_path) == tmp_path
     contract, files = read(tmp_path, kind)
     assert len(files) == AGENTS[run] and contract["format"] == kind
-    runner, act = the_policy(runs / run)
-    env = runner.env
+    env, act = the_policy(runs / run)
     env.generator.manual_seed(99)  # states that the export has not seen
     state, spread = env.reset(), 0.0
     for _ in range(6):
@@ -137,21 +136,21 @@ def test_what_is_beyond_the_limits_is_clipped_inside_the_file(runs, kind, tmp_pa
 
 
 def test_a_file_is_the_network_in_float64(runs, tmp_path):
-    """The fingers' shared network by hand: one-hot number, observation, padded widths."""
+    """The fingers' shared network by hand: one-hot number, observation, padded widths, no value."""
     export(str(runs / "fingers"), "torchscript", tmp_path)
     _, files = read(tmp_path, "torchscript")
-    runner, _ = the_policy(runs / "fingers")
-    stack = runner.algo.actors.stack
+    env, policy = the_policy(runs / "fingers")
+    stack = policy.learner.algo.actors.stack
     whole = {name: value[0].double().numpy() for name, value in stack.stacked.items()}
-    state = runner.env.reset()
-    for p, agent in enumerate(runner.env.agents):
+    state = env.reset()
+    for p, agent in enumerate(env.agents):
         one_hot = np.eye(12)[[p] * 5]
         x = np.concatenate((one_hot, agent.observe(state).double().numpy()), axis=1)
         for k in range(2):
             x = layer_norm(x, whole[f"norm{k}.weight"], whole[f"norm{k}.bias"])
             x = np.maximum(x @ whole[f"linear{k}.weight"].T + whole[f"linear{k}.bias"], 0.0)
         x = layer_norm(x, whole["norm2.weight"], whole["norm2.bias"])
-        mean = (x @ whole["out.weight"].T + whole["out.bias"])[:, : agent.act_dim]
+        mean = (x @ whole["out.weight"].T + whole["out.bias"])[:, 1 : 1 + agent.act_dim]
         action, _ = files[agent.name](agent.observe(state).numpy())
         assert action == pytest.approx(mean.clip(-1, 1), abs=1e-5)
 
@@ -185,6 +184,8 @@ def test_the_contract_says_what_goes_in_and_comes_out(runs):
         "low": -5.0,
         "high": 5.0,
     }
+    units = {name: columns[f"hand1/thdistal/{name}_z"]["unit"] for name in ("force", "torque")}
+    assert units == {"force": "N", "torque": "N m"}
     first = hand["commands"][0]
     assert (first["name"], first["unit"], first["low"]) == ("hand1/WRJ1", "rad", -1.0)
     assert first["scale"] == pytest.approx((0.140 + 0.489) / 2)
@@ -220,7 +221,7 @@ def test_the_command_writes_the_files(runs, tmp_path, capsys):
     said = capsys.readouterr().out
     contract = json.loads((tmp_path / "contract.json").read_text())
     largest = max(agent["largest_error"] for agent in contract["agents"])
-    assert "contract.json and a file per agent (2)" in said and f"{largest:.1e} at most" in said
+    assert "contract.json and a file per agent (2)" in said and f"actions: {largest:.1e}" in said
     assert {p.name for p in tmp_path.iterdir()} == {"contract.json", "hand0.pt", "hand1.pt"}
 
 

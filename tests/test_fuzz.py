@@ -18,7 +18,11 @@ from madpo_isaac.commands.train import main
 from madpo_isaac.runs import folder as run_folder
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-COMMAND_LINES, FILES, PROCESSES = 900, 100, 50
+
+
+def sizes(few, many):
+    """A sample, and the slow rest of which it is the beginning."""
+    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +60,20 @@ def fault(argv):
     return None if fine else f"{argv}: exit code {code}, {out.getvalue()!r}, {err.getvalue()!r}"
 
 
-def test_broken_command_lines(elsewhere):
+@sizes(100, 900)
+def test_broken_command_lines(elsewhere, count):
     broken = Broken(seed=1)
-    lines = [broken.command_line() for _ in range(COMMAND_LINES)]
-    assert len(set(map(tuple, lines))) > 0.9 * COMMAND_LINES
+    lines = [broken.command_line() for _ in range(count)]
+    assert len(set(map(tuple, lines))) > 0.9 * count
     faults = list(filter(None, map(fault, lines)))
     assert not faults, "\n".join(faults)
     assert not list(elsewhere.iterdir())
 
 
-def test_broken_files(elsewhere, tmp_path):
+@sizes(20, 100)
+def test_broken_files(elsewhere, tmp_path, count):
     broken, faults = Broken(seed=2), []
-    for _ in range(FILES):
+    for _ in range(count):
         text = broken.file()
         (tmp_path / "config.yaml").write_text(text)
         found = fault([f"--config-path={tmp_path}", "--config-name=config"])
@@ -84,7 +90,7 @@ def test_what_the_generator_leaves_alone_is_accepted(elsewhere):
 
 SERVER = """
 import os, runpy, sys
-import madpo_isaac.commands.train, madpo_isaac.training.runner, madpo_isaac.training.ppo
+import madpo_isaac.commands.train, madpo_isaac.training.runner, madpo_isaac.algos.ppo.learner
 madpo_isaac.config.overrides.compose([])
 for line in sys.stdin:
     argv = line.rstrip("\\n").split("\\x1f")
@@ -101,10 +107,11 @@ for line in sys.stdin:
 """
 
 
-def test_a_sample_in_processes_of_its_own(tmp_path):
+@sizes(8, 50)
+def test_a_sample_in_processes_of_its_own(tmp_path, count):
     """train.py itself, run by forks of one process that has read everything already."""
     broken = Broken(seed=3)
-    lines = [broken.command_line() for _ in range(PROCESSES)]
+    lines = [broken.command_line() for _ in range(count)]
     lines = [[text.replace("\t", " ") for text in line] for line in lines]
     done = subprocess.run(
         [sys.executable, "-c", SERVER.replace("TRAIN", repr(str(TRAIN)))],
@@ -118,5 +125,5 @@ def test_a_sample_in_processes_of_its_own(tmp_path):
     assert (done.returncode, done.stdout) == (0, "")
     answers = re.findall(r"(error: [^\n]+\n)(exit 2\n)", done.stderr)
     assert "".join(a + b for a, b in answers) == done.stderr
-    assert len(answers) == PROCESSES
+    assert len(answers) == count
     assert not list(tmp_path.iterdir())

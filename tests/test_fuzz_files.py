@@ -31,7 +31,11 @@ from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.runs.metrics import drop_events_after
 from madpo_isaac.tasks.hands.hand import MODELS
 
-COUNT = 200
+
+@pytest.fixture(params=[25, pytest.param(200, marks=pytest.mark.slow)])
+def count(request):
+    """A sample, and the slow rest of which it is the beginning."""
+    return request.param
 
 
 def outcome(argv):
@@ -97,11 +101,11 @@ def damaged_table(damage, path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_reports_of_damaged_runs(tmp_path):
+def test_reports_of_damaged_runs(tmp_path, count):
     damage = Damage(seed=1)
     sound = write_run(tmp_path / "sound" / "Task_happo_s1", lines=3)
     codes = []
-    for k in range(COUNT):
+    for k in range(count):
         folder = tmp_path / str(k)
         folder.mkdir()
         if k % 3:
@@ -113,7 +117,7 @@ def test_reports_of_damaged_runs(tmp_path):
         codes.append(outcome(["report", one, *other, *by, "--out", folder / "report"]))
         shutil.rmtree(folder)
     assert {0, 2} == set(codes)
-    assert min(codes.count(0), codes.count(2)) > COUNT / 8
+    assert min(codes.count(0), codes.count(2)) > count / 8
 
 
 # Dumps and checkpoints --------------------------------------------------------------------------
@@ -167,15 +171,15 @@ def damaged_archive(damage, content, path):
     return path
 
 
-def test_damaged_dumps_are_replayed_or_refused(dump, tmp_path):
+def test_damaged_dumps_are_replayed_or_refused(dump, tmp_path, count):
     damage = Damage(seed=2)
     torch.save(dump, tmp_path / "dump.pth")
     assert outcome(["replay-dump", tmp_path / "dump.pth"]) == 1  # it was made up
     codes = [
         outcome(["replay-dump", damaged_archive(damage, dump, tmp_path / "dump.pth")])
-        for _ in range(COUNT)
+        for _ in range(count)
     ]
-    assert codes.count(2) > COUNT / 2
+    assert codes.count(2) > count / 2
 
 
 def damage_run(damage, folder):
@@ -196,12 +200,12 @@ def damage_run(damage, folder):
     return name
 
 
-def test_damaged_run_folders_are_continued_or_refused(run, tmp_path, monkeypatch):
+def test_damaged_run_folders_are_continued_or_refused(run, tmp_path, monkeypatch, count):
     """The folder is found, read and prepared as it is when a run is continued."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     damage, refused = Damage(seed=3), 0
     where = {"runs_dir": "runs", "resume": "never", "experiment": "", "test": False}
-    for k in range(COUNT):
+    for k in range(count):
         folder = tmp_path / str(k) / "x"
         shutil.copytree(run, folder)
         name = damage_run(damage, folder)
@@ -222,16 +226,16 @@ def test_damaged_run_folders_are_continued_or_refused(run, tmp_path, monkeypatch
         except UserError:
             refused += 1
         shutil.rmtree(folder.parent)
-    assert 0 < refused < COUNT / 2
+    assert 0 < refused < count / 2
 
 
-def test_damaged_checkpoints_are_refused(run, tmp_path):
+def test_damaged_checkpoints_are_refused(run, tmp_path, count):
     damage, path = Damage(seed=4), tmp_path / "odd.pth"
     where = {"runs_dir": "runs", "resume": "never", "experiment": "", "test": True}
     content = torch.load(run / "nn" / "last.pth", weights_only=True)
     content = {key: content[key] for key in content if key not in ("env_state", "algo_state")}
     content["algo_state"] = {}
-    for _ in range(COUNT):
+    for _ in range(count):
         damaged = damage.tree(content)
         torch.save(damaged, path)
         try:
@@ -245,11 +249,11 @@ def test_damaged_checkpoints_are_refused(run, tmp_path):
 # Hands ------------------------------------------------------------------------------------------
 
 
-def test_damaged_hands_are_loaded_or_refused(tmp_path):
+def test_damaged_hands_are_loaded_or_refused(tmp_path, count):
     damage, refused = Damage(seed=5), 0
     sound = yaml.safe_load((MODELS / "quad.yaml").read_text())
     model = (MODELS / "quad.xml").read_bytes()
-    for k in range(COUNT):
+    for k in range(count):
         path = tmp_path / f"hand{k}.yaml"
         kind = damage.draw.choice(("bytes", "tree", "tree", "tree", "model"))
         data = yaml.dump(damage.tree(sound) if kind == "tree" else sound, sort_keys=False)
@@ -261,4 +265,4 @@ def test_damaged_hands_are_loaded_or_refused(tmp_path):
             assert env.reset().isfinite().all()
         except UserError:
             refused += 1
-    assert COUNT / 2 < refused < COUNT
+    assert count / 2 < refused < count

@@ -25,7 +25,7 @@ from toy import (
 
 from madpo_isaac import tasks
 from madpo_isaac.algos import HAPPO
-from madpo_isaac.algos.base import AgentView, Batch
+from madpo_isaac.algos.batch import AgentView, Batch
 
 
 class Recorded(HAPPO):
@@ -170,8 +170,12 @@ def actor_loss(p, net, view, state, action):
 def test_actor_loss_and_gradient_against_finite_differences(p):
     algo, view, state, action = view_of(p)
     rows = torch.arange(len(state))
-    *terms, outside, _ = algo._actor_tile(view, rows, len(rows)).tolist()
-    loss = -sum(terms)
+    loss, stats = algo.policy_loss(view, rows, len(rows))
+    loss.backward()
+    outside = stats["clip_fraction"].item()
+    parts = stats["surrogate"] + stats["bonus"] + stats["entropy_bonus"]
+    assert -parts.item() == pytest.approx(loss.item())
+    loss = loss.item()
     net = parameters(algo, p)
     expected, clipped = actor_loss(p, net, view, state, action)
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -196,7 +200,9 @@ def test_entropy_sum_weighs_it_by_the_rows_of_the_minibatch():
         algo, view, state, _ = view_of(1)
         algo.config.entropy = kind
         rows = torch.arange(30)
-        losses[kind] = -algo._actor_tile(view, rows, len(rows))[:3].sum().item()
+        loss, _ = algo.policy_loss(view, rows, len(rows))
+        loss.backward()
+        losses[kind] = loss.item()
         gradients[kind] = algo.actors.stack.nets[1]["log_std"].grad.clone()
     net = parameters(algo, 1)
     std = policy(1, net, state)[1]
@@ -215,7 +221,7 @@ def test_gradient_does_not_depend_on_the_tile():
         algo, view, _, _ = view_of(1, rows=150)
         algo.tile = tile
         for rows in torch.arange(150).split(tile):
-            algo._actor_tile(view, rows, 150)
+            algo.policy_loss(view, rows, 150)[0].backward()
         gradients.append(algo.actors.stack.grad[1].clone())
     scale = gradients[0].abs().max().item()
     for other in gradients[1:]:
@@ -280,10 +286,9 @@ def test_every_sample_is_visited_once_an_epoch(num_minibatches):
             seen[view.index].append(torch.arange(72)[rows])
             return super().regulariser(view, rows, mean, std)
 
-        def _critic_tile(self, batch, rows, target, size):
+        def critic_loss(self, batch, inputs, rows, size):
             seen["critic"].append(torch.arange(72)[rows])
-            torch.testing.assert_close(target, self.value_norm.normalise(batch.returns[rows]))
-            return super()._critic_tile(batch, rows, target, size)
+            return super().critic_loss(batch, inputs, rows, size)
 
     algo, _ = trained(Visits, num_minibatches=num_minibatches, epochs=3, critic_epochs=2)
     for who, rows in seen.items():
@@ -321,8 +326,11 @@ def test_critic_loss_is_the_larger_huber_loss():
     old = torch.from_numpy(exact).float() + 0.4 * torch.randn(60, generator=generator)
     rollout, _ = collect(algo, ToyEnv(), ToyEnv().reset())
     batch = Batch(rollout, state, *[torch.zeros(60)] * 4, value=old, next_value=old)
-    rows = torch.arange(60).flip(0)
-    loss = algo._critic_tile(batch, rows, target[rows], 60)
+    batch.returns = algo.value_norm.denormalise(target)
+    inputs = algo.critic.inputs(state)
+    loss, stats = algo.critic_loss(batch, inputs, torch.arange(60).flip(0), 60)
+    loss.backward()
+    assert stats["value_loss"].item() == loss.item()
     near = np.clip(exact, old.numpy() - 0.2, old.numpy() + 0.2)
     plain, clipped = (huber(v - target.numpy()) for v in (exact, near))
     assert (plain > clipped + 1e-6).any()

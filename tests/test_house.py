@@ -5,6 +5,7 @@ import dataclasses
 import graphlib
 import itertools
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ TREES = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in FI
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 ONLY_CHECKED = {"headless", "rl_device"}
 """Keys that other programs' command lines carry."""
+NOT_YET_PLAIN = ("training", "evaluation", "runs", "system", "config", "algos", "divergence")
+"""Rooms whose docstrings may still open like a subordinate clause."""
 
 
 def definitions(tree, inside=""):
@@ -64,6 +67,29 @@ def test_everything_public_is_documented(file):
     assert ast.get_docstring(TREES[file])
     public = [(name, node) for name, node in definitions(TREES[file]) if is_public(name)]
     assert [name for name, node in public if not ast.get_docstring(node)] == []
+
+
+def texts(tree):
+    """All docstrings, those below attributes of modules and classes included."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTION)):
+            yield ast.get_docstring(node) or ""
+        if isinstance(node, (ast.Module, ast.ClassDef)):
+            for before, after in itertools.pairwise(node.body):
+                if isinstance(before, (ast.Assign, ast.AnnAssign)) and isinstance(after, ast.Expr):
+                    yield getattr(after.value, "value", "")
+
+
+PROGRAMS = [path for folder in ("tools", "benchmarks") for path in ROOT.glob(f"{folder}/*.py")]
+
+
+@pytest.mark.parametrize("path", [*FILES, *PROGRAMS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstrings_open_with_a_noun_or_a_verb(path):
+    if path.relative_to(ROOT).parts[1:2] and path.relative_to(ROOT).parts[1] in NOT_YET_PLAIN:
+        return
+    clause = r"(What|Of|Which|Who|Whoever|Whose|Whom|Whether|Where|When|How|Why|That)\b"
+    found = [text for text in texts(ast.parse(path.read_text())) if re.match(clause, str(text))]
+    assert found == []
 
 
 @pytest.mark.parametrize("file", TREES)
@@ -165,6 +191,12 @@ def test_imports_go_down_the_floors(module):
     assert [name for name in sorted(others) if floor(name) <= floor(module)] == []
 
 
+def test_the_picture_of_the_rooms_is_up_to_date():
+    """If it fails, run tools/draw_architecture.py."""
+    picture = runpy.run_path(str(ROOT / "tools" / "draw_architecture.py"))["picture"]()
+    assert (ROOT / "docs" / "images" / "architecture.svg").read_text() == picture
+
+
 def test_no_files_import_each_other_in_a_circle():
     graph = {
         module: {name for name in imported(tree) if name in MODULES} - {module}
@@ -195,7 +227,7 @@ def test_large_libraries_are_imported_only_where_they_are_used():
     """Matplotlib by reports, rl_games by algo=ppo, ONNX by an export that asks for it."""
     reports = ("madpo_isaac.report.", "madpo_isaac.reproduce.", "madpo_isaac.commands.report")
     reports += ("madpo_isaac.commands.reproduce",)
-    users = (*reports, "madpo_isaac.algos.ppo.", "madpo_isaac.training.ppo", "madpo_isaac.__main__")
+    users = (*reports, "madpo_isaac.algos.ppo.", "madpo_isaac.__main__")
     others = [name for name in MODULES if not name.startswith(users)]
     needed = {"tasks", "training.runner", "training.factory", "commands.train", "interop.export"}
     assert {f"madpo_isaac.{name}" for name in needed} <= set(others)

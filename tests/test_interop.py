@@ -183,6 +183,10 @@ def test_readings_of_hands_undo_their_scaling():
     assert torch.equal(state[:, columns["hand1/THJ0/last_action"][0]], env.last_action[:, 39])
 
 
+UNITS = {"force": "N", "torque": "N m", "velocity": "m/s", "rate": "rad/s"}
+"""Of columns that are named hand0/ffdistal/<quantity>_<axis>."""
+
+
 HAND_TASKS = [
     task for task, module in tasks.TASKS.items() if module.startswith("madpo_isaac.tasks.hands")
 ]
@@ -198,6 +202,12 @@ def test_every_column_of_every_hand_task_has_a_name_and_a_meaning(task):
     names, moved = [reading.name for reading in readings], [command.name for command in commands]
     assert len(names) == len(set(names)) == env.state_dim
     assert len(moved) == len(set(moved)) == env.action_dim
+    for column in (*readings, *commands):
+        quantity, _, axis = column.name.rpartition("/")[2].partition("_")
+        if axis in ("x", "y", "z"):
+            assert column.unit == UNITS[quantity], column.name
+        elif column.name.endswith("torque"):
+            assert column.unit == UNITS["torque"]
     model, sim = env.sim.model, env.sim
     for h, drive in enumerate(moved):
         assert torch.equal(state[:, names.index(f"{drive}/last_action")], env.last_action[:, h])

@@ -67,7 +67,7 @@ def test_density_at_collection_is_that_at_the_first_step(name):
         rollout, state = collect(algo, env, state)
         batch = algo._prepare(rollout)
         for p in range(3):
-            view = algo._view(batch, p, torch.ones(72))
+            view = algo.view(batch, p, torch.ones(72))
             mean, std = algo.evaluate(p, view.obs)
             found = log_prob(mean, std, batch.action[:, ACTION_COLUMNS[p]])
             torch.testing.assert_close(found, view.old_log_prob, rtol=1e-4, atol=1e-4)

@@ -20,7 +20,7 @@ from madpo_isaac.commands.train import main
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import spin
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -155,14 +155,14 @@ def test_a_lock_that_was_removed_ends_the_run_and_lets_nobody_in(tmp_path):
 
 
 def test_a_run_notices_that_its_lock_was_removed(tmp_path, monkeypatch, capsys):
-    learn = OnPolicyRunner._learn
+    update = Run.update
 
-    def remove(runner):
-        if runner.iteration == 2:
+    def remove(run):
+        if run.iteration == 2:
             (tmp_path / "x" / "lock").unlink()
-        return learn(runner)
+        return update(run)
 
-    monkeypatch.setattr(OnPolicyRunner, "_learn", remove)
+    monkeypatch.setattr(Run, "update", remove)
     argv = [*TINY, "max_iterations=4", "save_frequency=1", f"runs_dir={tmp_path}"]
     assert main(argv) == 1
     error = capsys.readouterr().err

@@ -20,7 +20,7 @@ from toy import (
 )
 
 from madpo_isaac.algos import ALGORITHMS, HAPPO, MADPO
-from madpo_isaac.algos.base import AgentView
+from madpo_isaac.algos.batch import AgentView
 from madpo_isaac.algos.madpo import MadpoConfig
 from madpo_isaac.algos.settings import AlgoConfig
 
@@ -141,12 +141,12 @@ def between_updates(seed=4, **divergence):
     algo.begin_update(batch)
     ones = torch.ones_like(batch.advantage)
     for p in (0, 1):
-        view = algo._view(batch, p, ones)
+        view = algo.view(batch, p, ones)
         algo.begin_agent(view)
         algo.update_agent(view)
         with torch.no_grad():
             algo.agent_updated(view, *algo.evaluate(p, view.obs))
-    view = algo._view(batch, 2, ones)
+    view = algo.view(batch, 2, ones)
     algo.begin_agent(view)
     return algo, batch, view
 

@@ -22,7 +22,7 @@ from toy import (
 )
 
 from madpo_isaac.algos import HAPPO, IPPO, MAPPO
-from madpo_isaac.algos.base import AgentView
+from madpo_isaac.algos.batch import AgentView
 from madpo_isaac.algos.mappo import MappoConfig
 
 # Inputs are the one-hot number (3) and 3, 5 or 4 observations: the shared network has 8 and 3.
@@ -112,7 +112,7 @@ def test_density_at_collection_is_that_at_the_first_step(kind, share, normalise)
     rollout, _ = collect(algo, env, state)
     batch = algo._prepare(rollout)
     for p in range(3):
-        view = algo._view(batch, p, torch.ones(72))
+        view = algo.view(batch, p, torch.ones(72))
         mean, std = algo.evaluate(p, view.obs)
         part = batch.action[:, ACTION_COLUMNS[p]].double()
         found = stats.norm.logpdf(part, mean.double(), std.double()).sum(1)
@@ -162,7 +162,7 @@ def test_padding_changes_no_density_entropy_or_gradient(p):
         weighted_advantage=torch.ones(40),
     )
     touched = stack.grad.clone()
-    algo._actor_tile(view, slice(0, 40), 40)
+    algo.policy_loss(view, slice(0, 40), 40)[0].backward()
     assert not touched.any()
     grads = {name: value.grad for name, value in stack.nets[p].items()}
     assert all(grad.any() for grad in grads.values())
@@ -209,11 +209,13 @@ def test_shared_gradient_is_that_of_the_mean_loss_by_finite_differences(tile):
     state = torch.randn(30, 6, generator=generator)
     action = 0.5 * torch.randn(30, 6, generator=generator)
     net, views = made_up_views(algo, state, action)
-    found = algo._step(views, torch.arange(30))
-    assert found.shape == (3, 6)
+    found = algo.policy_step(views, torch.arange(30))
+    losses = [-(s["surrogate"] + s["bonus"] + s["entropy_bonus"]).item() for s in found]
+    norms = [stats["grad_norm"].item() for stats in found]
     expected = [agent_loss(net, view, state, action) for view in views]
-    np.testing.assert_allclose(-found[:, :3].sum(1), expected, rtol=1e-4)
-    assert found[:, 5].unique().numel() == 1
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert len(found) == 3
+    assert len(set(norms)) == 1
     grad = {n: v[0] for n, v in _gradients(algo.actors.stack).items()}
     norm = 0.0
     for name, value in net.items():
@@ -226,7 +228,7 @@ def test_shared_gradient_is_that_of_the_mean_loss_by_finite_differences(tile):
             slope = (sides[0] - sides[1]) / 2e-6
             norm += slope**2
             assert grad[name][index].item() == pytest.approx(slope, rel=2e-3, abs=3e-5), name
-    assert found[0, 5].item() == pytest.approx(norm**0.5, rel=1e-3)
+    assert norms[0] == pytest.approx(norm**0.5, rel=1e-3)
 
 
 def _gradients(stack):
@@ -359,8 +361,9 @@ def test_local_advantages_and_returns(share):
         advantage = returns - values[:12, :, p]
         normal = (advantage - advantage.mean()) / (advantage.std() + 1e-5)
         np.testing.assert_allclose(batch.returns[:, p], returns.ravel(), rtol=1e-4, atol=1e-4)
-        view = algo._view(batch, p, torch.ones(72))
-        np.testing.assert_allclose(view.weighted_advantage, normal.ravel(), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            algo.advantage_of(batch, p), normal.ravel(), rtol=1e-3, atol=1e-3
+        )
     assert batch.value.shape == batch.next_value.shape == (72, 3)
 
 
@@ -371,7 +374,11 @@ def test_local_critic_loss_is_the_mean_of_the_agents(share):
     rollout, _ = collect(algo, env, env.reset())
     batch = algo._prepare(rollout)
     target = torch.randn(72, 3, generator=torch.Generator().manual_seed(0))
-    loss = algo._critic_tile(batch, slice(0, 72), target, 72)
+    batch.returns = algo.value_norm.denormalise(target)
+    inputs = algo.critic.inputs(batch.state)
+    loss, stats = algo.critic_loss(batch, inputs, slice(0, 72), 72)
+    loss.backward()
+    loss = stats["value_loss"]
     error = batch.value.double().numpy() - target.double().numpy()  # all within the Huber range
     assert loss.item() == pytest.approx(0.7 * 0.5 * (error**2).mean(), rel=1e-4)
     slopes = 0.7 * error.mean(0)

@@ -27,6 +27,11 @@ def make_stack(activation="relu", seed=0, **changed):
     return MLPStack(IN, HIDDEN, OUT, generator=torch.Generator().manual_seed(seed), **options)
 
 
+def run(stack, p, x):
+    """Network p on inputs that are not prepared."""
+    return stack.apply(stack.nets[p], stack.prepare(x))
+
+
 def scatter(stack, seed=3):
     """Moves every parameter off its initial value, where biases and norms would hide errors."""
     generator = torch.Generator().manual_seed(seed)
@@ -80,7 +85,7 @@ def test_forward_equals_plain_modules(activation):
     assert together.shape == (3, 11, 4)
     for p, x in enumerate(inputs()):
         expected = sequential(stack, p, activation)[0](x)
-        torch.testing.assert_close(stack.forward(p, x), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(run(stack, p, x), expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(together[p, :, : OUT[p]], expected, rtol=1e-5, atol=1e-6)
         assert not together[p, :, OUT[p] :].any()
 
@@ -97,7 +102,7 @@ def test_forward_without_some_norms_equals_plain_modules(norms):
             for name, module in zip(names, modules, strict=True)
             for part, _ in module.named_parameters()
         }
-        torch.testing.assert_close(stack.forward(p, x), modules(x), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(run(stack, p, x), modules(x), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(together[p, :, : OUT[p]], modules(x), rtol=1e-5, atol=1e-6)
 
 
@@ -107,7 +112,7 @@ def test_gradients_equal_plain_modules(activation):
     scatter(stack)
     for p, x in enumerate(inputs()):
         modules, names = sequential(stack, p, activation)
-        for network in (lambda x, p=p: stack.forward(p, x), modules):
+        for network in (lambda x, p=p: run(stack, p, x), modules):
             network(x).square().sum().backward()
         for name, module in zip(names, modules, strict=True):
             for part, value in module.named_parameters():
@@ -120,7 +125,7 @@ def test_gradients_equal_plain_modules(activation):
 
 def test_only_the_differentiated_network_gets_a_gradient():
     stack = make_stack()
-    stack.forward(1, inputs()[1]).sum().backward()
+    run(stack, 1, inputs()[1]).sum().backward()
     assert stack.grad[1].any()
     assert not stack.grad[0].any()
     assert not stack.grad[2].any()
@@ -169,7 +174,7 @@ def test_flat_adam_equals_adam_on_separate_parameters_with_clipping():
         for _ in range(5):
             flat.zero_grad()
             plain.zero_grad()
-            regress(lambda x, p=p: stack.forward(p, x), x).backward()
+            regress(lambda x, p=p: run(stack, p, x), x).backward()
             regress(modules, x).backward()
             norm = nn.utils.clip_grad_norm_(modules.parameters(), 25.0)
             assert flat.step().item() == pytest.approx(norm.item(), rel=1e-4)
@@ -192,7 +197,7 @@ def test_flat_adam_on_all_rows_clips_each_by_itself():
         for stack in (together, apart):
             stack.grad.zero_()
             for p, x in enumerate(inputs()):
-                regress(lambda x, p=p, stack=stack: stack.forward(p, x), (p + 1) * x).backward()
+                regress(lambda x, p=p, stack=stack: run(stack, p, x), (p + 1) * x).backward()
         norms = torch.stack([each.step() for each in single])
         assert optimiser.step().item() == pytest.approx(norms.mean().item(), rel=1e-5)
         torch.testing.assert_close(together.flat, apart.flat)
@@ -202,7 +207,7 @@ def test_flat_adam_on_all_rows_clips_each_by_itself():
 def test_optimiser_state_round_trip():
     def step(stack, optimiser):
         optimiser.zero_grad()
-        regress(lambda x: stack.forward(1, x), inputs()[1]).backward()
+        regress(lambda x: run(stack, 1, x), inputs()[1]).backward()
         optimiser.step()
 
     first = make_stack()

@@ -135,6 +135,17 @@ def test_a_fall_at_the_limit_is_a_termination():
     step = next(walk(env, 1))
     assert step.terminated.tolist() == [False, True, False]
     assert step.truncated.tolist() == [True, False, True]
+    assert step.log["success"].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_fall_is_no_success():
+    env = make("Walker2d-2x3", episode_length=9)
+    env.reset()
+    env.sim.qpos[1, 1] = 0.5
+    env.sim.forward()
+    step = next(walk(env, 1))
+    assert step.terminated.tolist() == [False, True, False]
+    assert step.log["success"].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_the_alive_bonus_is_paid_on_the_falling_step_only_by_v2():

@@ -32,7 +32,7 @@ def scatter(stack):
 
 def alone(stack, p, width_in, width_out):
     """Network p as a module of its own, with copies of its parameters."""
-    spec = NetworkSpec(width_in, width_out, HIDDEN, torch.nn.functional.elu, True, 1.0)
+    spec = NetworkSpec(width_in, width_out, HIDDEN, nn.ELU(), True, 1.0)
     module = ResidualNetwork(spec)
     with torch.no_grad():
         for name, value in module.named_parameters():
@@ -106,7 +106,7 @@ def test_weights_follow_from_the_generator_alone():
 
 def test_a_residual_network_by_hand():
     """Two blocks on a width of 6; at the start they change nothing."""
-    module = ResidualNetwork(NetworkSpec(3, 2, HIDDEN, torch.tanh, False, 1.0))
+    module = ResidualNetwork(NetworkSpec(3, 2, HIDDEN, nn.Tanh(), False, 1.0))
     x = inputs()[0]
     torch.testing.assert_close(module(x), module.out(torch.tanh(module.first(x))))
     with torch.no_grad():

@@ -17,7 +17,7 @@ from madpo_isaac.config.overrides import compose
 from madpo_isaac.sim import make_sim
 from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
 from madpo_isaac.tasks.hands.scene import build_spec
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.run import Run
 
 GPU = "cuda:0"
 SMALL = (f"sim_device={GPU}", "num_envs=64", "algo.horizon=8", "algo.hidden=[64]")
@@ -77,16 +77,15 @@ def test_a_reset_is_of_its_rows_only(held):
 def test_the_host_never_waits(algo, tmp_path):
     """Torch raises where it would; the order of agents is drawn on the host."""
     argv = [f"algo={algo}", "task.agents=fingers", *SMALL, f"runs_dir={tmp_path}"]
-    runner = OnPolicyRunner(compose(argv), observers=[])
-    runner.build()
-    runner.state = runner.env.reset()
-    runner._iterate()  # records graphs and allocates
+    run = Run(compose(argv))
+    run.collect()  # records graphs and allocates
+    run.update()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
-        runner._collect()
-        runner.algo.update(runner.rollout)
+        run.learner.collect(run.state, lambda action, step: run.tracker.add(step))
+        run.learner.update(0.5, run.env_steps, whole=True)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

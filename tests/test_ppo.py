@@ -27,7 +27,7 @@ from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.training.observers import Recorder
+from madpo_isaac.training.recording import Recorder
 
 SMALL = (
     "num_envs=4",
@@ -35,6 +35,7 @@ SMALL = (
     "algo.hidden=[16]",
     "num_threads=1",
     "task.episode_length=12",
+    "stagger_episodes=False",
 )
 PPO = (*SMALL, "algo=ppo", "algo.mini_epochs=2", "save_frequency=2")
 OWN_KEYS = {"bounds_loss"}
@@ -113,8 +114,8 @@ def test_two_and_two_iterations_equal_four(runs, tmp_path):
 def test_interrupted_run_is_saved(tmp_path, capsys, monkeypatch):
     record = Recorder.on_iteration
 
-    def interrupt(self, line):
-        record(self, line)
+    def interrupt(self, run, line):
+        record(self, run, line)
         if line["iteration"] == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -168,12 +169,12 @@ def test_checkpoint_of_something_else_is_refused(runs, tmp_path, capsys, overrid
     assert (files(runs), files(tmp_path)) == before
 
 
-OURS = ("madpo_isaac.algos.ppo", "madpo_isaac.training.ppo")
-"""Modules that import it."""
+OURS = "madpo_isaac.algos.ppo"
+"""Imports it."""
 
 
 def test_missing_package_is_named(tmp_path, capsys, monkeypatch):
-    for name in [n for n in sys.modules if n.startswith(("rl_games", *OURS))]:
+    for name in [n for n in sys.modules if n.startswith(("rl_games", OURS))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rl_games", None)
     train(tmp_path, code=2)
@@ -205,10 +206,16 @@ def test_bad_values_are_refused(override, message):
 # What rl_games gets from environments -----------------------------------------------------------
 
 
-def learner(env, steps=None, **changed):
+def learner(env, **changed):
     config = PpoConfig(**{"name": "ppo", "horizon": 8, "hidden": [32], **changed})
-    taken = [] if steps is None else steps
-    return PpoLearner(config, env, (1, 2), 100, lambda action, step: taken.append(step))
+    return PpoLearner(config, env, (1, 2), 100)
+
+
+def learn(ppo, state):
+    """An iteration; returns the state to continue from, the steps, and the metrics."""
+    steps = []
+    state, _ = ppo.collect(state, lambda action, step: steps.append(step))
+    return state, steps, ppo.update(0.0, 0, whole=True)
 
 
 def test_time_outs_are_the_truncated_steps_and_observations_those_after_the_reset():
@@ -230,9 +237,9 @@ def test_time_outs_are_the_truncated_steps_and_observations_those_after_the_rese
 
 @pytest.mark.parametrize("bootstrap", [True, False])
 def test_time_outs_are_bootstrapped_and_terminations_are_not(bootstrap):
-    env, steps = ToyEnv(), []
-    ppo = learner(env, steps, value_bootstrap=bootstrap, gamma=0.5, reward_scale=0.25)
-    ppo.learn(env.reset())
+    env = ToyEnv()
+    ppo = learner(env, value_bootstrap=bootstrap, gamma=0.5, reward_scale=0.25)
+    _, steps, _ = learn(ppo, env.reset())
     stored = ppo.agent.experience_buffer.tensor_dict
     truncated = torch.stack([step.truncated for step in steps])
     terminated = torch.stack([step.terminated for step in steps])
@@ -250,13 +257,13 @@ def test_actions_stay_within_the_bounds_and_global_random_numbers_untouched():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     ppo = learner(env)
-    state, epoch = ppo.learn(env.reset())
+    state, _, found = learn(ppo, env.reset())
     ppo.act(state)
     assert torch.equal(torch.get_rng_state(), before)
     actions = torch.stack(taken)
     assert actions.abs().max() == 1.0  # of a standard normal some are cut
     assert actions.std() > 0.5
-    assert all(value.isfinite() for value in epoch.metrics.values())
+    assert all(value.isfinite() for value in found.values())
 
 
 def test_the_adaptive_schedule_moves_the_learning_rate_and_others_do_not():
@@ -264,7 +271,7 @@ def test_the_adaptive_schedule_moves_the_learning_rate_and_others_do_not():
     for schedule in ("adaptive", "linear", "constant"):
         env = ToyEnv()
         ppo = learner(env, lr_schedule=schedule, kl_threshold=10.0)
-        ppo.learn(env.reset())
+        learn(ppo, env.reset())
         rates[schedule] = ppo.learning_rate
     assert rates["adaptive"] == pytest.approx(5e-4 * 1.5**5)
     assert rates["linear"] == pytest.approx(5e-4 * 0.99, rel=1e-3)
@@ -285,7 +292,7 @@ def test_it_learns():
     first = score()
     state = env.reset()
     for _ in range(40):
-        state, _ = ppo.learn(state)
+        state, _, _ = learn(ppo, state)
     assert score() > first + 0.05
 
 
@@ -302,7 +309,7 @@ def test_rl_games_own_player_reads_a_checkpoint(runs, capsys):
     player = PpoPlayerContinuous(params)
     player.has_batch_dimension = True
     player.restore(str(runs / "ppo" / "nn" / "last.pth"))
-    ours = PpoLearner(config, env, (1, 2), 1, lambda action, step: None)
+    ours = PpoLearner(config, env, (1, 2), 1)
     ours.load_policy(weights(runs / "ppo"))
     state = env.reset()
     assert torch.equal(player.get_action(state, is_deterministic=True), ours.act(state))

@@ -51,20 +51,20 @@ def test_the_divergence_is_that_from_the_policy_that_collected():
     """One minibatch: in epoch k it is measured at the policy of k - 1 steps."""
     algo = fresh(epochs=3, kl_target=1e-3, **ADAPTIVE)
     told, policies = watched(algo), []
-    begin, tile = algo.begin_agent, algo._actor_tile
+    begin, loss = algo.begin_agent, algo.policy_loss
 
     def begin_agent(view):
         begin(view)
         policies.append([])
 
-    def actor_tile(view, rows, size):
+    def policy_loss(view, rows, size):
         mean, std = algo.evaluate(view.index, view.obs)
         normal = torch.distributions.Normal(mean.double(), std.double())
         log_ratio = normal.log_prob(view.action.double()).sum(1) - view.old_log_prob.double()
         policies[-1].append((log_ratio.exp() - 1.0 - log_ratio).mean().item())
-        return tile(view, rows, size)
+        return loss(view, rows, size)
 
-    algo.begin_agent, algo._actor_tile = begin_agent, actor_tile
+    algo.begin_agent, algo.policy_loss = begin_agent, policy_loss
     train(algo, ToyEnv(), 2)
     measured = [kl for agent in policies for kl in agent]
     assert [kl for _, kl in told] == pytest.approx(measured, rel=1e-2, abs=1e-6)
@@ -113,22 +113,23 @@ def test_the_values_clip_range_is_apart_from_the_policies(clip):
     """The loss of values that moved, against Huber's formula in float64."""
     algo = fresh(clip=0.05, value_clip=clip, critic_epochs=1, huber_delta=0.3)
     seen = []
-    tile = algo._critic_tile
+    original = algo.critic_loss
 
-    def critic_tile(batch, rows, target, size):
+    def critic_loss(batch, inputs, rows, size):
+        target = algo.value_norm.normalise(batch.returns[rows])
         value = algo.critic(batch.state[rows]).detach()
         old = value + torch.linspace(-0.5, 0.5, len(value))
         batch.value[rows] = old
-        loss = tile(batch, rows, target, size).item()
+        loss, stats = original(batch, inputs, rows, size)
         parts = [value.double()]
         if clip is not None:
             parts.append((old + (value - old).clamp(-clip, clip)).double())
         errors = [(part - target.double()).abs() for part in parts]
         huber = [torch.where(e < 0.3, 0.5 * e**2, 0.3 * (e - 0.15)) for e in errors]
-        seen.append((loss, torch.stack(huber).amax(0).mean().item()))
-        return loss * torch.ones(())
+        seen.append((loss.item(), torch.stack(huber).amax(0).mean().item()))
+        return loss, stats
 
-    algo._critic_tile = critic_tile
+    algo.critic_loss = critic_loss
     train(algo, ToyEnv(), 1)
     for found, wanted in seen:
         assert found == pytest.approx(wanted, rel=1e-5)

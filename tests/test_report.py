@@ -312,6 +312,16 @@ def test_wall_time_is_compared_with_the_baseline(runs):
     assert rows == [["A", "happo", "2000", "0:00:10", "1.00", "200"]]
 
 
+def test_a_slower_group_takes_a_multiple_of_the_baselines_time(tmp_path):
+    for name, algo, pace in (("a", "happo", 0.5), ("b", "happo", 1.5), ("c", "madpo", 2.5)):
+        write_run(tmp_path / name, "A", algo, pace=pace)
+    rows = tables.wall_time(Study(load([str(tmp_path)])), "happo").rows
+    assert rows == [
+        ["A", "happo", "2000", "0:00:20", "1.00", "133"],  # mean of 200 and 66.7 steps a second
+        ["A", "madpo", "2000", "0:00:50", "2.50", "40"],
+    ]
+
+
 # Sensitivity ------------------------------------------------------------------------------------
 
 
@@ -444,6 +454,7 @@ def test_a_success_that_never_changes_is_not_drawn(tmp_path):
     assert not (tmp_path / "out" / "figures" / "success.png").exists()
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_reports(report, tmp_path):
     folder = str(report.parent / "runs")
     arguments = ["report", folder, "--out", str(tmp_path), "--at", "1e3", "--title", "a <b> & c"]

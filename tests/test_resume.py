@@ -16,6 +16,7 @@ from test_runner import (
     weights,
 )
 
+from madpo_isaac import tasks
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
 
@@ -64,6 +65,25 @@ def refused(capsys, runs, *overrides):
     assert captured.out == ""
     assert files(runs) == before
     return captured.err
+
+
+def test_the_best_is_the_best_of_all_parts_of_a_run(tmp_path, monkeypatch):
+    """Every iteration is one episode of eight steps, each of which pays what is written here."""
+    world = type(tasks.make("HalfCheetah-2x3", num_envs=1, num_threads=1))
+    step, pay = world.step, iter([p for p in (1.0, 3.0, 2.0, 2.5, 4.0, 0.5) for _ in range(8)])
+
+    def paid(self, action):
+        result = step(self, action)
+        return result._replace(reward=torch.full_like(result.reward, next(pay)))
+
+    monkeypatch.setattr(world, "step", paid)
+    settings = (*TINY, "task.episode_length=8", "stagger_episodes=False", "experiment=x")
+    for total, best, score in ((1, 1, 8.0), (3, 2, 24.0), (4, 2, 24.0), (6, 5, 32.0)):
+        train(tmp_path, *settings, f"max_iterations={total}", "resume=auto")
+        content = weights(tmp_path / "x", "best")
+        assert (content["iteration"], content["best_return"]) == (best, pytest.approx(score))
+        assert weights(tmp_path / "x")["best_return"] == pytest.approx(score)
+    assert [line["episode_return"] for line in metrics(tmp_path / "x")] == [8, 24, 16, 20, 32, 4]
 
 
 # Settings ---------------------------------------------------------------------------------------

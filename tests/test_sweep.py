@@ -16,7 +16,7 @@ from madpo_isaac.reproduce import pool
 from madpo_isaac.reproduce.paper import FIGURES, HANDS, MUJOCO, SCALES, Figure, Scale, suite
 from madpo_isaac.reproduce.plan import Job, choose_tasks, plan
 from madpo_isaac.system.lock import Lock
-from madpo_isaac.tasks import TASKS
+from madpo_isaac.tasks import TASKS, registry
 
 TINY = Scale(
     {"MA-MuJoCo": 64, "Bi-DexHands": 64},
@@ -80,6 +80,35 @@ def test_variants_are_settings_that_there_are():
     for settings in every:
         config = compose([f"task={MUJOCO[0]}", *settings])
         assert f"algo={config.algo.name}" in settings
+
+
+def chosen(name):
+    """The algorithm's settings under a variant's name."""
+    (settings,) = {f.variants[name] for f in FIGURES.values() if name in f.variants}
+    return compose([f"task={MUJOCO[0]}", *settings]).algo
+
+
+def test_variants_are_what_their_names_say():
+    for name in ("madpo", "happo", "hatrpo", "a2po", "mappo"):
+        assert chosen(name).name == name
+    orders = {"madpo": "random", "madpo_index": "default", "madpo_role": "spec"}
+    assert {name: chosen(name).agent_order for name in orders} == orders
+    kinds = {"madpo": "cs", "madpo_kl": "kl", "madpo_entropy": "entropy"}
+    assert {name: chosen(name).divergence.kind for name in kinds} == kinds
+    for lam in (0, 0.1, 0.2, 0.5, 1):
+        assert chosen(f"madpo_lam{lam}").divergence.lam == lam
+    for sigma in (500, 1000, 2000):
+        divergence = chosen(f"madpo_printed_sigma{sigma}").divergence
+        assert (divergence.preset, divergence.sigma) == ("printed", sigma)
+
+
+def test_suites_are_the_registrys():
+    names = {"MA-MuJoCo": "mujoco", "Bi-DexHands": "hands"}
+    for task in (*MUJOCO, *HANDS):
+        assert names[suite(task)] == registry.suite(task)
+    wanted = {"fig2": {"mujoco"}, "fig3": {"hands"}, "fig4": {"mujoco", "hands"}}
+    for figure, suites in wanted.items():
+        assert {registry.suite(task) for task in FIGURES[figure].tasks} == suites
 
 
 def test_every_task_of_the_registry_but_those_beyond_the_paper_is_in_some_figure():
@@ -232,6 +261,7 @@ def test_outlook_goes_by_the_pace_of_the_run_the_task_or_all(tmp_path):
 # The command ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_figure_is_reproduced_and_again_without_running(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(SCALES, "tiny", TINY)
     command = ["reproduce", "fig9", "--scale", "tiny", "--jobs", "2"]

@@ -256,6 +256,7 @@ class Frames:
 
     def close(self):
         self.path.write_text(str(self.count))
+        return True
 
 
 @pytest.fixture

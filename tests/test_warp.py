@@ -16,7 +16,7 @@ from madpo_isaac.sim import WarpConfig, make_sim
 from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
 from madpo_isaac.tasks.hands.scene import build_spec
 
-pytestmark = pytest.mark.timeout(1800)  # for a slow machine with an empty cache
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # with an empty cache Warp compiles
 KEY = [0.5, -0.25, 0.125, 1, 0, 0, 0, 0.75]
 INPUTS = ("qvel", "ctrl", "qfrc_applied", "xfrc_applied")
 

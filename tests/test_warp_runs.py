@@ -13,9 +13,10 @@ from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.sim import WarpConfig
 from madpo_isaac.system import device
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.run import Run
+from madpo_isaac.training.worlds import WorldGuard
 
-pytestmark = pytest.mark.timeout(1800)  # for a slow machine with an empty cache
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # with an empty cache Warp compiles
 READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__")
 """What makes a host wait for a GPU. Of Tensor."""
 SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1")
@@ -134,18 +135,24 @@ def test_collection_reads_nothing_and_an_iteration_as_often_however_long(
     counts = []
     for horizon in (4, 12):
         settings = [f"algo={algo}", "sim=warp", *SMALL, f"algo.horizon={horizon}"]
-        runner = OnPolicyRunner(compose([*settings, f"runs_dir={tmp_path}"]), observers=[])
-        runner.build()
-        runner.state = runner.env.reset()
-        runner._iterate()  # records graphs and allocates
+        run, guard = Run(compose([*settings, f"runs_dir={tmp_path}"])), WorldGuard()
+
+        def watch(action, step, run=run, guard=guard):
+            run.tracker.add(step)
+            guard.on_step(run, action, step)
+
+        run.collect()
+        run.update()  # records graphs and allocates
         reads.clear()
-        runner._collect()
+        run.learner.collect(run.state, watch)
         assert reads == []
-        runner._iterate()
+        run.collect()
+        guard.on_rollout(run)
+        run.update()
         counts.append(len(reads))
-    # How many worlds went bad, all metrics, and the order of the agents: drawn on the host, by
-    # A2PO from their influence.
-    assert counts[0] == counts[1] == 2 + own
+    # The episodes, how many worlds went bad, all metrics, and the order of the agents: drawn on
+    # the host, by A2PO from their influence.
+    assert counts[0] == counts[1] == 3 + own
 
 
 def test_a_run_says_which_engine_it_had(tmp_path):

@@ -13,12 +13,12 @@ pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
 from ghost import GPU, gpu, rules  # noqa: F401
 
 from madpo_isaac import tasks
-from madpo_isaac.algos.comparison import KernelComparison
+from madpo_isaac.algos.kernels import PrintedComparison
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
+from madpo_isaac.divergence.presets import DivergenceConfig, completed
 from madpo_isaac.evaluation.player import Scores
 from madpo_isaac.system import device
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.run import Run
 
 SMALL = (
     "num_envs=4",
@@ -82,31 +82,33 @@ def test_environments_stay_on_the_device(task, gpu):  # noqa: F811
     }
 
 
-def learner(algo, settings, monkeypatch, folder):
+def learner(algo, settings, folder):
     """A run that has collected and learnt once, on the device."""
     argv = [f"algo={algo.partition('/')[0]}", "sim=warp", *SMALL, *settings, f"runs_dir={folder}"]
-    runner = OnPolicyRunner(compose(argv), observers=[])
-    runner.build()
-    runner.state = runner.env.reset()
-    # The number of bad worlds is read once an iteration.
-    monkeypatch.setattr(runner.guard, "finish", lambda iteration: 0)
+    run = Run(compose(argv))
     with rules():
-        runner._learn()
-    return runner
+        learn(run)
+    return run
+
+
+def learn(run):
+    """An iteration without what is read once in each: episodes, bad worlds, metrics."""
+    run.state, _ = run.learner.collect(run.state, lambda action, step: run.tracker.add(step))
+    run.learner.update(0.0, 0, whole=True)
 
 
 @pytest.mark.parametrize("algo", LEARNERS)
-def test_learning_stays_on_the_device(algo, gpu, monkeypatch, tmp_path):  # noqa: F811
-    runner = learner(algo, LEARNERS[algo], monkeypatch, tmp_path)
+def test_learning_stays_on_the_device(algo, gpu, tmp_path):  # noqa: F811
+    run = learner(algo, LEARNERS[algo], tmp_path)
     with rules():
-        runner.policy()(runner.state)
-        totals = runner.tracker.take()
-        runner._learn()
+        run.learner.policy()(run.state)
+        totals = run.tracker.take()
+        learn(run)
     assert all(x.device == GPU for x in totals.values())
-    state = runner._learner_state()["algo_state"]
+    state = run.learner.state_dict()["algo_state"]
     for moments in filter(None, (*state["actor_optimisers"], state["critic_optimiser"])):
         moments["step"] = moments["step"].new_zeros(())  # on meta it has the parameters' shape
-    runner.algo.load_state_dict(state)
+    run.learner.algo.load_state_dict(state)
 
 
 def test_hatrpo_reads_what_decides_its_steps(gpu, monkeypatch, tmp_path):  # noqa: F811
@@ -120,14 +122,14 @@ def test_hatrpo_reads_what_decides_its_steps(gpu, monkeypatch, tmp_path):  # noq
         torch.Tensor, "new_tensor", lambda x, value: x.new_zeros(torch.tensor(value).shape)
     )
     settings = ("algo.line_search_steps=3", "algo.critic_epochs=1", "algo.agent_order=default")
-    learner("hatrpo", settings, monkeypatch, tmp_path)
+    learner("hatrpo", settings, tmp_path)
     assert sum(x.device == GPU for x in reads) == 2 * (2 + 3)
 
 
 def test_what_a_checkpoint_has_of_the_last_iteration_comes_to_the_device(gpu):  # noqa: F811
     agents = tasks.make("HalfCheetah-2x3", 4, sim="warp").agents
-    config, preset = completed(DivergenceConfig(preset="printed")), PRESETS["printed"]
-    comparison = KernelComparison(agents, config, preset, 0, GPU)
+    config = completed(DivergenceConfig(preset="printed"))
+    comparison = PrintedComparison(agents, config, 0, GPU)
     saved = {"state": torch.ones(8, 17), "action": torch.ones(8, 6)}
     comparison.load_state_dict({"generator": torch.Generator().get_state(), **saved})
     state, action = torch.ones(8, 17, device=GPU), torch.ones(8, 6, device=GPU)

@@ -1,7 +1,8 @@
 """Starts training processes quickly: everything is imported once, then each is a fork.
 
 As a program it answers one JSON line with another: ``{"argv": [...], "log": path, "kill": [stage,
-n], "limit": bytes}`` starts train.py's main and gives its pid; ``{"wait": pid}`` its exit code.
+n], "limit": bytes, "env": {...}}`` starts train.py's main and gives its pid; ``{"wait": pid}`` its
+exit code.
 """
 
 import contextlib
@@ -33,10 +34,10 @@ class Zygote:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *argv, kill=None, limit=None):
+    def start(self, *argv, kill=None, limit=None, env=None):
         """Starts a process and returns its pid."""
         log = self.folder / f"log{time.monotonic_ns()}"
-        pid = self._ask(argv=argv, log=str(log), kill=kill, limit=limit)
+        pid = self._ask(argv=argv, log=str(log), kill=kill, limit=limit, env=env or {})
         self.logs[pid] = log
         return pid
 
@@ -118,6 +119,7 @@ def child(request):
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
+    os.environ.update(request["env"])
     if request["limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
     if request["kill"]:
@@ -136,11 +138,11 @@ def serve():
     import torch.utils.tensorboard
 
     from madpo_isaac.config.overrides import compose
-    from madpo_isaac.training.factory import make_runner
+    from madpo_isaac.training.run import Run
 
     # What these import takes seconds.
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
-    make_runner(compose(["task=HalfCheetah-2x3", "num_threads=1"])).build()
+    Run(compose(["task=HalfCheetah-2x3", "num_threads=1"]))
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,11 +1,11 @@
 """Writes `constraints.txt`, the versions that `make` installs, from the ranges in pyproject.toml.
 
-Versions that are in the file stay as long as pyproject.toml allows them. What is given to this
-program goes to `uv pip compile`: `--upgrade` takes the newest of everything, `--upgrade-package
-NAME` of one package.
+Versions in the file stay as long as pyproject.toml allows them. The arguments of this program go to
+`uv pip compile`: `--upgrade` takes the newest version of everything, and `--upgrade-package NAME`
+takes that of one package.
 
-PyTorch is not in the file, since setup_venv.py chooses its build, nor are the CUDA packages, which
-each build of PyTorch fixes itself.
+PyTorch is not in the file, since setup_venv.py chooses its build. The CUDA packages are not in it
+either, since each build of PyTorch fixes them.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ PyTorch's default build for Linux brings gigabytes of CUDA packages, so the buil
 
 All other packages get the versions of `constraints.txt`, which `make lock` writes.
 
-The stamp `.venv/.ready` is written last, so the next call takes up an interrupted set-up again.
-What pip and uv have to say is in `.venv/setup.log`.
+The stamp `.venv/.ready` is written last, so the next call resumes an interrupted set-up. The output
+of pip and uv is in `.venv/setup.log`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 class SetupError(Exception):
-    """A failure that one line explains."""
+    """Failure that one line explains."""
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def write_stamp(text: str) -> None:
 def prepare_venv(backend: str) -> None:
     """Creates `.venv`, or makes sure that the one found can be used.
 
-    A finished `.venv` that does not fit is never deleted, an unfinished one is.
+    A finished `.venv` that does not fit is never deleted; an unfinished one is deleted.
     """
     fault = venv_fault(backend)
     if fault is None:
@@ -127,7 +127,7 @@ def prepare_venv(backend: str) -> None:
 
 
 def venv_fault(backend: str) -> str | None:
-    """Says why the `.venv` found, if any, cannot be used; None if it can."""
+    """Returns the reason why the `.venv` found cannot be used; None if it can."""
     probe = "import sys, pip; print('%d.%d' % sys.version_info[:2])"
     try:
         found = output(str(PYTHON), "-c", probe).strip()
@@ -170,7 +170,7 @@ def install_torch(backend: str) -> None:
 
 
 def size(backend: str) -> str:
-    """Says how much is to be downloaded."""
+    """Tells the user the size of the download."""
     return "several GB" if backend == "cuda" else "about 200 MB"
 
 
@@ -221,7 +221,7 @@ def run(*command: str) -> None:
 
 
 def output(*command: str) -> str:
-    """Returns what a command prints."""
+    """Returns the output of a command."""
     done = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
     )

@@ -9,8 +9,14 @@ from madpo_isaac.algos.madpo import MADPO
 from madpo_isaac.algos.mappo import MAPPO
 from madpo_isaac.algos.registry import ALGO_SCHEMAS, ALGORITHMS, register_algorithm
 
+AGENT_METRICS = tuple(
+    dict.fromkeys(name for algorithm in ALGORITHMS.values() for name in algorithm.agent_metrics)
+)
+"""What any of them reports of an agent beyond what all do; runs of the others have null there."""
+
 __all__ = [
     "A2PO",
+    "AGENT_METRICS",
     "ALGORITHMS",
     "ALGO_SCHEMAS",
     "HAPPO",

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch, OnPolicy, normalised
+from madpo_isaac.algos.batch import AgentView, Batch, normalised
+from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.algos.settings import AGENT_ORDERS, AlgoConfig
+from madpo_isaac.algos.steps import Stats
 from madpo_isaac.settings import one_of, setting, unit
 from madpo_isaac.system.distributed import ALONE, Ranks
 
@@ -27,7 +29,7 @@ class A2poConfig(AlgoConfig):
 
 
 @register_algorithm("a2po", A2poConfig)
-class A2PO(OnPolicy):
+class A2PO(HAPPO):
     """Every agent learns from the advantage of the policies as its predecessors left them.
 
     With rho_t the product of pi_new / pi_old of the agents already updated, an agent's advantage is
@@ -52,7 +54,7 @@ class A2PO(OnPolicy):
         self._final_value = self.value_norm.denormalise(batch.rollout.final_value)
         self._preceding_ratio = torch.ones_like(batch.advantage)
         self._turn = 0
-        self._critic_history: list[Tensor] = []
+        self._critic_history: list[Stats] = []
 
     def agent_order(self) -> Iterable[int]:
         """Semi-greedy: the remaining agent with the largest score, a random one, and so on."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from madpo_isaac.algos.batch import AgentView, Batch, Rows, count, normalised, pick
+from madpo_isaac.algos.batch import AgentView, Batch, Rows, normalised, pick, take
+from madpo_isaac.algos.objective import clipped_objective, is_outside, kl_estimate, value_loss
 from madpo_isaac.algos.rates import ActorRates
 from madpo_isaac.algos.settings import AlgoConfig
-from madpo_isaac.algos.steps import Faults
+from madpo_isaac.algos.steps import Faults, Stats, gradient_step, minibatches, shares_of
 from madpo_isaac.algos.storage import Rollout, gae, spread
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
@@ -25,30 +28,16 @@ CPU_TILE = 2**19
 """Rows x widest layer per forward and backward pass on a CPU: gradients of a minibatch are summed
 over such tiles, whose activations stay in the cache. The sum is the same."""
 
-ACTOR_TERMS = (
-    "the surrogate objective",
-    "the divergence bonus",
-    "the entropy bonus",
-    "the clip fraction",
-    "the KL divergence",
-    "the gradient",
-)
-KL = ACTOR_TERMS.index("the KL divergence")
 
-CRITIC_TERMS = ("the value loss", "the gradient")
-"""What the columns of the histories of steps are, in messages."""
-
-
-class OnPolicy:
-    """Sequential on-policy update with a centralised critic.
+class OnPolicy(ABC):
+    """What all algorithms share: collection, advantages, the critic, and a policy's gradient step.
 
     Where observations are normalised, collection and update use the same moments; the batch is
     taken into them after the update.
 
-    Hooks, in the order in which they are called: :meth:`begin_update`, :meth:`agent_order`,
-    :meth:`weighted_advantage`, :meth:`begin_agent`, :meth:`begin_minibatch`, :meth:`regulariser`
-    and :meth:`agent_updated`. An algorithm that does not take gradient steps on the clipped
-    objective overrides :meth:`update_agent`, one that is not sequential :meth:`update_actors`.
+    An algorithm says in :meth:`update_actors` how its policies learn. Hooks, in the order in which
+    they are called: :meth:`begin_update`, :meth:`begin_agent`, :meth:`begin_minibatch`,
+    :meth:`regulariser` and :meth:`agent_updated`.
 
     Args:
         config: hyper-parameters.
@@ -59,6 +48,8 @@ class OnPolicy:
 
     shares_parameters = False
     """All agents have one network."""
+    agent_metrics: tuple[str, ...] = ("preceding_ratio",)
+    """Metrics of an agent that not every algorithm has: their columns are null in other runs."""
 
     def __init__(
         self,
@@ -111,6 +102,7 @@ class OnPolicy:
             input_norm=config.layer_norm,
             hidden_norm=config.hidden_norm == "layer",
             network=config.network,
+            value_head=config.value_aux_coef > 0.0,
         )
 
     def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:
@@ -129,30 +121,17 @@ class OnPolicy:
             network=config.network,
         )
 
-    def begin_update(self, batch: Batch) -> None:
+    def begin_update(self, batch: Batch) -> None:  # noqa: B027  a hook that may do nothing
         """Called once an iteration before the first agent."""
 
-    def agent_order(self) -> Iterable[int]:
-        """Returns the order in which agents are updated in this iteration.
+    @abstractmethod
+    def update_actors(self, batch: Batch) -> dict[str, Tensor]:
+        """Improves all policies on a batch; returns metrics by name."""
 
-        It may be an iterator that decides after each agent.
-        """
-        indices = range(len(self.agents))
-        if self.config.agent_order == "default":
-            return list(indices)
-        if self.config.agent_order == "spec":
-            roles = list(dict.fromkeys(agent.role for agent in self.agents))
-            return sorted(indices, key=lambda p: roles.index(self.agents[p].role))
-        return torch.randperm(len(self.agents), generator=self.order_generator).tolist()
-
-    def weighted_advantage(self, batch: Batch, preceding_ratio: Tensor) -> Tensor:
-        """The M of Eq. 2: what the next agent's ratio is multiplied with. (B,)"""
-        return preceding_ratio * batch.advantage
-
-    def begin_agent(self, view: AgentView) -> None:
+    def begin_agent(self, view: AgentView) -> None:  # noqa: B027
         """Called before an agent's epochs."""
 
-    def begin_minibatch(self, view: AgentView, rows: Rows) -> None:
+    def begin_minibatch(self, view: AgentView, rows: Rows) -> None:  # noqa: B027
         """Called before the gradient of a minibatch with all its rows."""
 
     def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
@@ -201,26 +180,13 @@ class OnPolicy:
         means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
         return dict(zip(metrics, means, strict=True))
 
-    def update_actors(self, batch: Batch) -> dict[str, Tensor]:
-        """Updates one agent after another, each knowing what the preceding ones changed (Eq. 1)."""
-        metrics: dict[str, Tensor] = {}
-        preceding_ratio = torch.ones_like(batch.advantage)
-        for p in self.agent_order():
-            view = self._view(batch, p, preceding_ratio)
-            self.begin_agent(view)
-            stats = {**self.update_agent(view), "preceding_ratio": preceding_ratio.mean()}
-            preceding_ratio = preceding_ratio * self.finish_agent(view, stats)
-            metrics.update({f"agent{p}/{name}": value for name, value in stats.items()})
-        return metrics
-
     @torch.no_grad()
     def finish_agent(self, view: AgentView, stats: dict[str, Tensor]) -> Tensor:
         """Measures an agent's new policy, adding to ``stats``; returns pi_new / pi_old. (B,)"""
         mean, std = self.evaluate(view.index, view.obs)
         log_ratio = log_prob(mean, std, view.action) - view.old_log_prob
         ratio = log_ratio.exp()
-        # E[r - 1 - log r] >= 0, an estimator of KL(old || new) from old samples.
-        stats["kl"] = (ratio - 1.0 - log_ratio).mean()
+        stats["kl"] = kl_estimate(ratio, log_ratio).mean()
         stats["entropy"] = entropy(std)
         stats.update(self.agent_updated(view, mean, std))
         return ratio
@@ -288,7 +254,8 @@ class OnPolicy:
             rollout.valid,
         )
 
-    def _view(self, batch: Batch, p: int, preceding_ratio: Tensor) -> AgentView:
+    def view(self, batch: Batch, p: int, weighted_advantage: Tensor) -> AgentView:
+        """Returns agent p's part of a batch, to learn from with the factor M (B,)."""
         agent = self.agents[p]
         return AgentView(
             index=p,
@@ -296,8 +263,14 @@ class OnPolicy:
             obs=self.actors.inputs(p, agent.observe(batch.state)),
             action=batch.action[:, agent.action_slice],
             old_log_prob=batch.log_prob[:, p],
-            weighted_advantage=self.weighted_advantage(batch, preceding_ratio),
+            weighted_advantage=weighted_advantage,
+            value_target=self.value_target(batch, p) if self.actors.heads else None,
         )
+
+    def value_target(self, batch: Batch, p: int) -> Tensor:
+        """Returns as agent p's network learns to predict them, normalised. (B,)"""
+        returns = batch.returns if batch.returns.dim() == 1 else batch.returns[:, p]
+        return self.value_norm.normalise(returns)
 
     @torch.no_grad()
     def evaluate(self, p: int, obs: Tensor, flat: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -316,76 +289,60 @@ class OnPolicy:
         parts = [self.actors.distribution(p, rows, net) for rows in obs.split(self.tile)]
         return torch.cat([mean for mean, _ in parts]), parts[0][1].clone()
 
-    def _minibatches(self, size: int) -> list[Rows]:
+    def minibatches(self, size: int) -> list[Rows]:
         """The minibatches of one epoch; every row appears once."""
-        if self.config.num_minibatches == 1:
-            return [slice(0, size)]
-        order = torch.randperm(size, generator=self.generator, device=self.device)
-        return list(order.tensor_split(self.config.num_minibatches))
+        return minibatches(size, self.config.num_minibatches, self.generator)
 
-    def _tiles(self, rows: Rows) -> list[Rows]:
-        """A minibatch cut into slices of at most ``tile`` rows."""
-        if isinstance(rows, Tensor):
-            return list(rows.split(self.tile))
-        starts = range(rows.start, rows.stop, self.tile)
-        return [slice(start, min(start + self.tile, rows.stop)) for start in starts]
+    def policy_step(self, views: Sequence[AgentView], minibatch: Rows) -> list[Stats]:
+        """Takes a step on the policies of some agents, or of all; returns each one's statistics."""
+        for view in views:
+            self.begin_minibatch(view, minibatch)
+        optimisers, gradient = self.actor_optimisers, self.actors.stack.grad
+        if len(views) == 1 and len(optimisers) > 1:
+            optimisers = [optimisers[views[0].index]]
+            gradient = optimisers[0].gradient
+        losses = [partial(self.policy_loss, view) for view in views]
+        return gradient_step(optimisers, gradient, losses, minibatch, self.tile, self.ranks)
 
-    def update_agent(self, view: AgentView) -> dict[str, Tensor]:
-        """Clipped-objective ascent on one agent (Eq. 2); returns means over its minibatches."""
-        optimiser = self.actor_optimisers[view.index]
-        history: list[Tensor] = []
-        for _ in range(self.config.epochs):
-            for minibatch in self._minibatches(len(view.obs)):
-                self.begin_minibatch(view, minibatch)
-                optimiser.zero_grad()
-                size = self.ranks.count * count(minibatch)
-                tiles = [self._actor_tile(view, rows, size) for rows in self._tiles(minibatch)]
-                sums = self.ranks.add_up(optimiser.gradient, torch.stack(tiles).sum(0))
-                history.append(torch.cat((sums, optimiser.step(sums.sum())[None])))
-            self.rates.follow(view.index, history[-1][KL])
-        rate = self.rates.of(view.index).clone()
-        return {**self.step_metrics(view.index, history), "lr": rate}
-
-    def step_metrics(self, p: int, history: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Metrics of agent p's gradient steps.
-
-        Args:
-            p: the agent.
-            history: a row per step, its columns being :data:`ACTOR_TERMS`.
-        """
-        network = f"agent{p} ({self.agents[p].name})"
-        means, skipped = self.faults.summary(network, ACTOR_TERMS, history)
-        surrogate, bonus, entropy_bonus, outside, _, norm = means
+    def step_metrics(self, p: int, history: Sequence[Stats]) -> dict[str, Tensor]:
+        """Metrics of agent p's steps, whose statistics are those of :meth:`policy_step`."""
+        name = f"agent{p} ({self.agents[p].name})"
+        means, skipped = self.faults.summary(name, history)
         return {
-            "loss": -(surrogate + bonus + entropy_bonus),
-            "clip_fraction": outside,
-            "grad_norm": norm,
+            "loss": -(means["surrogate"] + means["bonus"] + means["entropy_bonus"]),
+            "clip_fraction": means["clip_fraction"],
+            **{name: means[name] for name in ("value_aux_loss",) if name in means},
+            "grad_norm": means["grad_norm"],
             "skipped": skipped,
         }
 
-    def _actor_tile(self, view: AgentView, rows: Rows, size: int) -> Tensor:
-        """Adds the gradient of some rows' share of the loss over ``size`` rows.
-
-        Returns:
-            Their shares of the first five of :data:`ACTOR_TERMS`, of which the first three add up
-            to minus the loss. (5,)
-        """
-        clip = view.clip
-        mean, std = self.actors.distribution(view.index, view.obs[rows])
-        log_ratio = log_prob(mean, std, view.action[rows]) - view.old_log_prob[rows]
+    def policy_loss(self, view: AgentView, rows: Rows, size: int) -> tuple[Tensor, Stats]:
+        """Some rows' share of an agent's loss in a minibatch of ``size`` rows, see ``Share``."""
+        mean, std, value = self.actors.outputs(view.index, take(view.obs, rows))
+        log_prob_now = log_prob(mean, std, take(view.action, rows))
+        log_ratio = log_prob_now - take(view.old_log_prob, rows)
         ratio = log_ratio.exp()
-        kl = (ratio - 1.0 - log_ratio).detach().sum()
+        kl = kl_estimate(ratio.detach(), log_ratio.detach()).sum()
         if view.factor is not None:
-            ratio = ratio * view.factor[rows]
-        advantage = view.weighted_advantage[rows]
-        clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
-        objective = torch.min(ratio * advantage, clipped * advantage).sum()
+            ratio = ratio * take(view.factor, rows)
+        weighted_advantage = take(view.weighted_advantage, rows)
+        surrogate = clipped_objective(ratio, weighted_advantage, view.clip).sum()
         bonus = self.regulariser(view, rows, mean, std)
-        spread_bonus = self._entropy_weight(size) * len(mean) * entropy(std)
-        loss = -(objective + bonus + spread_bonus) / size
-        loss.backward()
-        outside = ((ratio.detach() - 1.0).abs() > clip).sum()
-        return torch.stack((objective, bonus, spread_bonus, outside, kl)).detach() / size
+        entropy_bonus = self._entropy_weight(size) * len(mean) * entropy(std)
+        stats = shares_of(
+            size,
+            surrogate=surrogate,
+            bonus=bonus,
+            entropy_bonus=entropy_bonus,
+            clip_fraction=is_outside(ratio.detach(), view.clip).sum(),
+            kl=kl,
+        )
+        loss = -(surrogate + bonus + entropy_bonus) / size
+        if value is not None and view.value_target is not None:
+            error = F.smooth_l1_loss(value, take(view.value_target, rows), reduction="sum")
+            loss = loss + self.config.value_aux_coef * error / size
+            stats["value_aux_loss"] = error.detach() / size
+        return loss, stats
 
     def _entropy_weight(self, size: int) -> float:
         """Coefficient of the mean entropy in a minibatch of ``size`` rows."""
@@ -395,40 +352,42 @@ class OnPolicy:
         """Fits the critic to the returns; returns means over its minibatches."""
         return self.critic_metrics(self.fit_critic(batch, self.config.critic_epochs))
 
-    def critic_metrics(self, history: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Metrics of the critic's steps, a row each, the columns being :data:`CRITIC_TERMS`."""
-        (loss, norm), skipped = self.faults.summary("critic", CRITIC_TERMS, history)
-        return {"critic/loss": loss, "critic/grad_norm": norm, "critic/skipped": skipped}
+    def critic_metrics(self, history: Sequence[Stats]) -> dict[str, Tensor]:
+        """Metrics of the critic's steps, whose statistics are those of :meth:`fit_critic`."""
+        means, skipped = self.faults.summary("critic", history)
+        return {
+            "critic/loss": means["value_loss"],
+            "critic/grad_norm": means["grad_norm"],
+            "critic/skipped": skipped,
+        }
 
-    def fit_critic(self, batch: Batch, epochs: int) -> list[Tensor]:
-        """Takes some epochs' steps on the critic; returns each one's loss and gradient norm."""
-        history: list[Tensor] = []
+    def fit_critic(self, batch: Batch, epochs: int) -> list[Stats]:
+        """Takes some epochs' steps on the critic; returns each one's statistics."""
+        history: list[Stats] = []
+        inputs = self.critic.inputs(batch.state)
+        optimiser, loss = self.critic_optimiser, partial(self.critic_loss, batch, inputs)
         for _ in range(epochs):
-            for minibatch in self._minibatches(len(batch.state)):
-                self.value_norm.update(batch.returns[minibatch], self.ranks)
-                self.critic_optimiser.zero_grad()
-                size = self.ranks.count * count(minibatch)
-                tiles = []
-                for rows in self._tiles(minibatch):
-                    target = self.value_norm.normalise(batch.returns[rows])
-                    tiles.append(self._critic_tile(batch, rows, target, size))
-                loss = torch.stack(tiles).sum()
-                loss = self.ranks.add_up(self.critic_optimiser.gradient, loss)
-                history.append(torch.stack((loss, self.critic_optimiser.step(loss))))
+            for minibatch in self.minibatches(len(batch.state)):
+                self.value_norm.update(take(batch.returns, minibatch), self.ranks)
+                history += gradient_step(
+                    [optimiser], optimiser.gradient, [loss], minibatch, self.tile, self.ranks
+                )
         return history
 
-    def _critic_tile(self, batch: Batch, rows: Rows, target: Tensor, size: int) -> Tensor:
-        """Adds the gradient of some rows' share of the (clipped) Huber loss over ``size`` rows."""
-        cfg = self.config
-        value, old = self.critic(batch.state[rows]), batch.value[rows]
-        loss = F.huber_loss(value, target, reduction="none", delta=cfg.huber_delta)
-        if cfg.value_clip is not None:
-            near = old + (value - old).clamp(-cfg.value_clip, cfg.value_clip)
-            clipped = F.huber_loss(near, target, reduction="none", delta=cfg.huber_delta)
-            loss = torch.max(loss, clipped)
+    def critic_loss(
+        self, batch: Batch, inputs: Sequence[Tensor], rows: Rows, size: int
+    ) -> tuple[Tensor, Stats]:
+        """Some rows' share of the critic's loss in a minibatch of ``size`` rows, see ``Share``.
+
+        ``inputs`` are what the critic's networks see of the whole batch.
+        """
+        cfg, target = self.config, self.value_norm.normalise(take(batch.returns, rows))
+        value = self.critic.evaluate([take(x, rows) for x in inputs])
+        old = take(batch.value, rows)
+        loss = value_loss(value, target, old, cfg.value_clip, cfg.huber_delta)
         loss = cfg.value_coef * loss.sum() / size
-        (loss / self.critic.sharers).backward()
-        return loss.detach() / math.prod(self.critic.value_shape)
+        stats = {"value_loss": loss.detach() / math.prod(self.critic.value_shape)}
+        return loss / self.critic.sharers, stats
 
     def set_progress(self, done: float, env_steps: int = 0) -> None:
         """Sets learning rates for ``done`` in [0, 1] of the training, after ``env_steps``.

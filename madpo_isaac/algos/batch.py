@@ -63,7 +63,9 @@ class AgentView:
     old_log_prob: Tensor
     """(B,)"""
     weighted_advantage: Tensor
-    """preceding_ratio * advantage, the M of Eq. 2. (B,)"""
+    """The M of Eq. 2: the advantage, in a sequence times the preceding ratio. (B,)"""
+    value_target: Tensor | None = None
+    """The normalised return, for networks that predict it. (B,)"""
     factor: Tensor | None = None
     """What the ratio is multiplied with in the objective, before it is clipped. (B,)"""
 
@@ -72,6 +74,12 @@ def pick(x: Tensor, rows: Tensor | None) -> Tensor:
     """Flattens time and environments and takes ``rows`` of them. (T, N, ...) -> (B, ...)"""
     flat = x.flatten(0, 1)
     return flat if rows is None else flat[rows]
+
+
+def take(x: Tensor, rows: Rows) -> Tensor:
+    """Some rows of a batch. (B, ...) -> (b, ...)"""
+    # Six times as fast on a CPU as indexing with a tensor.
+    return x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
 
 
 def normalised(advantage: Tensor, ranks: Ranks) -> Tensor:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwd
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, OnPolicy, count
+from madpo_isaac.algos.batch import AgentView, count
 from madpo_isaac.algos.conjugate_gradient import conjugate_gradient
+from madpo_isaac.algos.happo import HAPPO
+from madpo_isaac.algos.objective import is_outside
 from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.algos.settings import AlgoConfig
+from madpo_isaac.algos.steps import tiles
 from madpo_isaac.errors import UserError
 from madpo_isaac.models.actor import log_prob
 from madpo_isaac.settings import fraction, not_negative, positive, setting, unit, whole
@@ -44,7 +48,8 @@ class HatrpoConfig(AlgoConfig):
         self.check_limits()
         if self.lr_schedule == "adaptive":
             raise UserError("algo.lr_schedule=adaptive does not go with hatrpo: it has no rate.")
-        steps = {"actor_lr": None, "kl_target": None, "entropy_coef": 0.0, "entropy": "mean"}
+        steps: dict[str, Any] = {"actor_lr": None, "kl_target": None, "entropy": "mean"}
+        steps |= {"entropy_coef": 0.0, "value_aux_coef": 0.0}
         for key, unused in steps.items():
             if getattr(self, key) != unused:
                 raise UserError(
@@ -66,7 +71,7 @@ class Trial:
 
 
 @register_algorithm("hatrpo", HatrpoConfig)
-class HATRPO(OnPolicy):
+class HATRPO(HAPPO):
     """Agents take one natural-gradient step each, one after another.
 
     Agent i maximises the surrogate mean(ratio * M), M = preceding_ratio * advantage, subject to
@@ -106,14 +111,24 @@ class HATRPO(OnPolicy):
         if finite and curvature > 0.0 and math.isfinite(curvature):
             step = math.sqrt(2.0 * cfg.kl_threshold / curvature) * direction
             accepted, expected, trial = self.line_search(view, old, step, float(gradient @ step))
-        row = (surrogate + trial.improvement, 0.0, 0.0, trial.outside, trial.kl, norm)
+        step_stats = {
+            "surrogate": surrogate + trial.improvement,
+            "bonus": 0.0,
+            "entropy_bonus": 0.0,
+            "clip_fraction": trial.outside,
+            "kl": trial.kl,
+            "grad_norm": norm,
+        }
         values = {
             "accepted": float(accepted),
             "expected_improvement": expected,
             "step_kl": trial.kl,
         }
-        extra = {name: gradient.new_tensor(value) for name, value in values.items()}
-        return {**self.step_metrics(p, [gradient.new_tensor(row)]), **extra}
+        stats, extra = (
+            {name: gradient.new_tensor(value) for name, value in named.items()}
+            for named in (step_stats, values)
+        )
+        return {**self.step_metrics(p, [stats]), **extra}
 
     def surrogate_gradient(self, view: AgentView, flat: Tensor) -> tuple[Tensor, Tensor]:
         """The surrogate mean(ratio * M) at the parameters ``flat`` (K,), and its gradient.
@@ -125,7 +140,7 @@ class HATRPO(OnPolicy):
         net, rows = self.actors.stack.unpack(view.index, leaf), slice(0, len(view.obs))
         gradient = torch.zeros_like(flat, dtype=torch.float64)
         total = gradient.new_zeros(())
-        for part in self._tiles(rows):
+        for part in tiles(rows, self.tile):
             mean, std = self.actors.distribution(view.index, view.obs[part], net)
             ratio = torch.exp(log_prob(mean, std, view.action[part]) - view.old_log_prob[part])
             value = (ratio * view.weighted_advantage[part]).sum() / count(rows)
@@ -151,7 +166,7 @@ class HATRPO(OnPolicy):
         """
         leaf, product = flat.clone().requires_grad_(), torch.zeros_like(vector)
         rows = slice(0, len(view.obs))
-        for part in self._tiles(rows):
+        for part in tiles(rows, self.tile):
             with fwd.dual_level():
                 dual = fwd.make_dual(leaf, vector.to(flat.dtype))
                 net = self.actors.stack.unpack(view.index, dual)
@@ -213,5 +228,5 @@ def compare(
     improvement = ((after - before) * view.weighted_advantage.double()).mean()
     kl = (new_std / std).log() - 0.5
     kl = kl + (std.square() + (mean - new_mean).square()) / (2.0 * new_std.square())
-    outside = ((after - 1.0).abs() > view.clip).double().mean()
+    outside = is_outside(after, view.clip).double().mean()
     return Trial(*ranks.mean(torch.stack((improvement, kl.sum(-1).mean(), outside))).tolist())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch
+from madpo_isaac.algos.batch import Batch
 from madpo_isaac.algos.mappo import MAPPO, MappoConfig
 from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.env import VecEnv
@@ -34,6 +32,6 @@ class IPPO(MAPPO):
             network=self.config.network,
         )
 
-    def _view(self, batch: Batch, p: int, preceding_ratio: Tensor) -> AgentView:
-        own = replace(batch, advantage=batch.advantage[:, p])
-        return super()._view(own, p, preceding_ratio)
+    def advantage_of(self, batch: Batch, p: int) -> Tensor:
+        """Agent p's own advantage. (B,)"""
+        return batch.advantage[:, p]

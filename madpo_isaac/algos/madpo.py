@@ -9,15 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import AgentView, Batch, Rows
-from madpo_isaac.algos.comparison import FixedPolicy, GaussianComparison, KernelComparison
+from madpo_isaac.algos.batch import AgentView, Batch, Rows
+from madpo_isaac.algos.comparison import Comparison, FixedPolicy, GaussianComparison
 from madpo_isaac.algos.happo import HAPPO
+from madpo_isaac.algos.kernels import OfficialComparison, PrintedComparison, YuComparison
 from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.algos.settings import AlgoConfig, RunSettings
 from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.models.actor import entropy
+
+COMPARISONS: dict[str, type[Comparison]] = {
+    "gaussian": GaussianComparison,
+    "yu": YuComparison,
+    "printed": PrintedComparison,
+    "official": OfficialComparison,
+}
+"""What measures the divergence, by a preset's estimator."""
 
 
 @dataclass
@@ -53,6 +62,7 @@ class MADPO(HAPPO):
     """
 
     config: MadpoConfig
+    agent_metrics = ("preceding_ratio", "divergence_intra", "divergence_inter")
 
     def __init__(
         self,
@@ -74,12 +84,10 @@ class MADPO(HAPPO):
         self._previous = self._behaviour.clone()
         self._reference: FixedPolicy | None = None
         self._predecessor: FixedPolicy | None = None
-        if self.preset.estimator == "gaussian":
-            self.comparison = GaussianComparison(env.agents, div, env.device)
-        else:
-            seed = init_generator.initial_seed() + 3
-            self.comparison = KernelComparison(env.agents, div, self.preset, seed, env.device)
-            self.tile = 2**31  # these estimators are no sums over rows
+        seed = init_generator.initial_seed() + 3
+        self.comparison = COMPARISONS[self.preset.estimator](env.agents, div, seed, env.device)
+        if not self.comparison.is_sum_over_rows:
+            self.tile = 2**31
         if self.preset.previous == "minibatch":
             other = torch.Generator().manual_seed(init_generator.initial_seed() + 2)
             self._previous = self.build_actors(env, other).stack.flat
@@ -114,7 +122,7 @@ class MADPO(HAPPO):
             self._predecessor = None
             if view.index > 0:
                 batch = self.comparison.batch
-                other = self._view(batch, view.index - 1, torch.ones_like(batch.advantage))
+                other = self.view(batch, view.index - 1, batch.advantage)
                 self._predecessor = self._fixed(other)
 
     def begin_minibatch(self, view: AgentView, rows: Rows) -> None:

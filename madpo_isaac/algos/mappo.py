@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.base import KL, AgentView, Batch, OnPolicy, Rows, count
+from madpo_isaac.algos.base import OnPolicy
+from madpo_isaac.algos.batch import Batch
 from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.algos.settings import AlgoConfig, RunSettings
+from madpo_isaac.algos.steps import Stats
 from madpo_isaac.errors import UserError
 
 
@@ -45,42 +47,30 @@ class MAPPO(OnPolicy):
         """All agents have one network."""
         return self.config.share_parameters
 
+    def advantage_of(self, batch: Batch, p: int) -> Tensor:
+        """Agent p's advantage. (B,)"""
+        del p
+        return batch.advantage
+
     def update_actors(self, batch: Batch) -> dict[str, Tensor]:
         """Updates all agents at once; returns metrics by name."""
-        one = torch.ones_like(batch.log_prob[:, 0])
-        views = [self._view(batch, p, one) for p in range(len(self.agents))]
+        indices = range(len(self.agents))
+        views = [self.view(batch, p, self.advantage_of(batch, p)) for p in indices]
         for view in views:
             self.begin_agent(view)
-        history: list[Tensor] = []
+        history: list[list[Stats]] = []
         for _ in range(self.config.epochs):
-            history += [self._step(views, rows) for rows in self._minibatches(len(batch.state))]
+            parts = self.minibatches(len(batch.state))
+            history += [self.policy_step(views, minibatch) for minibatch in parts]
             # Agents that share a network share its rate, which follows their mean divergence.
-            kls = history[-1][:, KL].view(len(self.actor_optimisers), -1).mean(1)
-            for index, kl in enumerate(kls):
+            kls = torch.stack([stats["kl"] for stats in history[-1]])
+            for index, kl in enumerate(kls.view(len(self.actor_optimisers), -1).mean(1)):
                 self.rates.follow(index, kl)
+        one = torch.ones_like(batch.log_prob[:, 0]).mean()
         metrics: dict[str, Tensor] = {}
-        for view in views:
-            steps = [rows[view.index] for rows in history]
-            stats = {**self.step_metrics(view.index, steps), "preceding_ratio": one.mean()}
-            stats["lr"] = self.rates.of(view.index).clone()
-            self.finish_agent(view, stats)
-            metrics.update({f"agent{view.index}/{name}": x for name, x in stats.items()})
+        for p, view in enumerate(views):
+            own = self.step_metrics(p, [step[p] for step in history])
+            own |= {"preceding_ratio": one, "lr": self.rates.of(p).clone()}
+            self.finish_agent(view, own)
+            metrics.update({f"agent{p}/{name}": value for name, value in own.items()})
         return metrics
-
-    def _step(self, views: list[AgentView], minibatch: Rows) -> Tensor:
-        """One gradient step; returns the agents' rows of a history of steps. (P, 6)"""
-        size, sums = self.ranks.count * count(minibatch), []
-        for optimiser in self.actor_optimisers:
-            optimiser.zero_grad()
-        for view in views:
-            self.begin_minibatch(view, minibatch)
-            tiles = [self._actor_tile(view, rows, size) for rows in self._tiles(minibatch)]
-            sums.append(torch.stack(tiles).sum(0))
-        # The views' gradients have added up in the rows they share.
-        self.actors.stack.grad.div_(len(views) // len(self.actor_optimisers))
-        terms = self.ranks.add_up(self.actors.stack.grad, torch.stack(sums))
-        # One network for all takes part in the loss of all; else each agent's loss is its own.
-        losses = terms.sum(1).view(len(self.actor_optimisers), -1).sum(1)
-        steps = zip(self.actor_optimisers, losses, strict=True)
-        norms = torch.stack([optimiser.step(loss) for optimiser, loss in steps])
-        return torch.cat((terms, norms.expand(len(views))[:, None]), dim=1)

@@ -22,7 +22,7 @@ SIGMAS = ("keep", "initial")
 
 
 class RunSettings(Protocol):
-    """What the settings of a run tell those of its algorithm."""
+    """The part of a run's settings that those of its algorithm depend on."""
 
     num_envs: int
     test: bool
@@ -42,8 +42,8 @@ class AlgoConfig:
     gamma: float = setting(0.99, unit)
     gae_lambda: float = setting(0.95, unit)
     time_limit: str = setting("bootstrap", one_of(TIME_LIMITS))
-    """What follows a truncated step: bootstrap, the value of its final state; drop, its advantage
-    is 0 (HARL)."""
+    """Treatment of a truncated step. bootstrap: the value of its final state follows; drop: its
+    advantage is 0 (HARL)."""
     actor_lr: float | None = setting(5e-4, positive)
     """Learning rate of the policies; the first one if it is adaptive."""
     critic_lr: float = setting(5e-4, positive)
@@ -58,7 +58,7 @@ class AlgoConfig:
     clip: float = setting(0.2, positive)
     """Clip range of the policy ratio."""
     value_clip: float | None = setting(None, positive)
-    """How far a value may move from that of the collection before its loss stops to fall, in
+    """Largest distance that a value may move from that of the collection before its loss stops to fall, in
     standard deviations of the return; null for no limit."""
     epochs: int = setting(5, whole())
     critic_epochs: int = setting(5, whole())
@@ -68,6 +68,10 @@ class AlgoConfig:
     """mean: entropy_coef times the mean entropy of a minibatch; sum: times its sum, a slip of
     MADPO's released code, kept for reproduction."""
     value_coef: float = setting(1.0, not_negative)
+    value_aux_coef: float = setting(0.0, not_negative)
+    """Weight of an auxiliary loss of the policies: each network predicts the normalized return from
+    its last hidden layer (smooth L1 loss), which gives the hidden layers features of the value, as
+    a trunk shared with the critic would; 0 for networks without this output."""
     huber_delta: float = setting(10.0, positive)
     max_grad_norm: float = setting(10.0, positive)
     agent_order: str = setting("random", one_of(AGENT_ORDERS))
@@ -85,7 +89,7 @@ class AlgoConfig:
     """The larger, the slower the standard deviation moves."""
     output_gain: float = setting(0.01, not_negative)
     input_norm: str = setting("running", one_of(INPUT_NORMS))
-    """What networks do to their input. running: mean 0 and variance 1 by running moments, clipped
+    """Normalization of the networks' input. running: mean 0 and variance 1 by running moments, clipped
     to [-5, 5]; layer: LayerNorm; both: running, then layer; none."""
     hidden_norm: str = setting("layer", one_of(HIDDEN_NORMS))
     """layer: LayerNorm after every hidden layer; none."""
@@ -97,12 +101,12 @@ class AlgoConfig:
 
     @property
     def running_moments(self) -> bool:
-        """Whether inputs are normalised by running moments."""
+        """True if inputs are normalized by running moments."""
         return self.input_norm in ("running", "both")
 
     @property
     def layer_norm(self) -> bool:
-        """Whether a LayerNorm comes before the first layer."""
+        """True if a LayerNorm comes before the first layer."""
         return self.input_norm in ("layer", "both")
 
     def take(self, recipe: Callable[[str], Any]) -> None:

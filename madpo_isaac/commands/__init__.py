@@ -1,1 +1,1 @@
-"""The sub-commands of ``madpo``: their arguments, what they print, their exit codes."""
+"""Subcommands of ``madpo``: their arguments, output and exit codes."""

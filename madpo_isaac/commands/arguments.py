@@ -1,4 +1,4 @@
-"""Arguments of sub-commands: options, and for some a policy and settings as train.py's."""
+"""Arguments of subcommands: options, and for some a policy and settings in train.py's form."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from madpo_isaac.errors import UserError, unknown
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are :class:`UserError`.
+    """Argument parser that raises :class:`UserError`.
 
     Args:
-        program: what the user called, such as ``madpo eval``.
-        text: what it does.
+        program: the program's name, such as ``madpo eval``.
+        text: its description.
     """
 
     def __init__(self, program: str, text: str) -> None:
@@ -32,17 +32,17 @@ class Parser(argparse.ArgumentParser):
         """Adds the policy and the settings."""
         self.add_argument(
             "policy",
-            help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
+            help="a run folder, a checkpoint, latest, best, or a task that has a policy",
         )
         self.add_argument(
             "settings",
             nargs="*",
             metavar="key=value",
-            help="as of train.py, such as num_envs=64 seed=3",
+            help="settings of train.py, such as num_envs=64 seed=3",
         )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parses; options and the rest may come in any order.
+        """Parses arguments; options and the rest may come in any order.
 
         Raises:
             UserError: for anything wrong.
@@ -55,30 +55,30 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(argv)
 
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse would print."""
+        """Raises the message that argparse would print."""
         raise UserError(f"{self.prog}: {message.removesuffix(', key=value')}.")
 
     @staticmethod
     def whole(text: str) -> int:
-        """A whole number of at least 1."""
+        """Returns a whole number of at least 1."""
         if not text.isdecimal() or int(text) < 1:
             raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of at least 1")
         return int(text)
 
     @staticmethod
     def path(text: str) -> Path:
-        """A path; ``~`` is the home folder, which shells do not put into ``--out=~/x``."""
+        """Returns a path with ``~`` replaced, which shells do not do in ``--out=~/x``."""
         return Path(os.path.expanduser(text))
 
     @staticmethod
     def number(text: str) -> float:
-        """A finite number."""
+        """Returns a finite number."""
         if not _is_number(text):
             raise argparse.ArgumentTypeError(f"'{text}' must be a number")
         return float(text)
 
     def config(self, options: argparse.Namespace, *settings: str) -> Config:
-        """The configuration that plays ``options.policy``, with further ``settings``."""
+        """Returns the configuration that plays ``options.policy``, with further ``settings``."""
         return playing(options.policy, *settings, *options.settings)
 
 

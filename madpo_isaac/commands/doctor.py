@@ -1,4 +1,4 @@
-"""``madpo doctor``: what this machine has for training, and what is missing."""
+"""``madpo doctor``: lists the versions and devices of this machine, and missing parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from madpo_isaac import console
 from madpo_isaac.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[1]
-"""This package."""
+"""Folder of this package."""
 NEEDED: dict[str, str | None] = {
     "torch": "torch",
     "mujoco": "mujoco",
@@ -28,7 +28,7 @@ NEEDED: dict[str, str | None] = {
     "tensorboard": "tensorboard",
     "rich": "rich",
 }
-"""Distributions that training cannot do without, and the module to try; None where files do."""
+"""Distributions that training needs, with the module to import; None if only files are needed."""
 OPTIONAL = {
     "rl-games": ("rl_games", "algo=ppo"),
     "mujoco-warp": ("mujoco_warp", "physics on a GPU (extra gpu)"),
@@ -36,7 +36,7 @@ OPTIONAL = {
     "onnx": ("onnx", "export (extra export)"),
     "matplotlib": ("matplotlib", "pictures and plots"),
 }
-"""Others: the module, and what it is for."""
+"""Optional distributions: the module and its purpose."""
 SETTINGS = (
     *("cfg/config.yaml", "cfg/base/mamujoco.yaml", "cfg/base/on_policy.yaml"),
     *("cfg/recipe/harl.yaml", "cfg/recipe/paper.yaml", "cfg/recipe/tuned.yaml"),
@@ -54,12 +54,12 @@ class Finding(NamedTuple):
 
     name: str
     state: str
-    """ok, missing (training works without) or error."""
+    """ok, missing (training works without it) or error."""
     detail: str
 
 
 def examine(runs_dir: Path) -> list[Finding]:
-    """Looks at everything training uses; the run folders are to be below ``runs_dir``."""
+    """Examines everything that training uses; run folders will be below ``runs_dir``."""
     version = sys.version_info[:2]
     python = "ok" if (3, 10) <= version <= (3, 13) else "error"
     needed = [_package(name, module) for name, module in NEEDED.items()]
@@ -86,7 +86,7 @@ def _skipped(name: str) -> Finding:
 
 
 def _checked(name: str, describe: Callable[[], str]) -> Finding:
-    """What ``describe`` says, or that it failed and why."""
+    """Returns what ``describe`` says, or that it failed and why."""
     try:
         return Finding(name, "ok", describe())
     except Exception as problem:  # noqa: BLE001  whatever is wrong is what was asked for

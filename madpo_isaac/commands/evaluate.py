@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.env import is_success
-from madpo_isaac.evaluation.evaluate import Record, score
+from madpo_isaac.evaluation.evaluate import Record, evaluate, summary
+from madpo_isaac.runs.folder import output_folder
+from madpo_isaac.system import device
 from madpo_isaac.system.files import check_writable, write_json
-from madpo_isaac.training.factory import make_runner
+from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.policy import find_checkpoint, load_policy
+from madpo_isaac.training.runner import with_seed
 
 BELOW = 1
 """Exit code if a score is below what was asked for."""
@@ -22,26 +28,37 @@ def main(argv: list[str]) -> int:
         "madpo eval", "Scores a policy: every environment plays the same number of episodes."
     )
     parser.add_target()
-    parser.add_argument("--episodes", type=parser.whole, default=4, help="of each environment (4)")
     parser.add_argument(
-        "--deterministic", action="store_true", help="mean actions instead of sampled ones"
+        "--episodes", type=parser.whole, default=4, help="episodes per environment (4)"
     )
-    parser.add_argument("--min-success", type=parser.number, help="exit code 1 below this rate")
-    parser.add_argument("--min-return", type=parser.number, help="exit code 1 below this mean")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="use mean actions instead of sampled ones"
+    )
+    parser.add_argument(
+        "--min-success", type=parser.number, help="exit code 1 below this success rate"
+    )
+    parser.add_argument(
+        "--min-return", type=parser.number, help="exit code 1 below this mean return"
+    )
     parser.add_argument(
         "--out", type=parser.path, help="folder to write to, instead of the run's eval/"
     )
     options = parser.parse(argv)
-    runner = make_runner(parser.config(options))
-    folder = options.out or runner.output_folder("eval")
+    config = with_seed(parser.config(options))
+    folder = options.out or output_folder(find_checkpoint(config), Path(config.runs_dir), "eval")
     check_writable(folder)
-    source = runner.load_policy()
-    episodes, scores = score(runner, options.episodes, deterministic=options.deterministic)
+    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    policy = load_policy(config.checkpoint, env, config)
+    source = policy.source
+    generator = torch.Generator(env.device).manual_seed(config.seed)
+    act = policy if options.deterministic else policy.sampled(generator)
+    episodes = evaluate(act, env, options.episodes)
+    scores = summary(episodes)
     report = {
         **source,
-        "evaluation_seed": runner.config.seed,
+        "evaluation_seed": config.seed,
         "actions": "mean" if options.deterministic else "sampled",
-        "num_envs": runner.env.num_envs,
+        "num_envs": env.num_envs,
         "episodes_per_environment": options.episodes,
         **scores,
     }

@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     parser = Parser("madpo export", "Writes a run's policies, a file per agent.")
     parser.add_argument(
         "policy",
-        help="a run folder, a checkpoint, latest, best, or a task: the project's own policy",
+        help="a run folder, a checkpoint, latest, best, or a task that has a policy",
     )
     parser.add_argument("--format", default="onnx", help=" or ".join(SUFFIXES))
     parser.add_argument("--out", type=parser.path, help="folder to write to; default: <run>/export")
@@ -23,5 +23,5 @@ def main(argv: list[str]) -> int:
     agents = json.loads((out / "contract.json").read_text())["agents"]
     error = max(agent["largest_error"] for agent in agents)
     console.info(f"wrote {out / 'contract.json'} and a file per agent ({len(agents)})")
-    console.info(f"their actions are the policy's but for {error:.1e} at most")
+    console.info(f"largest difference from the policy's actions: {error:.1e}")
     return 0

@@ -1,4 +1,4 @@
-"""``madpo replay-dump``: repeats what led to worlds that went bad."""
+"""``madpo replay-dump``: repeats the steps that made simulations unstable."""
 
 from __future__ import annotations
 

@@ -16,11 +16,27 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser("madpo report", "Figures, statistics and a page about runs.")
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folder, folder of runs, .jsonl or .csv file")
-    add("--by", default="algo", metavar="KEYS", help="settings that make a group (default: algo)")
-    add("--out", default="report", type=parser.path, metavar="FOLDER", help="(default: report)")
-    add("--at", default="", metavar="STEPS", help="steps at which to list returns, as 4e5,1e6")
-    add("--window", default="", metavar="STEPS", help="steps that a curve's point looks back on")
-    add("--baseline", default="", metavar="GROUP", help="what groups are compared with")
+    add("--by", default="algo", metavar="KEYS", help="settings that define a group (default: algo)")
+    add(
+        "--out",
+        default="report",
+        type=parser.path,
+        metavar="FOLDER",
+        help="folder to write to (default: report)",
+    )
+    add(
+        "--at",
+        default="",
+        metavar="STEPS",
+        help="steps at which to list returns too, as in 4e5,1e6",
+    )
+    add(
+        "--window",
+        default="",
+        metavar="STEPS",
+        help="steps over which a point of a curve is averaged",
+    )
+    add("--baseline", default="", metavar="GROUP", help="group that the others are compared with")
     add("--title", default="Report", help="of the page")
     options = parser.parse(argv)
     marks = numbers(options.at, "--at") if options.at else []

@@ -1,4 +1,4 @@
-"""``madpo reproduce``, also reproduce.py: runs what a figure of the paper shows, and draws it."""
+"""``madpo reproduce``, also reproduce.py: makes the runs of a figure of the paper and draws it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from madpo_isaac.reproduce.run import reproduce
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs what is missing of a figure and reports; 0, or 1 if a run failed.
+    """Makes the missing runs of a figure and reports; returns 0, or 1 if a run failed.
 
-    After a signal 128 plus its number, without a report.
+    A signal gives 128 plus its number, without a report.
     """
     parser = Parser("reproduce.py", "Runs what a figure of the paper shows.")
     add = parser.add_argument
     add("figure", nargs="?", default="", help=", ".join(FIGURES))
     add("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
     add("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
-    add("--jobs", default="", metavar="J", help="runs at a time (default: one a core)")
-    add("--runs", default="runs/reproduce", type=parser.path, help="where run folders go")
-    add("--out", default="report", type=parser.path, help="where the report goes")
-    add("--list", action="store_true", help="print the runs, start none")
+    add("--jobs", default="", metavar="J", help="runs at a time (default: one per core)")
+    add("--runs", default="runs/reproduce", type=parser.path, help="folder of the run folders")
+    add("--out", default="report", type=parser.path, help="folder of the report")
+    add("--list", action="store_true", help="print the runs without starting any")
     options = parser.parse(argv)
     if options.figure not in FIGURES:
         raise unknown("figure", options.figure, FIGURES)

@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from madpo_isaac import console
 from madpo_isaac.commands import launch
-from madpo_isaac.config import launchers
+from madpo_isaac.config import launchers, resume
 from madpo_isaac.config.overrides import (
     CONFIG_DIR,
     OBJECTIONS,
@@ -33,6 +33,7 @@ from madpo_isaac.config.overrides import (
 )
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import RunFailed, UserError, check_text
+from madpo_isaac.runs.folder import refuse_used
 from madpo_isaac.system import distributed
 
 _FAILED, _BAD_INPUT = 1, 2
@@ -88,10 +89,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(config: Config, overrides: Sequence[str]) -> int:
-    from madpo_isaac.training.factory import make_runner
+    from madpo_isaac.commands import play
+    from madpo_isaac.training import runner
 
     try:
-        return make_runner(config, overrides).run()
+        return play.play(config) if config.test else runner.run(config, overrides)
     except RunFailed as problem:
         if not console.out.quiet:  # one of several processes says it for all
             console.error(str(problem))
@@ -188,22 +190,31 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
         jobs = list(_jobs(flags.overrides)) if flags.multirun else [flags.overrides]
         configs = list(map(compose, jobs))
-        if flags.multirun and any(text.startswith("experiment=") for text in flags.overrides):
-            _refuse_twice(configs)
+        if flags.multirun and any(map(_names_the_run, flags.overrides)):
+            _refuse_taken(configs)
     prints = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
     own = () if any(prints) else _NO_HYDRA_FILES
     # Hydra itself does not take settings on both sides of a flag.
     return [*own, *flags.overrides, *(a for a in argv if a not in flags.overrides)]
 
 
-def _refuse_twice(configs: Sequence[Config]) -> None:
-    """Raises UserError if two runs of a sweep are to have one folder."""
-    folders = [Path(config.runs_dir) / config.experiment for config in configs if not config.test]
+def _names_the_run(override: str) -> bool:
+    return override.lstrip("+").partition("=")[0] == "experiment"
+
+
+def _refuse_taken(configs: Sequence[Config]) -> None:
+    """Raises UserError if two runs of a sweep are to have one folder, or one that is used."""
+    begun = [config for config in configs if not config.test]
+    folders = [Path(config.runs_dir) / config.experiment for config in begun]
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(
             f"{folders.count(twice[0])} runs of the sweep would be in '{twice[0]}': put what "
             "differs into the name, as experiment=run_${seed}, or leave it out."
         )
+    for config, folder in zip(begun, folders, strict=True):
+        path = Path(config.checkpoint) if config.checkpoint else None
+        if resume.folder_to_continue(config, path) is None:
+            refuse_used(folder)
 
 
 def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
@@ -24,7 +25,7 @@ _stored: set[tuple[str, str]] = set()
 
 
 class _FoldersOfPlugins(SearchPathPlugin):
-    """Where Hydra looks for YAML files beside this package's."""
+    """Folders in which Hydra looks for YAML files, beside this package's."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in plugins.FOLDERS:
@@ -33,19 +34,27 @@ class _FoldersOfPlugins(SearchPathPlugin):
 
 def register() -> None:
     """Puts every schema into Hydra's store; the YAML files name them in their defaults."""
-    from madpo_isaac.tasks.registry import TASKS, load
+    from madpo_isaac.tasks.registry import TASKS
 
     plugins.load_installed()
     store = ConfigStore.instance()
     if not _stored:
         Plugins.instance().register(_FoldersOfPlugins)
         store.store(name="base_config", node=Config)
-    for group, schemas in (("sim", SIM_SCHEMAS), ("algo", ALGO_SCHEMAS), ("task", TASKS)):
-        for name in schemas:
+    for group, names in (("sim", SIM_SCHEMAS), ("algo", ALGO_SCHEMAS), ("task", TASKS)):
+        for name in names:
             if (group, name) not in _stored:
-                schema = _task_node(load(name).Config) if group == "task" else schemas[name]
-                store.store(group=group, name=f"base_{name}", node=schema(name=name))
+                store.store(group=group, name=f"base_{name}", node=_schema(group, name)(name=name))
                 _stored.add((group, name))
+
+
+def _schema(group: str, name: str) -> Callable[..., Any]:
+    """The dataclass of the settings of a task, an algorithm or an engine."""
+    from madpo_isaac.tasks.registry import load
+
+    if group == "task":
+        return _task_node(load(name).Config)
+    return ALGO_SCHEMAS[name] if group == "algo" else SIM_SCHEMAS[name]
 
 
 @functools.cache
@@ -60,8 +69,6 @@ def _task_node(settings: type) -> type:
 
 def from_record(record: DictConfig) -> DictConfig:
     """Gives a recorded config.yaml, which is plain values, its types back."""
-    from madpo_isaac.tasks.registry import load
-
     for file in record.get("plugins", ()):
         plugins.load(file)
     plugins.load_installed()
@@ -74,9 +81,8 @@ def from_record(record: DictConfig) -> DictConfig:
         raise unknown("algo", algo, ALGO_SCHEMAS)
     if sim not in SIM_SCHEMAS:
         raise unknown("sim", sim, SIM_SCHEMAS)
-    typed.task = OmegaConf.structured(_task_node(load(record.task.name).Config))
-    typed.algo = OmegaConf.structured(ALGO_SCHEMAS[algo])
-    typed.sim = OmegaConf.structured(SIM_SCHEMAS[sim])
+    for group in ("task", "algo", "sim"):
+        typed[group] = OmegaConf.structured(_schema(group, record[group].name))
     merged = OmegaConf.merge(typed, record)
     assert isinstance(merged, DictConfig)
     return merged

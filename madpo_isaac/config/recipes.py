@@ -25,8 +25,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "cfg" / "recipe"
 KEYS = (
     *("num_envs", "stagger_episodes", "max_iterations", "horizon", "gamma", "hidden", "activation"),
     *("actor_lr", "critic_lr", "lr_schedule", "kl_target", "clip", "value_clip", "epochs"),
-    *("num_minibatches", "entropy_coef", "max_grad_norm", "init_std", "max_std", "std_scale"),
-    *("input_norm", "hidden_norm", "reward_scale", "agents_see", "observation"),
+    *("num_minibatches", "entropy_coef", "value_aux_coef", "max_grad_norm"),
+    *("init_std", "max_std", "std_scale", "input_norm", "hidden_norm"),
+    *("reward_scale", "agents_see", "observation"),
 )
 """Everything that a recipe may set, beside what only one algorithm has."""
 
@@ -89,7 +90,7 @@ def _read(recipe: str) -> dict[str, Any]:
 def _checked(section: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns a section whose keys are all known."""
     own = {algo: schema.recipe_keys for algo, schema in ALGO_SCHEMAS.items()}
-    parts = [(section, KEYS, where)]
+    parts: list[tuple[Mapping[str, Any], tuple[str, ...], str]] = [(section, KEYS, where)]
     for algo, part in section.get("algos", {}).items():
         parts.append((part, (*KEYS, *own.get(algo, ())), f"{where}, algos.{algo}"))
     for part, allowed, place in parts:

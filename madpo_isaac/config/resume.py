@@ -26,7 +26,8 @@ WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 STRUCTURE = (
     *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
     *("algo.network", "algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
-    *("algo.hidden_norm", "algo.max_std", "task.agents_see", "task.observation"),
+    *("algo.hidden_norm", "algo.max_std", "algo.value_aux_coef"),
+    *("task.agents_see", "task.observation"),
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
 )
 """Keys that decide what the tensors of a checkpoint mean."""

@@ -36,7 +36,7 @@ class Config:
     seed: int = setting(1, whole(-1, MAX_WHOLE))
     """-1 draws one."""
     stagger_episodes: bool = False
-    """Whether the first episodes of a run are cut after random shares of the time limit, so that
+    """True: the first episodes of a run are cut after random shares of the time limit, so that
     not all environments end their episodes in the same step (rsl_rl's init_at_random_ep_len).
     The statistics leave these episodes out. The bridges to Isaac Gym and Isaac Lab ignore it."""
     max_iterations: int = setting(1000, whole())
@@ -68,7 +68,7 @@ class Config:
     multi_gpu: bool = False
     """One run by all processes that torchrun started, num_envs environments in each."""
     rl_device: str = ""
-    """Where networks live; empty for sim_device. Must equal sim_device: nothing is copied."""
+    """Device of the networks; empty for sim_device. Must equal sim_device: nothing is copied."""
     num_threads: int = setting(0, whole(0, MAX_THREADS))
     """Threads of simulation and learning, 0 for one per core."""
     save_frequency: int = setting(50, whole(0))

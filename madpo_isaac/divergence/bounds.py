@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from madpo_isaac.divergence.gaussian import gaussian_cs, gaussian_kl
+from madpo_isaac.errors import unknown
 
-BOUNDS = ("exp", "exp_dim", "clip", "tanh", "none")
+Policy = tuple[Tensor, Tensor]
+"""Mean (n, d) and standard deviation, broadcastable to it."""
 
-_CLOSED_FORMS = {"cs": gaussian_cs, "kl": gaussian_kl}
+CLOSED_FORMS: dict[str, Callable[..., Tensor]] = {"cs": gaussian_cs, "kl": gaussian_kl}
 
 
 def bounded_divergence(
@@ -36,15 +40,40 @@ def bounded_divergence(
 
     Returns:
         (n,)
+
+    Raises:
+        ValueError: if ``kind`` or ``bound`` is unknown, or shapes do not fit.
     """
-    divergence = _CLOSED_FORMS[kind]
-    if bound == "tanh":
-        mean_p, mean_q = mean_p.tanh(), mean_q.tanh()
-    if bound == "exp_dim":
-        columns = (x.unsqueeze(-1) for x in (mean_p, std_p, mean_q, std_q))
-        per_dim = divergence(*columns, reduction="none")
-        return -torch.expm1(per_dim / (-2.0 * scale)).mean(-1)
-    value = divergence(mean_p, std_p, mean_q, std_q, reduction="none")
-    if bound == "exp":
-        return -torch.expm1(value / (-2.0 * scale))
-    return value.clamp(max=scale) if bound == "clip" else value
+    for name, value, allowed in (("kind", kind, CLOSED_FORMS), ("bound", bound, _BOUNDED)):
+        if value not in allowed:
+            raise unknown(name, value, allowed)
+    return _BOUNDED[bound](CLOSED_FORMS[kind], scale, (mean_p, std_p), (mean_q, std_q))
+
+
+def _exp(divergence: Callable[..., Tensor], scale: float, p: Policy, q: Policy) -> Tensor:
+    return -torch.expm1(divergence(*p, *q, reduction="none") / (-2.0 * scale))
+
+
+def _exp_dim(divergence: Callable[..., Tensor], scale: float, p: Policy, q: Policy) -> Tensor:
+    columns = (x.unsqueeze(-1) for x in (*p, *q))
+    per_dim = divergence(*columns, reduction="none")
+    return -torch.expm1(per_dim / (-2.0 * scale)).mean(-1)
+
+
+def _clip(divergence: Callable[..., Tensor], scale: float, p: Policy, q: Policy) -> Tensor:
+    return divergence(*p, *q, reduction="none").clamp(max=scale)
+
+
+def _tanh(divergence: Callable[..., Tensor], scale: float, p: Policy, q: Policy) -> Tensor:
+    del scale
+    return divergence(p[0].tanh(), p[1], q[0].tanh(), q[1], reduction="none")
+
+
+def _none(divergence: Callable[..., Tensor], scale: float, p: Policy, q: Policy) -> Tensor:
+    del scale
+    return divergence(*p, *q, reduction="none")
+
+
+_BOUNDED = {"exp": _exp, "exp_dim": _exp_dim, "clip": _clip, "tanh": _tanh, "none": _none}
+
+BOUNDS = tuple(_BOUNDED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,7 +29,26 @@ from madpo_isaac.divergence.logspace import Rows, printed_log, yu_log
 from madpo_isaac.divergence.sweep import yu_sweep
 from madpo_isaac.errors import unknown
 
-VARIANTS = ("yu", "printed", "official")
+
+@dataclass(frozen=True)
+class Estimator:
+    """An estimator: how it is summed, and in what units."""
+
+    log_sums: Callable[..., tuple[Tensor, Tensor]]
+    """Value and gradient for any width and rows, in float64 log space."""
+    sweep: Callable[..., tuple[Tensor, Tensor] | None] | None = None
+    """Faster sums in the precision of the samples, where they are exact enough; None for none."""
+    pairs_rows: bool = False
+    """Whether row i of p goes with row i of q."""
+    scale: float = 1.0
+    """The number of its units in a nat: 1 for nats, 1 / log 2 for bits."""
+
+
+ESTIMATORS = {
+    "yu": Estimator(yu_log, yu_sweep),
+    "printed": Estimator(printed_log, pairs_rows=True),
+    "official": Estimator(yu_log, yu_sweep, scale=1.0 / math.log(2.0)),
+}
 
 
 def kernel_cs(
@@ -82,22 +103,23 @@ def kernel_cs(
     Raises:
         ValueError: if shapes, dtypes, devices or widths do not fit or ``variant`` is unknown.
     """
-    if variant not in VARIANTS:
-        raise unknown("variant", variant, VARIANTS)
+    if variant not in ESTIMATORS:
+        raise unknown("variant", variant, ESTIMATORS)
+    estimator = ESTIMATORS[variant]
     _check_samples(states_p, actions_p, states_q, actions_q)
     state_width = check_positive("state_width", state_width)
     action_width = check_positive("action_width", action_width)
     gram = _gram_of(states_p, states_q, state_width, gram, tile)
-    if variant == "printed" and len(states_p) != len(states_q):
+    if estimator.pairs_rows and len(states_p) != len(states_q):
         raise ValueError(
-            "variant 'printed' divides row i of q by row i of p and needs as many rows of both, "
+            f"variant '{variant}' divides row i of q by row i of p and needs as many rows of both, "
             f"got states_p {tuple(states_p.shape)} and states_q {tuple(states_q.shape)}"
         )
     chosen = _choose_rows(rows, len(states_p), len(states_q), states_p.device, generator)
     if mask is not None:
         keep = _keep(mask, actions_p)
         actions_p, actions_q = actions_p[:, keep], actions_q[:, keep]
-    value: Any = _KernelCS.apply(actions_p, actions_q, gram, action_width, variant, chosen)
+    value: Any = _KernelCS.apply(actions_p, actions_q, gram, action_width, estimator, chosen)
     return value
 
 
@@ -111,16 +133,14 @@ class _KernelCS(torch.autograd.Function):
         actions_q: Tensor,
         gram: StateGram,
         width: float,
-        variant: str,
+        estimator: Estimator,
         rows: Rows,
     ) -> Tensor:
         grad = actions_p.requires_grad
-        value, gradient = _evaluate(actions_p, actions_q, gram, width, variant, rows, grad)
-        # D in bits, as the released code has it.
-        scale = 1.0 / math.log(2.0) if variant == "official" else 1.0
+        value, gradient = _evaluate(actions_p, actions_q, gram, width, estimator, rows, grad)
         if grad:
-            ctx.save_for_backward((gradient * (scale / width)).to(actions_p.dtype))
-        return (value * scale).to(actions_p.dtype)
+            ctx.save_for_backward((gradient * (estimator.scale / width)).to(actions_p.dtype))
+        return (value * estimator.scale).to(actions_p.dtype)
 
     @staticmethod
     @once_differentiable
@@ -136,7 +156,7 @@ def _evaluate(
     actions_q: Tensor,
     gram: StateGram,
     width: float,
-    variant: str,
+    estimator: Estimator,
     rows: Rows,
     grad: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -144,13 +164,12 @@ def _evaluate(
     centre = centre_of(actions_p, actions_q)
     x, y = (scaled(a, centre, width, actions_p.dtype) for a in (actions_p, actions_q))
     everything = rows[0] is None and not gram.exact
-    if variant != "printed" and everything and max(rounding(x), rounding(y)) < LOGIT_ERROR:
-        result = yu_sweep(gram, actions_q, x, y, width, grad=grad)
+    if estimator.sweep and everything and max(rounding(x), rounding(y)) < LOGIT_ERROR:
+        result = estimator.sweep(gram, actions_q, x, y, width, grad=grad)
         if result is not None:
             return result
     x, y = (scaled(a, centre, width, torch.float64) for a in (actions_p, actions_q))
-    engine = printed_log if variant == "printed" else yu_log
-    return engine(gram, x, y, rows, grad=grad)
+    return estimator.log_sums(gram, x, y, rows, grad=grad)
 
 
 def _check_samples(

@@ -10,7 +10,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.settings import not_negative, one_of, positive, setting, unit, whole
 
 KINDS = ("cs", "kl", "entropy", "none")
-"""What the bonus may be, see :class:`DivergenceConfig`."""
+"""Kinds of the bonus, see :class:`DivergenceConfig`."""
 
 
 @dataclass(frozen=True)

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from madpo_isaac.env import VecEnv
+from madpo_isaac.env import Policy, VecEnv
 from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.player import Episodes, play_episodes
 from madpo_isaac.system import device
 from madpo_isaac.system.files import parse_json, write_json
 from madpo_isaac.tasks.registry import suite
 
-if TYPE_CHECKING:
-    from madpo_isaac.training.runner import Runner
-
-Act = Callable[[Tensor], Tensor]
-"""From joint states (N, S) to joint actions (N, A)."""
-
-
 _BEYOND = 1e38
 """No float32, as which scores come, is as large."""
 
+
+def evaluate(policy: Policy, env: VecEnv, episodes: int = 1) -> Episodes:
+    """Plays whole episodes from a reset on, of every environment equally many.
+
+    Args:
+        policy: maps joint states (N, S) to joint actions (N, A).
+        env: N environments, for this only.
+        episodes: of each environment.
+
+    Returns:
+        What became of them, for :func:`summary` and :func:`means`.
+    """
+    with device.single_threaded():
+        return play_episodes(env, policy, episodes)
+
+
 # Numbers ----------------------------------------------------------------------------------------
+
+
+def means(episodes: Episodes) -> dict[str, float]:
+    """Means over all episodes, and the interquartile mean of the return."""
+    returns = episodes.returns.double().cpu().numpy()
+    return {
+        "return": float(returns.mean()),
+        "return_iqm": float(stats.iqm(returns)),
+        "success_rate": float(episodes.success.mean()),
+        **{f"{name}_rate": float(x.mean()) for name, x in episodes.milestones.items()},
+        "episode_length": float(episodes.lengths.mean()),
+    }
 
 
 def summary(episodes: Episodes) -> dict[str, Any]:
@@ -150,54 +169,3 @@ def _is_step(step: object) -> bool:
 
 def _is_score(value: object) -> bool:
     return isinstance(value, (int, float)) and abs(value) < _BEYOND
-
-
-# During training --------------------------------------------------------------------------------
-
-
-class Evaluator:
-    """Scores the policy in training, in environments of its own and with mean actions.
-
-    Every evaluation starts from the same states, so that differences are the policy's.
-
-    Args:
-        env: is for this only; it begins anew with each evaluation.
-        episodes: of each environment.
-        record: what the run has reached so far.
-        path: where ``record`` is written after each evaluation.
-    """
-
-    def __init__(self, env: VecEnv, episodes: int, record: Record, path: Path) -> None:
-        self._env, self._episodes, self._record, self._path = env, episodes, record, path
-        self._beginning = env.state_dict()
-
-    def evaluate(self, act: Act, env_steps: int) -> dict[str, float]:
-        """Returns the means as metrics of the iteration."""
-        self._env.load_state_dict(self._beginning)
-        with device.single_threaded():
-            episodes = play_episodes(self._env, act, self._episodes)
-        self._record.add(env_steps, episodes)
-        self._record.write(self._path)
-        returns = episodes.returns.double().cpu().numpy()
-        return {
-            "eval/return": float(returns.mean()),
-            "eval/return_iqm": float(stats.iqm(returns)),
-            "eval/success_rate": float(episodes.success.mean()),
-            **{f"eval/{name}_rate": float(x.mean()) for name, x in episodes.milestones.items()},
-            "eval/episode_length": float(episodes.lengths.mean()),
-        }
-
-
-def score(runner: Runner, episodes: int, *, deterministic: bool) -> tuple[Episodes, dict[str, Any]]:
-    """Plays ``episodes`` in every environment; returns them and their :func:`summary`.
-
-    Args:
-        runner: with a policy loaded; its seed is that of the sampled actions.
-        episodes: of each environment.
-        deterministic: mean actions.
-    """
-    generator = torch.Generator(runner.env.device).manual_seed(runner.config.seed)
-    act = runner.policy(None if deterministic else generator)
-    with device.single_threaded():
-        played = play_episodes(runner.env, act, episodes)
-    return played, summary(played)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from madpo_isaac.env import Step, VecEnv, is_success
+from madpo_isaac.env import Policy, Step, VecEnv, is_success
 
 CAUSES = ("terminated", "time_limit", "diverged")
 """How an episode ends: by the task's rules, by its time limit, or because its physics blew up."""
@@ -92,7 +92,7 @@ class Scores:
         )
 
 
-def play_episodes(env: VecEnv, act: Callable[[Tensor], Tensor], episodes: int) -> Episodes:
+def play_episodes(env: VecEnv, act: Policy, episodes: int) -> Episodes:
     """Plays ``episodes`` full episodes in every environment with the actions of ``act``.
 
     Every environment counts equally often, so short episodes are not over-represented.
@@ -113,9 +113,7 @@ def play_episodes(env: VecEnv, act: Callable[[Tensor], Tensor], episodes: int) -
     return scores.result()
 
 
-def play_steps(
-    env: VecEnv, act: Callable[[Tensor], Tensor], steps: int, on_step: Callable[[Step], None]
-) -> None:
+def play_steps(env: VecEnv, act: Policy, steps: int, on_step: Callable[[Step], None]) -> None:
     """Plays ``steps`` steps from a reset on; ``on_step`` is called after each one."""
     state = env.reset()
     for _ in range(steps):

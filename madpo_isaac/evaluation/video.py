@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from madpo_isaac import console
-from madpo_isaac.config.schema import Config
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.render import Painter, agent_colour
@@ -44,8 +43,8 @@ class Writer(Protocol):
         """Appends a frame."""
         ...
 
-    def close(self) -> None:
-        """Puts the file in place."""
+    def close(self) -> bool:
+        """Puts the file in place; returns whether there is one, which takes a frame at least."""
         ...
 
 
@@ -88,13 +87,17 @@ class Mp4:
         # By itself ffmpeg takes a name with a colon for a protocol.
         target = ("-v", "error", "-movflags", "+faststart", f"file:{self._partial.absolute()}")
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with ffmpeg
-        return subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-y", *source, *rate, *coded, *target],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is for the run, which ends the clip
-        )
+        try:
+            return subprocess.Popen(
+                [imageio_ffmpeg.get_ffmpeg_exe(), "-y", *source, *rate, *coded, *target],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                start_new_session=True,  # signals are for the run, which ends the clip
+            )
+        except (OSError, RuntimeError) as problem:  # the latter where imageio_ffmpeg finds none
+            self._errors.close()
+            raise OSError(f"ffmpeg cannot be started: {problem}") from problem
 
     def _finish(self) -> int:
         """Waits for ffmpeg, and removes the file if it is not whole; returns the exit code."""
@@ -117,16 +120,18 @@ class Mp4:
         known = [line for line in said if os.strerror(errno.ENOSPC) in line]
         return f"ffmpeg: {(known or said or ['it was stopped'])[-1].rstrip('.')}"
 
-    def close(self) -> None:
-        """Waits for ffmpeg and puts the file in place.
+    def close(self) -> bool:
+        """Waits for ffmpeg and puts the file in place, if there is one.
 
         Raises:
             OSError: it is not whole; what had that name before still has it.
         """
-        if self._ffmpeg is not None:
-            if self._finish():
-                raise OSError(self._reason())
-            self._partial.replace(self._path)
+        if self._ffmpeg is None:
+            return False
+        if self._finish():
+            raise OSError(self._reason())
+        self._partial.replace(self._path)
+        return True
 
 
 class Gif:
@@ -144,10 +149,10 @@ class Gif:
         """Appends a frame."""
         self._frames.append(Image.fromarray(frame))
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Writes the file; raises OSError if it cannot, and then leaves the one that was there."""
         if not self._frames:
-            return
+            return False
         width, height = self._frames[0].size
         strip = Image.new("RGB", (width, height * self.samples))
         for k in range(self.samples):
@@ -168,6 +173,7 @@ class Gif:
                 optimize=True,
             )
             temporary.replace(self._path)
+            return True
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -280,6 +286,9 @@ class Clip:
         Args:
             step: of the environments, which have taken no other since.
             returns: of the episodes under way, that of the step included. (N,)
+
+        Raises:
+            UserError: the file cannot be written.
         """
         count = self._count
         reward, success = step.reward[:count], step.log["success"][:count]
@@ -300,12 +309,28 @@ class Clip:
         for k, (total, _, won, over) in enumerate(numbers):
             lines = [f"return {total:.1f}{', success' * bool(won and not over)}", self._last[k]]
             tiles.append(caption(self._painter.draw(k), lines, self._env.agents))
-        self._writer.write(grid(tiles))
+        with self._named():
+            self._writer.write(grid(tiles))
 
-    def close(self) -> None:
-        """Puts the file in place, also if steps are missing."""
-        self._painter.close()
-        self._writer.close()
+    def close(self) -> bool:
+        """Puts the file in place, also if steps are missing; returns whether there is one.
+
+        Raises:
+            UserError: it is not whole; what had that name before still has it.
+        """
+        try:
+            self._painter.close()
+        finally:
+            with self._named():
+                whole = self._writer.close()
+        return whole
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            raise UserError(f"Cannot write '{self.path}': {problem}.") from problem
 
 
 class Film:
@@ -348,28 +373,6 @@ class Film:
 
     def close(self) -> None:
         """Ends the clip under way, if there is one."""
-        if self._clip is not None:
-            self._clip.close()
-            console.info(f"wrote {self._clip.path}")
-            self._clip = None
-
-
-def film_of(config: Config, env: VecEnv, folder: Path, env_steps: int) -> Film | None:
-    """Returns what films a run, or None if it is not to be filmed.
-
-    Args:
-        config: says whether and how.
-        env: the environments that learn.
-        folder: the run's; clips go to its ``videos/``.
-        env_steps: steps that all environments together have taken so far.
-    """
-    if not config.capture_video:
-        return None
-    return Film(
-        env,
-        lambda step: folder / "videos" / f"step_{step}.mp4",
-        frequency=config.capture_video_freq,
-        length=config.capture_video_len,
-        count=config.capture_video_envs,
-        step=env_steps // env.num_envs,
-    )
+        clip, self._clip = self._clip, None
+        if clip is not None and clip.close():
+            console.info(f"wrote {clip.path}")

@@ -33,11 +33,11 @@ def parallel_env(
     """Returns one environment of ``task`` as a ``pettingzoo.ParallelEnv``.
 
     Args:
-        task: see :func:`tasks.make`, as are the others.
-        seed: of resets and noise, until a ``reset`` gives another.
+        task: name of the task, see :func:`tasks.make`.
+        seed: seed of resets and noise, until a ``reset`` gives another.
         render_mode: ``"rgb_array"`` for pictures by ``render()``, or None.
-        width: of the pictures, in pixels.
-        height: of the pictures, in pixels.
+        width: width of the pictures, in pixels.
+        height: height of the pictures, in pixels.
         **settings: further arguments of :func:`tasks.make`.
 
     Raises:
@@ -67,9 +67,8 @@ def vector_env(
 ) -> VectorView:
     """Returns ``num_envs`` environments of ``task`` as a ``gymnasium.vector.VectorEnv``.
 
-    Its one agent sees the joint state and chooses the joint action. For the arguments see
-    :func:`tasks.make` and :func:`parallel_env`, for what happens when an episode ends
-    :class:`VectorView`.
+    Its one agent sees the joint state and chooses the joint action. :func:`tasks.make` and
+    :func:`parallel_env` describe the arguments, and :class:`VectorView` the end of an episode.
     """
     from madpo_isaac import tasks
     from madpo_isaac.interop.vector_view import VectorView

@@ -1,6 +1,6 @@
-"""``madpo export``: a run's policies as files that need nothing of this program.
+"""``madpo export``: writes a run's policies as files that do not need this program.
 
-One file per agent, and ``contract.json``, which says what goes in and comes out.
+There is one file per agent, and ``contract.json`` describes inputs and outputs.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ from madpo_isaac.env import Command, Reading, VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.models import Actors
 from madpo_isaac.models.portable import PortablePolicy
-from madpo_isaac.runs.folder import RunFolder
+from madpo_isaac.runs.folder import RunFolder, output_folder
+from madpo_isaac.system import device
 from madpo_isaac.system.files import write_atomic
-from madpo_isaac.training.on_policy import OnPolicyRunner
+from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.on_policy import OnPolicyLearner
+from madpo_isaac.training.policy import load_policy
 
 CONTRACT_VERSION = 1
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
 """Formats and the ends of their files' names."""
 OPSET = 17
-"""Of ONNX; the first with LayerNormalization."""
+"""Version of ONNX's operators; the first with LayerNormalization."""
 TOLERANCE = 1e-5
-"""How far a file's actions, which are of the order of 1, may be from the policy's."""
+"""Largest allowed difference of a file's actions from the policy's, which are of the order of 1."""
 CHECKED_ENVS, CHECKED_STEPS = 8, 16
 """The files are checked on the states of this many environments and steps."""
 OUTPUTS = ("action", "command")
@@ -66,11 +69,13 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
             f"'{config.checkpoint}' is of algo=ppo: its one network is rl_games' own and is not "
             "exported; rl_games' tools read the checkpoint."
         )
-    runner = OnPolicyRunner(config)
-    source = runner.load_policy()
+    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    loaded = load_policy(config.checkpoint, env, config)
+    assert isinstance(loaded.learner, OnPolicyLearner)
+    source = loaded.source
     path = Path(source["checkpoint"])
     run = RunFolder.of_checkpoint(path)
-    out = out or runner.output_folder("export")
+    out = out or output_folder(path, Path(config.runs_dir), "export")
     origin = {
         "checkpoint": path.name,
         "run": None if run is None else run.path.name,
@@ -83,7 +88,7 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write_all(runner.algo.actors, runner.env, kind, out, origin)
+        _write_all(loaded.learner.algo.actors, env, kind, out, origin)
     except OSError as problem:
         raise UserError(f"Cannot write '{out}': {problem}.") from problem
     return out
@@ -100,7 +105,7 @@ def _need_onnx() -> None:
 
 
 def _write_all(actors: Actors, env: VecEnv, kind: str, out: Path, origin: dict[str, Any]) -> None:
-    """Writes and checks every agent's file, then the contract, which names them."""
+    """Writes and checks every agent's file, then writes the contract, which names the files."""
     state = _visited(env)
     expected = actors.freeze().distribution(env.observations(state))[0]
     readings, commands = env.readings(), env.commands()
@@ -145,7 +150,7 @@ def _write_all(actors: Actors, env: VecEnv, kind: str, out: Path, origin: dict[s
 
 
 def _visited(env: VecEnv) -> Tensor:
-    """States that random actions lead to. (CHECKED_STEPS * N, S)"""
+    """Returns states that random actions lead to. (CHECKED_STEPS * N, S)"""
     env.reset()
     generator = torch.Generator().manual_seed(0)
     shape = CHECKED_STEPS, env.num_envs, env.action_dim
@@ -154,7 +159,7 @@ def _visited(env: VecEnv) -> Tensor:
 
 
 def _columns(columns: Iterable[Reading | Command]) -> list[dict[str, Any]]:
-    """Columns as JSON has them: no limit is null."""
+    """Returns columns for JSON, in which null means that there is no limit."""
     limited = ({**vars(column)} for column in columns)
     return [
         {
@@ -169,10 +174,10 @@ def serialise(policy: PortablePolicy, kind: str, seen: Tensor, name: str) -> byt
     """Returns the file of a policy; it takes any number of rows.
 
     Args:
-        policy: what to write.
+        policy: the policy to write.
         kind: one of :data:`SUFFIXES`.
         seen: an example of its input. (B, width)
-        name: of the input in the file.
+        name: name of the input in the file.
     """
     with warnings.catch_warnings(), torch.no_grad():
         # TorchScript is deprecated, and so is ONNX export through it; the newer exporter takes
@@ -199,7 +204,7 @@ def serialise(policy: PortablePolicy, kind: str, seen: Tensor, name: str) -> byt
 
 
 def _check(data: bytes, kind: str, name: str, seen: Tensor, expected: Tensor, agent: str) -> float:
-    """Runs a file on all rows and on one; how far its actions are from the policy's at most."""
+    """Runs a file on all rows and on one; returns the largest error of its actions."""
     run, largest = loaded(data, kind, name), 0.0
     for rows in (slice(None), slice(0, 1)):
         actions = run(seen[rows].numpy())[0]
@@ -219,7 +224,7 @@ def loaded(data: bytes, kind: str, name: str) -> Callable[[np.ndarray], list[np.
     Args:
         data: the file.
         kind: one of :data:`SUFFIXES`.
-        name: of the input in the file.
+        name: name of the input in the file.
     """
     if kind == "onnx":
         import onnxruntime

@@ -25,10 +25,10 @@ class ParallelView(ParallelEnv):
     of the reward), the same for every agent, and :meth:`state` is the joint state.
 
     Args:
-        env: a batch of one.
+        env: a batch of one environment.
         render_mode: ``"rgb_array"`` for :meth:`render`, or None.
-        width: of the pictures, in pixels.
-        height: of the pictures, in pixels.
+        width: width of the pictures, in pixels.
+        height: height of the pictures, in pixels.
     """
 
     def __init__(

@@ -9,11 +9,11 @@ from madpo_isaac.errors import UserError
 
 
 def reseed(env: VecEnv, seed: int | None) -> None:
-    """Starts the environments' random numbers anew, unless ``seed`` is None.
+    """Seeds the environments' random numbers anew, unless ``seed`` is None.
 
     Raises:
-        UserError: the seed is no whole number of 64 bits, or the simulator is seeded when it is
-            made and not again.
+        UserError: the seed is not a whole number of 64 bits, or the simulator can be seeded only
+            when it is made.
     """
     if seed is None:
         return

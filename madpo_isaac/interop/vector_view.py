@@ -20,16 +20,16 @@ from madpo_isaac.interop.spaces import box
 class VectorView(VectorEnv):
     """N environments with one agent each, which sees the joint state and chooses all actions.
 
-    Gymnasium's ``AutoresetMode.SAME_STEP``: where an episode ends, the returned observation is
-    the first of the next one, and ``infos["final_obs"]`` (N, S) holds the last of this one; rows
-    of it count where ``infos["_final_obs"]`` (N,) says so. ``infos`` has the task's readings,
-    too, each (N,). Arrays are NumPy's, copied from the device.
+    Resets follow Gymnasium's ``AutoresetMode.SAME_STEP``. When an episode ends, the returned
+    observation is the first of the next episode, and ``infos["final_obs"]`` (N, S) holds the last
+    of the ended one, in the rows where ``infos["_final_obs"]`` (N,) is true. ``infos`` also has
+    the task's readings, each (N,). Arrays are NumPy's, copied from the device.
 
     Args:
         env: the environments.
         render_mode: ``"rgb_array"`` for :meth:`render`, or None.
-        width: of the pictures, in pixels.
-        height: of the pictures, in pixels.
+        width: width of the pictures, in pixels.
+        height: height of the pictures, in pixels.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class VectorView(VectorEnv):
         """Starts new episodes everywhere.
 
         Args:
-            seed: of the one generator that all environments share, so not a list.
-            options: there are none.
+            seed: one seed, since all environments share one generator.
+            options: must be empty.
 
         Raises:
             UserError: there are several seeds, a bad one, or options.

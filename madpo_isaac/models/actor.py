@@ -20,7 +20,7 @@ from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class Decision(NamedTuple):
-    """What the policies did in N environments with P agents and A joint actions."""
+    """Decision of the policies in N environments with P agents and A joint actions."""
 
     action: Tensor
     """Sampled joint action, unbounded. (N, A)"""
@@ -44,7 +44,7 @@ class Std:
 
     @property
     def start(self) -> float:
-        """Where ``log_std`` starts."""
+        """Initial value of ``log_std``."""
         if self.largest is None:
             return self.scale * math.log(self.initial)
         return self.scale * math.log(self.initial / (self.largest - self.initial))
@@ -62,24 +62,29 @@ class Actors:
     The standard deviation is a function of a parameter, ``log_std``, see :class:`Std`. Samples are
     not clipped here.
 
-    What a network sees is :meth:`inputs`: the agent's observation, normalised by running moments
-    if asked for. With ``shared`` all agents have one network, padded to the widest of them, whose
-    input starts with the agent's number as a one-hot vector (P,). Padding comes after the first
-    LayerNorm's statistics and is cut off elsewhere: it changes no density and no gradient.
+    The input of a network is :meth:`inputs`: the agent's observation, normalized by running
+    moments if asked for. With ``shared`` all agents have one network of the largest agent's widths.
+    Its input then starts with the agent's number as a one-hot vector (P,). Padding changes no
+    density and no gradient, since it comes after the statistics of the first LayerNorm and is cut
+    off elsewhere.
+
+    With ``value_head`` every network has one more output, the first one, that predicts the return.
+    It serves learning only: its loss shapes the hidden layers.
 
     Args:
         agents: the agents, whose actions together cover the joint action once.
         hidden: hidden layer widths.
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
-        std: what the standard deviation is of ``log_std``.
+        std: the standard deviation as a function of ``log_std``.
         output_gain: initial gain of the mean's layer.
         generator: draws the initial weights.
         device: where the parameters live.
         shared: all agents have the same parameters.
-        normalise: normalise observations by running moments.
+        normalise: normalize observations by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
         network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
+        value_head: networks predict the return, too.
     """
 
     def __init__(
@@ -97,18 +102,21 @@ class Actors:
         input_norm: bool = True,
         hidden_norm: bool = True,
         network: str = "mlp",
+        value_head: bool = False,
     ) -> None:
         self.agents = tuple(agents)
+        self.heads = int(value_head)
+        """Outputs of a network that come before the mean action."""
         dims = [agent.act_dim for agent in agents]
         self.numbers = torch.eye(len(dims), device=device) if shared else None
-        """One-hot vectors that tell a shared network whom it acts for. (P, P)"""
+        """One-hot vectors that tell a shared network its agent. (P, P)"""
         self.moments = [Moments.initial(agent.obs_dim, device) for agent in agents if normalise]
-        """Of each agent's observations; none if they are not normalised. The list is replaced,
-        not changed, so that frozen policies keep theirs."""
+        """Moments of each agent's observations; none if they are not normalized. The list is
+        replaced, not changed, so that frozen policies keep theirs."""
         self.stack = NETWORKS[network](
             [agent.obs_dim + shared * len(dims) for agent in agents],
             hidden,
-            dims,
+            [self.heads + dim for dim in dims],
             activation=activation,
             output_gain=output_gain,
             generator=generator,
@@ -131,11 +139,11 @@ class Actors:
         self.source, self.owner = source.to(device), owner.to(device)
 
     def optimisers(self, lr: float, max_grad_norm: float) -> list[FlatAdam]:
-        """Returns one optimiser per agent, or the only one if the parameters are shared."""
+        """Returns one optimizer per agent, or the only one if the parameters are shared."""
         return [FlatAdam(self.stack, row, lr, max_grad_norm) for row in range(self.stack.num_rows)]
 
     def reset_std(self) -> None:
-        """Sets all standard deviations to where they start."""
+        """Sets all standard deviations to their initial value."""
         self.stack.stacked["log_std"].fill_(self.std.start)
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
@@ -146,7 +154,7 @@ class Actors:
         ]
 
     def inputs(self, p: int, obs: Tensor) -> Tensor:
-        """What agent p's first layer sees of its observations (B, obs_dim). (B, in_dim)"""
+        """Returns the input of agent p's first layer at observations (B, obs_dim). (B, in_dim)"""
         return self.stack.prepare(inputs(p, obs, self.moments, self.numbers))
 
     def distribution(
@@ -159,8 +167,17 @@ class Actors:
             obs: its :meth:`inputs`. (B, in_dim)
             net: its parameters if they are not the current ones.
         """
+        mean, std, _ = self.outputs(p, obs, net)
+        return mean, std
+
+    def outputs(
+        self, p: int, obs: Tensor, net: Network | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The :meth:`distribution`, and the value (B,) that the network predicts, if it does."""
         log_std = (self.stack.nets[p] if net is None else net)["log_std"]
-        return self.stack.apply(p, obs, net), self.std(log_std[: self.agents[p].act_dim])
+        std = self.std(log_std[: self.agents[p].act_dim])
+        out = self.stack.apply(p, obs, net)
+        return out[:, self.heads :], std, out[:, 0] if self.heads else None
 
     def freeze(self) -> JointPolicy:
         """Returns the policies as they are now, for fast joint evaluation."""
@@ -168,13 +185,13 @@ class Actors:
 
 
 class JointPolicy:
-    """All agents' policies at one moment, evaluated together; gives no gradient."""
+    """Policies of all agents at one moment, evaluated together and without gradient."""
 
     @torch.no_grad()
     def __init__(self, actors: Actors) -> None:
         self._networks = actors.stack.fold()
         self._inputs = partial(inputs, moments=actors.moments, numbers=actors.numbers)
-        self._source, self._owner = actors.source, actors.owner
+        self._source, self._owner, self._heads = actors.source, actors.owner, actors.heads
         log_std = actors.stack.stacked["log_std"].expand(len(actors.agents), -1)
         log_std = log_std.flatten()[self._source]
         self.std = actors.std(log_std)
@@ -185,7 +202,7 @@ class JointPolicy:
     def distribution(self, observations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean (N, A) and std (A,) at each agent's observations, a list of (N, obs_dim)."""
         seen = [self._inputs(p, obs) for p, obs in enumerate(observations)]
-        means = self._networks(seen)  # (P, N, max act_dim)
+        means = self._networks(seen)[..., self._heads :]  # (P, N, max act_dim)
         return means.transpose(0, 1).flatten(1)[:, self._source], self.std
 
     @torch.no_grad()
@@ -198,12 +215,12 @@ class JointPolicy:
 
 
 def inputs(p: int, obs: Tensor, moments: Sequence[Moments], numbers: Tensor | None) -> Tensor:
-    """What agent p's network sees of its observations (B, obs_dim). (B, in_dim)
+    """Returns the input of agent p's network from its observations (B, obs_dim). (B, in_dim)
 
     Args:
         p: the agent.
         obs: its observations.
-        moments: normalise each agent's observations; empty for observations as they are.
+        moments: normalize each agent's observations; empty for observations as they are.
         numbers: one-hot vectors (P, P) that come first; None for none.
     """
     if moments:

@@ -17,7 +17,7 @@ from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class ValueNetworks(ABC):
-    """What the critics have in common; their outputs are normalised values."""
+    """Base of the critics; their outputs are normalized values."""
 
     stack: Networks
     value_shape: tuple[int, ...]
@@ -25,18 +25,26 @@ class ValueNetworks(ABC):
     sharers: int
     """Agents per network."""
     moments: list[Moments]
-    """Of what the networks see; none if that is not normalised, or if the actors do it."""
+    """Moments of the input; none if the input is not normalized, or if the actors normalize it."""
 
     @abstractmethod
+    def inputs(self, state: Tensor) -> Sequence[Tensor]:
+        """Returns the input of the networks' first layers at joint states (B, S). (B, in_dim) each"""
+
+    @abstractmethod
+    def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Returns normalised values at :meth:`inputs`, differentiable. (B, *value_shape)"""
+
     def __call__(self, state: Tensor) -> Tensor:
-        """Returns normalised values of joint states (B, S), differentiable. (B, *value_shape)"""
+        """Returns normalized values of joint states (B, S), differentiable. (B, *value_shape)"""
+        return self.evaluate(self.inputs(state))
 
     @abstractmethod
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
 
     def optimiser(self, lr: float, max_grad_norm: float) -> FlatAdam:
-        """Returns the optimiser of all networks."""
+        """Returns the optimizer of all networks."""
         row = 0 if self.stack.num_rows == 1 else slice(None)
         return FlatAdam(self.stack, row, lr, max_grad_norm)
 
@@ -47,7 +55,7 @@ class ValueNetworks(ABC):
 
 
 class Critic(ValueNetworks):
-    """One value network on the joint state; its output is the normalised value.
+    """One value network on the joint state; its output is the normalized value.
 
     Args:
         state_dim: width S of the joint state.
@@ -55,9 +63,9 @@ class Critic(ValueNetworks):
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
         generator: draws the initial weights.
         device: where the parameters live.
-        view: maps joint states to what the network sees, see
+        view: maps joint states to the input of the network, see
             :meth:`madpo_isaac.env.VecEnv.critic_view`; None for the states themselves.
-        normalise: normalise what the network sees by running moments.
+        normalise: normalize the input by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
         network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
@@ -94,12 +102,16 @@ class Critic(ValueNetworks):
             hidden_norm=hidden_norm,
         )
 
-    def __call__(self, state: Tensor) -> Tensor:
-        """Returns normalised values of joint states (B, S), differentiable. (B,)"""
+    def inputs(self, state: Tensor) -> Sequence[Tensor]:
+        """Returns the input of the network's first layer at joint states (B, S). (B, in_dim)"""
         seen = self._seen(state)
         if self.moments:
             seen = self.moments[0].normalise(seen)
-        return self.stack.apply(0, self.stack.prepare(seen))[:, 0]
+        return [self.stack.prepare(seen)]
+
+    def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Returns normalised values at :meth:`inputs`, differentiable. (B,)"""
+        return self.stack.apply(0, inputs[0])[:, 0]
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
@@ -112,10 +124,11 @@ class Critic(ValueNetworks):
 class LocalCritic(ValueNetworks):
     """A value per agent of its own observation.
 
-    The networks see what the actors' do (:meth:`Actors.inputs`) and are shared if those are.
+    The networks have the same inputs as the actors' (:meth:`Actors.inputs`), and they are shared if
+    the actors' are.
 
     Args:
-        actors: whose observations are valued.
+        actors: policies whose observations are valued.
         hidden: hidden layer widths.
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
         generator: draws the initial weights.
@@ -154,13 +167,15 @@ class LocalCritic(ValueNetworks):
         )
         self.sharers = num_agents // self.stack.num_rows
 
-    def __call__(self, state: Tensor) -> Tensor:
-        """Returns each agent's normalised value at joint states (B, S), differentiable. (B, P)"""
-        values = []
-        for p, agent in enumerate(self._actors.agents):
-            seen = self._actors.inputs(p, agent.observe(state))
-            values.append(self.stack.apply(p, seen)[:, 0])
+    def inputs(self, state: Tensor) -> Sequence[Tensor]:
+        """Returns the input of each agent's first layer at joint states (B, S). (B, in_dim) each"""
+        agents = enumerate(self._actors.agents)
+        return [self._actors.inputs(p, agent.observe(state)) for p, agent in agents]
+
+    def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Returns each agent's normalized value at :meth:`inputs`, differentiable. (B, P)"""
+        values = [self.stack.apply(p, x)[:, 0] for p, x in enumerate(inputs)]
         return torch.stack(values, dim=1)
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
-        """Does nothing: the moments are the actors'."""
+        """Does nothing, since the moments are the actors'."""

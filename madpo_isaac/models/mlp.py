@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +14,24 @@ from torch import Tensor, nn
 from madpo_isaac.errors import unknown
 from madpo_isaac.models.protocol import Network, Networks
 
-ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
-    "relu": (F.relu, math.sqrt(2.0)),
-    "tanh": (torch.tanh, 5.0 / 3.0),
-    "elu": (F.elu, 1.0),
-    "selu": (F.selu, 0.75),
+
+class Activation(NamedTuple):
+    """An activation function."""
+
+    in_place: Callable[[Tensor], Tensor]
+    """Overwrites its input. The gradient then follows from the output: no second exponential."""
+    module: type[nn.Module]
+    """The same as a module."""
+    gain: float
+    """Gain of the orthogonal initialization of the layer before it."""
+
+
+ACTIVATIONS = {
+    "relu": Activation(torch.relu_, nn.ReLU, math.sqrt(2.0)),
+    "tanh": Activation(torch.tanh_, nn.Tanh, 5.0 / 3.0),
+    "elu": Activation(F.elu_, nn.ELU, 1.0),
+    "selu": Activation(torch.selu_, nn.SELU, 0.75),
 }
-"""Activation and the gain of its orthogonal initialisation."""
 
 
 class MLPStack:
@@ -32,17 +44,17 @@ class MLPStack:
     is differentiated through its own leaf tensors, which share the memory of ``flat``.
     Widths that differ between networks are padded with zeros that never receive a gradient.
 
-    With ``shared`` there is one row, which all P networks are views of: network p consists of
-    the leading ``in_dims[p]`` columns and ``out_dims[p]`` rows of one network of the largest
-    widths, so that what it does not use neither changes its output nor receives its gradient.
-    Gradients of several networks add up in the one row.
+    With ``shared`` there is one row, and all P networks are views of it. Network p consists of the
+    leading ``in_dims[p]`` columns and ``out_dims[p]`` rows of one network of the largest widths.
+    The other columns and rows neither change its output nor receive its gradient. Gradients of
+    several networks are summed in the one row.
 
     Args:
         in_dims: input width of each network.
         hidden: widths of the hidden layers, the same for all.
         out_dims: output width of each network.
         activation: one of :data:`ACTIVATIONS`.
-        output_gain: gain of the output layer's orthogonal initialisation.
+        output_gain: gain of the output layer's orthogonal initialization.
         generator: draws the initial weights (on the CPU, so that devices agree).
         device: where the parameters live.
         vectors: extra parameter vectors per network, name to width.
@@ -73,9 +85,9 @@ class MLPStack:
         self.num_rows = 1 if shared else self.num_nets
         self.depth = len(hidden)
         self.normed = (input_norm, *[hidden_norm] * self.depth)
-        """Whether a LayerNorm comes before each Linear layer. (depth + 1,)"""
+        """True where a LayerNorm comes before a Linear layer. (depth + 1,)"""
         self.activation = activation
-        self._activation, gain = ACTIVATIONS[activation]
+        self._activation = ACTIVATIONS[activation].in_place
         widths = [max(in_dims), *hidden]
         shapes: dict[str, tuple[int, ...]] = {}
         for k, width in enumerate(widths):
@@ -110,10 +122,10 @@ class MLPStack:
             self.nets.append(net)
         whole = {name: values[0] for name, values in self.stacked.items()}
         for net in [whole] if shared else self.nets:
-            self._initialise(net, gain, output_gain, generator)
+            self._initialise(net, ACTIVATIONS[activation].gain, output_gain, generator)
 
     def _crop(self, name: str, p: int) -> tuple[slice, ...]:
-        """The part of parameter ``name`` that network p uses."""
+        """Returns the part of parameter ``name`` that network p uses."""
         if name in ("norm0.weight", "norm0.bias"):
             return (slice(self.in_dims[p]),)
         if name == "linear0.weight":
@@ -136,16 +148,12 @@ class MLPStack:
                 nn.init.orthogonal_(drawn, scale, generator=generator)
                 value.copy_(drawn)
 
-    def forward(self, p: int, x: Tensor) -> Tensor:
-        """Runs network p on (B, in_dims[p]), differentiably. (B, out_dims[p])"""
-        return self.apply(p, self.prepare(x))
-
     def prepare(self, x: Tensor) -> Tensor:
-        """The part of the first LayerNorm that no parameter changes, if any. (B, in_dim)"""
+        """Applies the part of the first LayerNorm that has no parameters, if any. (B, in_dim)"""
         return standardise(x) if self.normed[0] else x
 
     def unpack(self, p: int, flat: Tensor) -> Network:
-        """Network p with the parameters ``flat`` (K,) instead of its own, as :attr:`nets` has."""
+        """Returns network p, as in :attr:`nets`, with the parameters ``flat`` (K,)."""
         views = _carve(flat[None], {name: v.shape[1:] for name, v in self.stacked.items()})
         return {name: value[0][self._crop(name, p)] for name, value in views.items()}
 
@@ -186,12 +194,12 @@ class MLPStack:
                 layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
             layers.append(linear)
             if k < self.depth:
-                layers.append(_Activation(self.activation))
+                layers.append(ACTIVATIONS[self.activation].module())
         return nn.Sequential(*layers)
 
     @torch.no_grad()
     def fold(self) -> FoldedMLPs:
-        """Returns the networks as they are now, made for fast evaluation without gradient."""
+        """Returns a snapshot of the networks for fast evaluation without gradient."""
         return FoldedMLPs(self)
 
 
@@ -202,7 +210,7 @@ class FoldedMLPs:
     """
 
     def __init__(self, stack: MLPStack) -> None:
-        self._activation = ACTIVATIONS[stack.activation][0]
+        self._activation = ACTIVATIONS[stack.activation].in_place
         self._in_dims, self._normed = stack.in_dims, stack.normed
         num_nets = stack.num_nets
         # Inputs that a network does not have are zero after LayerNorm's first half. Its second
@@ -223,7 +231,7 @@ class FoldedMLPs:
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """Maps a (B, in_dims[p]) for each network to (P, B, max(out_dims)).
 
-        Outputs beyond ``out_dims[p]`` mean nothing.
+        Outputs beyond ``out_dims[p]`` have no meaning.
         """
         x = self._prepare(inputs)
         layers = zip(self._weights[:-1], self._biases[:-1], self._normed[1:], strict=True)
@@ -242,12 +250,12 @@ class FoldedMLPs:
 
 
 def standardise(x: Tensor) -> Tensor:
-    """LayerNorm without its affine part: each row of (B, d) to mean 0 and variance 1."""
+    """Normalizes each row of (B, d) to mean 0 and variance 1: LayerNorm without its affine part."""
     return F.layer_norm(x, x.shape[-1:])
 
 
 def _linear(net: Network, k: int, name: str, x: Tensor) -> Tensor:
-    """LayerNorm k's affine part, if any, and the layer ``name``, in one. (B, d) -> (B, width)"""
+    """Applies LayerNorm k's affine part, if any, and the layer ``name``. (B, d) -> (B, width)"""
     weight = net[f"{name}.weight"]
     if f"norm{k}.weight" not in net:
         return F.linear(x, weight, net[f"{name}.bias"])
@@ -265,17 +273,8 @@ def _carve(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
     return views
 
 
-class _Activation(nn.Module):
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._function = ACTIVATIONS[name][0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._function(x)
-
-
 class _Adam(torch.optim.Adam):
-    """Adam, with the flag by which gradient scalers tell it to skip a step declared."""
+    """Adam with a declared flag by which gradient scalers tell it to skip a step."""
 
     found_inf: Tensor
 
@@ -288,9 +287,9 @@ class FlatAdam:
 
     def __init__(self, stack: Networks, row: int | slice, lr: float, max_grad_norm: float) -> None:
         self.lr = torch.tensor(lr, device=stack.flat.device)
-        """The learning rate, which may change without the device being asked. ()"""
+        """Learning rate, a tensor so that it can change without a read of the device. ()"""
         self.gradient = stack.grad[row]
-        """Of the rows; what is written here is what :meth:`step` follows."""
+        """Gradient of the rows; :meth:`step` follows it."""
         self._max_grad_norm = max_grad_norm
         self._param = nn.Parameter(stack.flat[row].detach())
         self._param.grad = self.gradient

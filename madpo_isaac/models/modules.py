@@ -19,15 +19,15 @@ from madpo_isaac.models.protocol import Network
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network is to be; the module's class is called with it."""
+    """Description of a network; the class of a module is called with it."""
 
     in_dim: int
     out_dim: int
     hidden: tuple[int, ...]
     """``algo.hidden``, for the module to make of it what it can."""
-    activation: Callable[[Tensor], Tensor]
+    activation: nn.Module
     hidden_norm: bool
-    """Whether hidden layers are normalised."""
+    """True if hidden layers are normalized."""
     output_gain: float
     """Gain of the last layer's weights at the start: small for policies, so that the first actions
     are near 0, and 1 for values."""
@@ -84,9 +84,9 @@ class ModuleStack:
         self._input_norm = input_norm
         widths = [(max(in_dims), max(out_dims))] if shared else zip(in_dims, out_dims, strict=True)
         self._widths = list(widths)
-        function = ACTIVATIONS[activation][0]
+        make_activation = ACTIVATIONS[activation].module
         specs = [
-            NetworkSpec(*pair, tuple(hidden), function, hidden_norm, output_gain)
+            NetworkSpec(*pair, tuple(hidden), make_activation(), hidden_norm, output_gain)
             for pair in self._widths
         ]
         self._modules = [_made(kind, spec, generator).to(device) for spec in specs]

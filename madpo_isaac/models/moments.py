@@ -12,18 +12,18 @@ from madpo_isaac.system.distributed import ALONE, Ranks
 EPSILON = 1e-5
 """Added to the variance."""
 LIMIT = 5.0
-"""Normalised numbers are clipped to [-5, 5]. Both numbers are rl_games'."""
+"""Normalized numbers are clipped to [-5, 5]. Both numbers are rl_games'."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of all rows taken in so far (Chan et al., 1979); float64, none of them changes.
+    """Immutable moments of all rows taken in so far, in float64 (Chan et al., 1979).
 
     They start as one row of mean 0 and variance 1, as rl_games' do.
     """
 
     count: Tensor
-    """Rows taken in. ()"""
+    """Number of rows taken in. ()"""
     mean: Tensor
     """(D,)"""
     square: Tensor
@@ -36,7 +36,7 @@ class Moments:
         return cls(ones.new_ones(()), torch.zeros_like(ones), ones)
 
     def merged(self, rows: Tensor, ranks: Ranks = ALONE) -> Moments:
-        """Returns the moments with ``rows`` (B, D) taken in, those of all ``ranks`` if given."""
+        """Returns the moments after taking in ``rows`` (B, D), of all ``ranks`` if given."""
         variance, mean = (x.double() for x in torch.var_mean(rows, dim=0, correction=0))
         size = len(rows)
         if ranks.count > 1:

@@ -16,7 +16,7 @@ from madpo_isaac.models.protocol import Networks
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
 NETWORKS: dict[str, Callable[..., Networks]] = {"mlp": MLPStack}
-"""What builds the networks of all agents; all take the arguments of :class:`MLPStack`."""
+"""Builders of the networks of all agents; each takes the arguments of :class:`MLPStack`."""
 
 _owners: dict[str, str] = {"mlp": MLPStack.__module__}
 

@@ -13,19 +13,19 @@ from madpo_isaac.models.moments import EPSILON, LIMIT
 
 
 class PortablePolicy(nn.Module):
-    """The mean action of one agent, with all that happens before and after its network.
+    """Mean action of one agent, with all steps before and after its network.
 
-    Input: the agent's observation (B, obs_dim), or where that is computed from the joint state
-    (``AgentSpec.columns`` is None) the joint state (B, S). In this order it is clipped as the
-    environment does, turned into the observation, normalised, joined to the agent's number if
-    the network is shared, and mapped. Outputs: the ``action`` (B, act_dim) within its limits,
-    and what it commands, offset + scale * action (B, act_dim).
+    The input is the agent's observation (B, obs_dim), or the joint state (B, S) if the observation
+    is computed from it (``AgentSpec.columns`` is None). The input is clipped as in the
+    environment, turned into the observation, normalized, joined to the agent's number if the
+    network is shared, and mapped. The outputs are the ``action`` (B, act_dim) within its limits,
+    and the commanded quantity, offset + scale * action (B, act_dim).
 
     Args:
         actors: the policies.
         p: the agent.
-        readings: what the columns of the joint state mean.
-        commands: what the columns of the joint action do.
+        readings: meaning of the columns of the joint state.
+        commands: meaning of the columns of the joint action.
     """
 
     obs_low: Tensor
@@ -62,6 +62,7 @@ class PortablePolicy(nn.Module):
         self._shared = actors.numbers is not None
         if actors.numbers is not None:
             self._keep("number", actors.numbers[p])
+        self._heads = actors.heads  # which serve learning only
         self.network = actors.stack.module(p).requires_grad_(False)
 
     def _keep(self, name: str, values: Sequence[float] | Tensor) -> None:
@@ -77,5 +78,5 @@ class PortablePolicy(nn.Module):
             x = ((x - self.mean) * self.inverse_std).clamp(-LIMIT, LIMIT)
         if self._shared:
             x = torch.cat((self.number.expand(x.shape[0], -1), x), dim=1)
-        action = self.network(x).clamp(self.low, self.high)
+        action = self.network(x)[:, self._heads :].clamp(self.low, self.high)
         return action, self.offset + self.scale * action

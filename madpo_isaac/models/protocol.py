@@ -1,4 +1,4 @@
-"""What policies and critics ask of their networks."""
+"""Protocol of the networks that policies and critics are made of."""
 
 from __future__ import annotations
 

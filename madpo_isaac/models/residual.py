@@ -29,9 +29,8 @@ class ResidualNetwork(nn.Module):
         self.fall = nn.ModuleList(nn.Linear(inner, width) for inner in spec.hidden)
         self.out = nn.Linear(width, spec.out_dim)
         with torch.no_grad():
-            for layer in self.fall:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+            for value in self.fall.parameters():
+                nn.init.zeros_(value)
             nn.init.orthogonal_(self.out.weight, spec.output_gain)
             nn.init.zeros_(self.out.bias)
 

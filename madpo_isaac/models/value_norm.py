@@ -1,4 +1,4 @@
-"""Normalisation of the critic's target by debiased exponential moments."""
+"""Normalization of the critic's target by debiased exponential moments."""
 
 from __future__ import annotations
 

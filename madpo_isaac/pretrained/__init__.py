@@ -1,4 +1,4 @@
-"""Policies that this project trained and ships: their parameters, and what they reach.
+"""Policies that come with the project: their parameters and their scores.
 
 A policy is a safetensors file and a JSON file beside it, with the configuration, the command and
 the source revision it was trained with, and its scores.
@@ -26,7 +26,7 @@ _FACTS = ("task", "algo", "iteration", "env_steps")
 
 
 def names() -> list[str]:
-    """The tasks there is a policy for."""
+    """Tasks for which there is a policy."""
     return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
 
 
@@ -45,7 +45,7 @@ def find(task: str) -> Path:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Returns what the JSON file beside ``path`` says.
+    """Returns the content of the JSON file beside ``path``.
 
     Raises:
         UserError: it is not there or damaged.
@@ -64,7 +64,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Returns what a checkpoint holds of a policy, its numbers as float32.
+    """Returns the policy as a checkpoint holds it, in float32.
 
     Raises:
         UserError: it cannot be read.

@@ -1,4 +1,7 @@
-"""Makes a policy to ship of a run: ``python -m madpo_isaac.pretrained runs/<experiment>``."""
+"""Turns a run into a policy that comes with the project.
+
+python -m madpo_isaac.pretrained runs/<experiment>
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,18 @@ from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.config.resume import WHERE
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluation.evaluate import score
+from madpo_isaac.evaluation.evaluate import evaluate, summary
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import device
-from madpo_isaac.training.factory import make_runner
+from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.policy import load_policy
 
 _HERE = (*WHERE, "num_threads", "test_episodes")
 
 
 def main(argv: list[str]) -> int:
-    """Writes the two files; the scores are those of what is in the file, in half precision."""
+    """Writes the two files; the scores are those of the written policy in half precision."""
     program = "python -m madpo_isaac.pretrained"
     parser = Parser(program, "Makes a policy that comes with the project of a run's.")
     parser.add_target()
@@ -58,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 
 def origin(run: Path) -> dict[str, Any]:
-    """The command and the source revision of a run."""
+    """Returns the command and the source revision of a run."""
     overrides = (run / "overrides.txt").read_text().split("\n")
     settings = [text for text in overrides if text and text.partition("=")[0] not in _HERE]
     revision = json.loads((run / "env.json").read_text())["git_revision"]
@@ -66,22 +70,22 @@ def origin(run: Path) -> dict[str, Any]:
 
 
 def record(config: Config) -> dict[str, Any]:
-    """The configuration without what belongs to this machine."""
+    """Returns the configuration without the settings that belong to this machine."""
     values = OmegaConf.to_container(OmegaConf.structured(config))
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items() if key not in _HERE}
 
 
 def scores(parser: Parser, path: Path, episodes: int) -> dict[str, Any]:
-    """What the policy in ``path`` reaches, with mean and with sampled actions."""
+    """Scores the policy in ``path``, with mean and with sampled actions."""
     options = parser.parse([str(path)])
-    runner = make_runner(parser.config(options))
-    runner.load_policy()
-    with device.single_threaded():
-        mean, sampled = (
-            score(runner, episodes, deterministic=deterministic)[1]
-            for deterministic in (True, False)
-        )
+    config = parser.config(options)
+    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    policy = load_policy(config.checkpoint, env, config)
+    generator = torch.Generator(env.device).manual_seed(config.seed)
+    mean, sampled = (
+        summary(evaluate(act, env, episodes)) for act in (policy, policy.sampled(generator))
+    )
     best = {"return": mean["return"]["mean"], "success": mean["success"]["rate"]}
     return {**best, "mean_actions": mean, "sampled_actions": sampled}
 

@@ -1,4 +1,4 @@
-"""The report's figures, each as PNG and as PDF with text that stays text."""
+"""Figures of the report, each as PNG and as PDF; text in the PDF stays text."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a $ in a name is a $
 }
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
-"""Okabe and Ito's, which colour-blind readers can tell apart."""
+"""Colors of Okabe and Ito, which color-blind readers can tell apart."""
 CURVES = {
     "episode_return": ("curves", "episode return"),
     "success_rate": ("success", "success rate"),
     "eval/return": ("evaluations", "return of evaluations"),
 }
-"""What is drawn against steps: the file's name and the axis'."""
+"""Quantities drawn against steps: the file's name and the axis label."""
 SENSITIVE = ("algo.divergence.lam", "algo.divergence.sigma", "algo.divergence.coef")
 AGENT_METRICS = (
     *("entropy", "kl", "clip_fraction", "grad_norm"),
@@ -44,7 +44,7 @@ AGENT_METRICS = (
 )
 _COLUMNS = 5
 _DPI, _PAGE_DPI = 300, 150
-"""Of a PNG, and what it is shown with."""
+"""Resolution of a PNG, and the resolution at which a page shows it."""
 _DASHES = ("-", "--", ":", "-.")
 _HANDLE_WIDTH, _LETTER_WIDTH = 0.55, 0.062  # inches in a legend, with its gaps
 _WIDEST = 30.0
@@ -55,21 +55,21 @@ class Picture:
     """A figure that has been drawn."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
     title: str
     png: bytes
 
     @property
     def width(self) -> int:
-        """Of the picture on a page, in CSS pixels."""
+        """Returns the width of the picture on a page, in CSS pixels."""
         return int.from_bytes(self.png[16:20], "big") * _PAGE_DPI // _DPI
 
 
 @matplotlib.rc_context(STYLE)
 def curves(study: Study, folder: Path, reps: int, key: str = "episode_return") -> Picture:
-    """Learning curves: mean over seeds and its 95 % bootstrap band, one panel a task.
+    """Learning curves: mean over seeds and its 95 % bootstrap band, one panel per task.
 
-    A dotted line is where runs are compared if some go far beyond.
+    A dotted line marks the step at which runs are compared, if some runs go far beyond it.
     """
     figure, panels = _panels(len(study.tasks))
     for task, axes in zip(study.tasks, panels, strict=True):
@@ -142,9 +142,9 @@ def improvement(
 
 @matplotlib.rc_context(STYLE)
 def sensitivity(study: Study, folder: Path, reps: int, key: str) -> Picture | None:
-    """Return at the end against a numeric setting, one panel a task; None where it is constant.
+    """Return at the end against a numeric setting, one panel per task; None if it is constant.
 
-    A line joins runs that are alike in everything else. Dashed: groups without the setting.
+    A line joins runs that agree in all other settings. Dashed lines are groups without the setting.
     """
     lines = {task: _lines(study, task, key) for task in study.tasks}
     tasks = [task for task in study.tasks if lines[task]]
@@ -170,7 +170,7 @@ def sensitivity(study: Study, folder: Path, reps: int, key: str) -> Picture | No
 
 
 def _lines(study: Study, task: str, key: str) -> dict[str, list[tuple[float, np.ndarray]]]:
-    """Name of a set of otherwise equal runs to its points: a setting's value, finals (runs,)."""
+    """Returns the points of each set of otherwise equal runs: a setting's value, finals (runs,)."""
     runs = [r for cell in study.of_task(task).values() for r in cell]
     runs = [r for r in runs if is_number(r.settings.get(key))]
     others = [name for name in varied(runs) if name != key]
@@ -195,7 +195,7 @@ def _lines(study: Study, task: str, key: str) -> dict[str, list[tuple[float, np.
 
 
 def _follows(run: Run, name: str, key: str) -> bool:
-    """Whether one setting comes from another: coef of preset printed is 1 / sigma."""
+    """Returns whether one setting follows from another: coef of preset printed is 1 / sigma."""
     coef, sigma = "algo.divergence.coef", "algo.divergence.sigma"
     if (name, key) != (coef, sigma):
         return False
@@ -229,7 +229,7 @@ def agents(study: Study, folder: Path, task: str, group: str) -> Picture | None:
 
 
 def slug(name: str) -> str:
-    """A name that files can have."""
+    """Returns a name that is valid for files."""
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)
 
 
@@ -242,7 +242,7 @@ def _panels(
     columns: int = _COLUMNS,
     share_y: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` panels of ``size`` inches, in rows of about equal length."""
+    """Returns a figure with ``count`` panels of ``size`` inches, in rows of about equal length."""
     rows = -(-count // columns)
     columns = -(-count // rows)
     width = max(size[0] * columns + 0.4, 3.2)
@@ -310,7 +310,7 @@ def _legend(figure: Figure, order: Sequence[str]) -> None:
 
 
 def _unit(steps: float) -> tuple[float, str]:
-    """What to count steps in that go up to ``steps``."""
+    """Returns the unit in which to count steps that go up to ``steps``."""
     return (1e6, "millions") if steps >= 1e5 else (1e3, "thousands")
 
 

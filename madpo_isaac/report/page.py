@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing beside it: pictures and videos are inside."""
+"""The report as one HTML file, with pictures and videos inside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from madpo_isaac.report.figures import Picture
 from madpo_isaac.report.tables import Table
 
 _NUMBER = re.compile(r"-|[-±]?[\d.,:]+( M)?( to -?[\d.,]+)?")
-"""Also times, steps, and intervals."""
+"""Pattern of cells that stand on the right: numbers, times, steps and intervals."""
 _STYLE = """
 body { font: 15px/1.45 sans-serif; color: #222; }
 body { max-width: 1150px; margin: 2em auto; padding: 0 1em; }
@@ -28,7 +28,7 @@ td { white-space: nowrap; font-variant-numeric: tabular-nums; } .n { text-align:
 
 
 class Page:
-    """Collects parts in the order in which they are to be seen."""
+    """Collects the parts of the page in their order."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -78,7 +78,7 @@ class Page:
         self._parts.append(f'<div class="videos">{"".join(figures)}</div>')
 
     def html(self) -> str:
-        """The whole file."""
+        """Returns the whole file."""
         title = escape(self.title)
         body = "\n".join(self._parts)
         return (
@@ -89,7 +89,7 @@ class Page:
 
 
 def _row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:
-    """A table's row; cells of columns of numbers stand on the right."""
+    """Returns a row of a table; cells of columns of numbers stand on the right."""
     kinds = (' class="n"' if number else "" for number in right)
     parts = zip(kinds, map(escape, cells), strict=True)
     return f"<tr>{''.join(f'<{tag}{kind}>{cell}</{tag}>' for kind, cell in parts)}</tr>"

@@ -19,10 +19,10 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.system.files import parse_json
 
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
-"""What the command line calls some settings."""
+"""Names of some settings on the command line."""
 _NEEDED = ("env_steps", "episode_return")
 _LARGEST = 1e100
-"""What is beyond it is no measurement, and its square is no number."""
+"""Limit of measurements: a larger number is not one, and its square overflows."""
 _LONGEST_NAME = 255
 _SEED = re.compile(r"(?P<label>.+?)_s(?P<seed>\d{1,19})(_\d{8}-\d{6}(-\d+)?)?")
 
@@ -33,8 +33,8 @@ class Run:
 
     name: str
     settings: Mapping[str, Any]
-    """Its configuration with dotted keys; of a file without one, task, algorithm and seed as far
-    as the file's name says. ``run`` is the name without seed and date."""
+    """Configuration with dotted keys. For a file without one: task, algorithm and seed, if the name
+    of the file has them. ``run`` is the name without seed and date."""
     metrics: Mapping[str, np.ndarray]
     """Columns of metrics.jsonl, (iterations,) each; NaN where there is no number."""
     folder: Path | None = None
@@ -72,10 +72,10 @@ class Run:
         )
 
     def means(self, key: str, stops: np.ndarray, window: float) -> np.ndarray:
-        """Means of ``key`` over the episodes finished in (stop - window, stop], for each stop.
+        """Returns the means of ``key`` over the episodes finished in (stop - window, stop].
 
-        NaN where none did. A metric that is not of episodes, such as ``agent0/kl``, is averaged
-        over iterations.
+        A stop without a finished episode gives NaN. A metric that does not belong to episodes,
+        such as ``agent0/kl``, is averaged over iterations.
         """
         values = self.metrics.get(key)
         if values is None:
@@ -92,7 +92,7 @@ class Run:
         return np.divide(total, count, out=np.full(len(stops), np.nan), where=count > 0)
 
     def latest(self, key: str, stops: np.ndarray) -> np.ndarray:
-        """The newest known value of ``key`` at each stop; NaN before the first one."""
+        """Returns the newest known value of ``key`` at each stop; NaN before the first one."""
         values = self.metrics.get(key, np.zeros(0))
         known = np.flatnonzero(np.isfinite(values))
         newest = np.searchsorted(self.metrics["env_steps"][known], stops, "right")
@@ -103,7 +103,7 @@ class Run:
         return float(self.means(key, np.array([stop]), window)[0])
 
     def until(self, steps: float, key: str = "wall_s") -> float:
-        """Value of a counter when ``steps`` were reached; NaN if they or the counter were not."""
+        """Returns a counter's value when ``steps`` were reached; NaN if either is missing."""
         reached = np.flatnonzero(self.metrics["env_steps"] >= steps)
         column = self.metrics.get(key)
         return float(column[reached[0]]) if column is not None and len(reached) else float("nan")
@@ -115,7 +115,7 @@ def load(arguments: Sequence[str]) -> list[Run]:
     Args:
         arguments: run folders, folders of run folders, ``*.jsonl`` or ``*.csv`` files (columns run,
             env_steps, episode_return and optionally success_rate). ``<task>=<path>`` names the
-            task of files that do not; else it is the csv's name or the folder of the jsonl.
+            task of a file; without it the task is the csv's name or the folder of the jsonl.
 
     Raises:
         UserError: there is no such path, or nothing in it to read.
@@ -175,7 +175,7 @@ def _of_run_folder(path: Path) -> Run:
 
 
 def _guess(name: str, task: str) -> dict[str, Any]:
-    """What the name ``<label>_s<seed>[_<date>]`` says."""
+    """Reads label and seed from the name ``<label>_s<seed>[_<date>]``."""
     found = _SEED.fullmatch(name)
     label = found["label"] if found else name
     seed = {"seed": int(found["seed"])} if found else {}
@@ -206,7 +206,7 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
 
 
 def _numbers(path: Path) -> list[dict[str, float]]:
-    """The numbers of every line that is whole; a crash may have left half of one."""
+    """Returns the numbers of every complete line; a crash may have left half of a line."""
     try:
         texts = path.read_text(errors="replace").splitlines()
     except OSError as problem:
@@ -231,12 +231,12 @@ def _numbers(path: Path) -> list[dict[str, float]]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number that a float can hold."""
+    """Returns whether a value is a finite number that a float can hold."""
     return isinstance(value, (int, float)) and abs(value) <= _LARGEST and not math.isnan(value)
 
 
 def _check_steps(steps: np.ndarray, where: str) -> None:
-    """Raises UserError unless environment steps, (iterations,), count up from 0 or more."""
+    """Raises UserError unless the environment steps (iterations,) increase from 0 or more."""
     if steps.min() < 0.0 or steps[-1] == 0.0:
         worst = float(min(steps.min(), steps[-1]))
         raise UserError(f"{where}: env_steps={worst:g} must be greater than 0.")

@@ -122,7 +122,7 @@ def shared_scores(study: Study) -> Scores | None:
     """Scores for aggregation over tasks; None where less than two groups are in every task.
 
     A group counts as many runs a task as it has on each, the first ones. Scores are returns where
-    there is one task, else normalised per task.
+    there is one task, else normalized per task.
     """
     tasks = study.tasks
     groups = [g for g in study.groups if all((t, g) in study.cells for t in tasks)]

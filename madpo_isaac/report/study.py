@@ -13,11 +13,11 @@ from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.report.runs import SHORT, Run
 
 POINTS = 40
-"""Of a curve, at most."""
+"""Largest number of points of a curve."""
 WINDOW = 0.05
-"""Share of a task's steps that each point of a curve looks back on."""
+"""Share of a task's steps before a point of a curve over which returns are averaged."""
 _EVEN = 0.9
-"""Share of the longest run's steps from which on runs count as equally long."""
+"""Runs that reach this share of the longest run's steps count as equally long."""
 _OF_A_RUN = frozenset(
     (
         *("seed", "run", "experiment", "runs_dir", "checkpoint", "resume", "num_threads"),
@@ -26,19 +26,19 @@ _OF_A_RUN = frozenset(
         *("capture_video", "capture_video_freq", "capture_video_len", "capture_video_envs"),
     )
 )
-"""Settings that do not tell one experiment from another."""
+"""Settings that do not distinguish experiments."""
 
 
 class Study:
-    """Runs by task and group; without those that have finished no episode, unless all have not.
+    """Runs by task and group. Runs without a finished episode are left out, unless all lack one.
 
     Args:
         runs: any number, at least one.
         by: settings that make a group, such as ``["algo", "algo.divergence.lam"]``; ``run`` is
-            the name of a run without its seed. A run that has none of them is named by its
-            algorithm.
-        window: environment steps that a point of a curve looks back on; 0 for a twentieth of the
-            task's.
+            the name of a run without its seed. A run that has none of these settings is named
+            by its algorithm.
+        window: environment steps before a point of a curve over which returns are averaged; 0
+            for a twentieth of the task's steps.
 
     Raises:
         UserError: no run has a setting of that name.
@@ -80,16 +80,16 @@ class Study:
         return min(run.steps for g, runs in cells.items() if group in (None, g) for run in runs)
 
     def uneven(self, task: str) -> bool:
-        """Whether runs of a task go far beyond its common end."""
+        """Returns whether runs of a task go far beyond its common end."""
         longest = max(run.steps for runs in self.of_task(task).values() for run in runs)
         return self.end(task) < _EVEN * longest
 
     def window(self, task: str, group: str | None = None) -> float:
-        """Environment steps that a point of a curve looks back on."""
+        """Returns the environment steps before a point over which returns are averaged."""
         return self._window or WINDOW * self.end(task, group)
 
     def grid(self, task: str, group: str | None = None, key: str = "episode_return") -> np.ndarray:
-        """Environment steps of a curve's points, (P,), as many as every run has to show."""
+        """Returns the environment steps of a curve's points, (P,), which every run has reached."""
         runs = [r for g, rs in self.of_task(task).items() if group in (None, g) for r in rs]
         points = min(int(np.isfinite(run.metrics.get(key, np.nan)).sum()) for run in runs)
         points = min(max(points, 1), POINTS)
@@ -98,10 +98,10 @@ class Study:
     def curves(
         self, task: str, group: str, key: str, grid: np.ndarray, window: float = 0.0
     ) -> np.ndarray:
-        """Curves of a group's runs, (runs, P); with 0 of the task's window.
+        """Returns the curves of a group's runs, (runs, P).
 
-        A point whose window has no finished episode shows the last before it; NaN without any,
-        and where a run had ended before the window.
+        ``window`` 0 is the task's. A point whose window has no finished episode shows the value
+        before it. It is NaN if there is none, or if the run had ended before the window.
         """
         window = window or self.window(task)
         runs = self.cells[task, group]
@@ -111,16 +111,16 @@ class Study:
         return np.where(over, np.nan, np.where(np.isnan(curves), latest, curves))
 
     def whole_curves(self, task: str, group: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """A grid as far as all of a group's runs go, (P,), and their curves on it, (runs, P)."""
+        """Returns a grid up to the end of a group's runs, (P,), and the curves on it, (runs, P)."""
         grid = self.grid(task, group, key)
         return grid, self.curves(task, group, key, grid, self.window(task, group))
 
     def finals(self, task: str, group: str, key: str = "episode_return") -> np.ndarray:
-        """Where a group's curves are at the task's common end, (runs,)."""
+        """Returns the values of a group's curves at the task's common end. (runs,)"""
         return self.curves(task, group, key, self.grid(task))[:, -1]
 
     def notes(self) -> list[str]:
-        """What a reader has to know about the runs: unequal lengths and mixed settings."""
+        """Returns notes for the reader about the runs: unequal lengths and mixed settings."""
         notes = []
         if self._idle:
             left_out = "" if self.runs[0].name in self._idle else "; left out"
@@ -144,7 +144,7 @@ class Study:
 
 
 def label(run: Run, by: Sequence[str]) -> str:
-    """The group of a run: ``madpo``, or with other keys ``madpo lam=0.2``."""
+    """Returns the group of a run: ``madpo``, or with other keys ``madpo lam=0.2``."""
     parts = []
     for key in by:
         full = SHORT.get(key, key)
@@ -178,7 +178,7 @@ def differences(study: Study) -> dict[str, dict[str, str]]:
 
 
 def baseline(study: Study, name: str = "") -> str:
-    """The group that others are compared with: ``name``, else HAPPO, else the first.
+    """Returns the group that others are compared with: ``name``, else HAPPO, else the first.
 
     Raises:
         UserError: there is no group ``name``.
@@ -190,7 +190,7 @@ def baseline(study: Study, name: str = "") -> str:
 
 
 def show(value: Any) -> str:
-    """A setting as the command line has it; ``-`` where there is none."""
+    """Returns a setting as written on the command line; ``-`` if there is none."""
     if value is None:
         return "-"
     text = f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
@@ -207,7 +207,7 @@ def numbers(text: str, name: str) -> list[float]:
     """Reads ``4e5,1e6``.
 
     Raises:
-        UserError: one of them is no positive number.
+        UserError: one of them is not a positive number.
     """
     try:
         values = [float(part) for part in text.split(",")]

@@ -20,7 +20,7 @@ _LONGEST = 1e13
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, the first row being the head."""
+    """Cells as text; the first row is the head."""
 
     title: str
     head: list[str]
@@ -63,7 +63,7 @@ def results(study: Study, marks: Sequence[float], reps: int) -> Table:
 
 
 def wall_time(study: Study, baseline: str) -> Table:
-    """Mean time to a task's common end, also relative to the baseline, and steps a second."""
+    """Mean time to a task's common end, also relative to the baseline, and steps per second."""
     rows = []
     for (task, group), runs in study.cells.items():
         stop = study.end(task)
@@ -86,7 +86,7 @@ def settings(study: Study) -> Table:
 
 
 def every_run(study: Study) -> Table:
-    """One row a run."""
+    """Returns a table with one row per run."""
     rows = [
         [
             *(run.name, task, group, show(run.settings.get("seed")), _steps(run.steps)),
@@ -117,14 +117,14 @@ def write_csv(study: Study, path: Path) -> None:
 
 
 def _stops(run: Run, window: float) -> np.ndarray:
-    """Ends of the windows in which a run has lines, as many as it has lines at most threefold."""
+    """Returns the ends of the windows in which a run has lines, at most three times as many."""
     at = np.ceil(run.metrics["env_steps"] / window)
     near = np.unique(np.concatenate((at - 1.0, at, at + 1.0)))  # rounding may put it in the next
     return window * near[(near >= 1.0) & (near <= np.floor(run.steps / window + 1e-9))]
 
 
 def hours(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Returns seconds as h:mm:ss."""
     return str(datetime.timedelta(seconds=round(seconds))) if abs(seconds) < _LONGEST else "-"
 
 

@@ -1,4 +1,4 @@
-"""What a report consists of, and what its page shows in which order."""
+"""Contents of a report, and the order of its page."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def write(
 
     Args:
         study: the runs.
-        out: a folder, made if need be.
-        title: of the page.
+        out: folder to write to, created if necessary.
+        title: title of the page.
         marks: environment steps at which to list returns.
         base: the group others are compared with, see :func:`baseline`.
         reps: resamples of every bootstrap.

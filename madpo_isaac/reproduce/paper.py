@@ -1,9 +1,9 @@
-"""What the figures and tables of the MADPO paper (Dou et al., NeurIPS 2024) were made from.
+"""Runs behind the figures and tables of the MADPO paper (Dou et al., NeurIPS 2024).
 
-Hyper-parameters are the tasks' and presets' own (cfg/). Where the paper, as far as it is known
-here, leaves something open, ``Figure.chosen`` says what was chosen. That Figure 2 is multi-agent
-MuJoCo and Figure 3 Bi-DexHands, and the tasks of Figures 5 and 6, are from descriptions of the
-figures.
+Hyper-parameters are those of the recipe and the presets (cfg/). ``Figure.chosen`` names the choices
+that the paper, as far as it is known here, leaves open. The assignment of Figure 2 to multi-agent
+MuJoCo and of Figure 3 to Bi-DexHands, and the tasks of Figures 5 and 6, come from descriptions of
+the figures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HANDS = (
 SUITES = {"MA-MuJoCo": MUJOCO, "Bi-DexHands": HANDS}
 
 Variants = Mapping[str, tuple[str, ...]]
-"""Name of a variant, the same in all figures that have it, to its settings."""
+"""Settings of each variant by its name, which is the same in all figures."""
 
 ALGORITHMS: Variants = {
     name: (f"algo={name}",) for name in ("madpo", "happo", "hatrpo", "a2po", "mappo")
@@ -32,7 +32,7 @@ ALGORITHMS: Variants = {
 
 
 def _madpo(**variants: str) -> Variants:
-    """MADPO with one setting each, as name=setting."""
+    """Variants of MADPO that differ in one setting, as name=setting."""
     return {f"madpo_{name}": ("algo=madpo", setting) for name, setting in variants.items()}
 
 
@@ -65,11 +65,11 @@ class Figure:
     tasks: tuple[str, ...]
     variants: Variants
     shows: str
-    """The report's figure that is meant, or ``wall time``, a table."""
+    """Figure of the report that corresponds to it, or ``wall time``, a table."""
     by: tuple[str, ...] = ("algo",)
-    """What the report groups by."""
+    """Settings by which the report groups runs."""
     per_suite: bool = False
-    """One report a suite, since scores are aggregated over tasks."""
+    """True for one report per suite, since scores are aggregated over tasks."""
     chosen: str = ""
 
 
@@ -126,15 +126,15 @@ FIGURES: dict[str, Figure] = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of a figure is run."""
+    """Extent of a reproduction."""
 
     steps: Mapping[str, float]
-    """Suite to environment steps of a run."""
+    """Environment steps of a run, by suite."""
     seeds: tuple[int, ...]
     tasks: int | None = None
-    """How many of the figure's tasks, by turns from each suite; None for all."""
+    """Number of the figure's tasks, taken by turns from each suite; None for all."""
     settings: tuple[str, ...] = ()
-    """Further ones of every run."""
+    """Further settings of every run."""
 
 
 SCALES: dict[str, Scale] = {

@@ -1,4 +1,4 @@
-"""From a figure and a scale to runs, and what has become of each run so far."""
+"""Plan of the runs of a figure at a scale, and the state of each run so far."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _TAIL = 1 << 16
 _GIVEN = ("task", "algo", "seed", "max_iterations", "experiment", "runs_dir", "resume", "test")
 """Keys that every job has of its own."""
 _MANY = 1e18
-"""Counts from here on are no counts."""
+"""Limit of counts; a larger number is not one."""
 _OF_A_PROCESS = ("experiment", "runs_dir", "resume", "num_threads")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made."""
+    """One run of the plan."""
 
     folder: Path
     task: str
     settings: tuple[str, ...]
     steps: int
-    """Environment steps when it is finished."""
+    """Environment steps of the finished run."""
 
     @property
     def name(self) -> str:
@@ -41,15 +41,15 @@ class Job:
         return self.folder.name
 
     def arguments(self, threads: int) -> list[str]:
-        """The command line of train.py that starts or continues it.
+        """Returns the command line of train.py that starts or continues the run.
 
-        ``threads`` is how many it gets unless its settings say so.
+        ``threads`` is the number of its threads, unless its settings have one.
         """
         where = (f"experiment={self.name}", f"runs_dir={self.folder.parent}", "resume=auto")
         return [f"num_threads={threads}", *self.settings, *where]
 
     def progress(self) -> tuple[float, float]:
-        """Environment steps and seconds so far."""
+        """Returns the environment steps and seconds so far."""
         line = _last_line(self.folder / "metrics.jsonl")
         counts = (line.get(key) for key in ("env_steps", "wall_s"))
         steps, seconds = (
@@ -58,14 +58,14 @@ class Job:
         return steps, seconds
 
     def taken(self) -> bool:
-        """Whether another process has it, such as one that outlived the killed one it was of."""
+        """Returns whether another process has the run, for example after its parent was killed."""
         lock = Lock(self.folder / "lock")
         taken = lock.path.is_file() and not lock.acquire()
         lock.release()
         return taken
 
     def finished(self) -> bool:
-        """Whether nothing is left to be run.
+        """Returns whether the run is complete.
 
         Raises:
             UserError: the folder holds a run with other settings.
@@ -87,7 +87,7 @@ class Job:
 
 
 def choose_tasks(figure: Figure, scale: Scale) -> tuple[list[str], list[str]]:
-    """The tasks to run at a scale, and those of the figure that the registry lacks.
+    """Returns the tasks to run at a scale, and the figure's tasks that the registry lacks.
 
     Raises:
         UserError: it has none of them.
@@ -102,13 +102,13 @@ def choose_tasks(figure: Figure, scale: Scale) -> tuple[list[str], list[str]]:
 
 
 def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ()) -> list[Job]:
-    """The runs of a figure, those of the first seed first.
+    """Returns the runs of a figure, with those of the first seed first.
 
     Args:
         figure: what to reproduce.
-        scale: how much of it.
-        runs: where run folders go; figures share runs in it.
-        settings: further ones of every run.
+        scale: the extent.
+        runs: folder of the run folders; figures share the runs in it.
+        settings: further settings of every run.
 
     Raises:
         UserError: a setting is wrong.
@@ -132,12 +132,12 @@ def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ())
 
 
 def _lasting(settings: Sequence[str]) -> set[str]:
-    """Those that a run keeps, wherever and however often it is continued."""
+    """Returns the settings that a run keeps, wherever and however often it is continued."""
     return {text for text in settings if text.partition("=")[0] not in _OF_A_PROCESS}
 
 
 def _last_line(path: Path) -> dict[str, Any]:
-    """The last whole JSON object of a file of lines, or of one that is one; {} without."""
+    """Returns the last complete JSON object of a file of one or many lines; {} without one."""
     try:
         with path.open("rb") as file:
             file.seek(max(path.stat().st_size - _TAIL, 0))

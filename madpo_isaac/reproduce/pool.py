@@ -1,4 +1,4 @@
-"""Runs jobs side by side, each in a process of its own, and shows how far they are."""
+"""Runs jobs side by side, each in a process of its own, and shows their progress."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from madpo_isaac.reproduce.plan import Job
 from madpo_isaac.system.signals import StopRequest
 
 TRAIN = ("-m", "madpo_isaac", "train")
-"""What the interpreter is given to start a run; all the rest are settings."""
+"""Arguments of the interpreter that start a run; all further ones are settings."""
 _PLACE = Path(__file__).resolve().parents[2]
-"""Where this package is imported from, in the processes of runs, too."""
+"""Folder from which this package is imported, in the processes of runs too."""
 _POLL_S = 0.2
 _PLAIN_S = 60.0
-"""Seconds between lines about the whole where there is no terminal."""
+"""Seconds between lines about the progress, if there is no terminal."""
 
 
 class View:
-    """A line for every run that ends; on a terminal also bars, else a line a minute."""
+    """Shows a line for every run that ends, and on a terminal bars, else a line per minute."""
 
     def __init__(self, jobs: Sequence[Job], workers: int) -> None:
         self._jobs, self._workers = list(jobs), workers
@@ -49,7 +49,7 @@ class View:
             self._bars.stop()
 
     def update(self, running: Sequence[Job]) -> None:
-        """Shows where the running jobs are, and how long all will take."""
+        """Shows the progress of the running jobs and the remaining time."""
         if not console.out.is_terminal:
             if time.monotonic() - self._spoke > _PLAIN_S:
                 console.info(self._line())
@@ -65,7 +65,7 @@ class View:
             self._bars.update(self._rows[job.name], completed=job.progress()[0])
 
     def ended(self, job: Job, outcome: str) -> None:
-        """Says that a run has ended."""
+        """Reports that a run has ended."""
         self._done += 1
         _, seconds = job.progress()
         console.info(f"[{self._done}/{len(self._jobs)}] {job.name}: {outcome}, {_time(seconds)}")
@@ -77,10 +77,10 @@ class View:
 
 
 def outlook(jobs: Sequence[Job], workers: int) -> tuple[float, float | None]:
-    """Share of all steps that is done, and the seconds that the rest will take.
+    """Returns the share of all steps that is done, and the seconds that the rest will take.
 
-    A run goes on at its own pace so far, else at that of runs of its task, else at that of all;
-    the seconds are None before any has one.
+    A run is assumed to continue at its own pace, else at that of runs of its task, else at that of
+    all runs. The seconds are None before any run has a pace.
     """
     so_far = {job: job.progress() for job in jobs}
     share = sum(min(steps, job.steps) for job, (steps, _) in so_far.items())
@@ -97,21 +97,21 @@ def outlook(jobs: Sequence[Job], workers: int) -> tuple[float, float | None]:
 
 
 def _pace(so_far: Collection[tuple[float, float]]) -> float | None:
-    """Steps a second over several runs."""
+    """Returns the steps per second over several runs."""
     steps, seconds = sum(s for s, _ in so_far), sum(t for _, t in so_far)
     return steps / seconds if seconds > 0.0 else None
 
 
 def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, str], int]:
-    """Runs what is not finished, ``workers`` at a time, and waits.
+    """Runs all unfinished jobs, ``workers`` at a time, and waits for them.
 
-    Ctrl-C or SIGTERM ask the running ones to save and leave; the same call goes on from there. What
-    another process has is waited for, and continued if it leaves it unfinished.
+    Ctrl-C or SIGTERM asks the running jobs to save and exit, and the same call continues them. A
+    job of another process is waited for, and continued if that process leaves it unfinished.
 
     Args:
         jobs: in the order in which they are started.
         workers: processes at a time.
-        threads: of each.
+        threads: threads of each process.
 
     Returns:
         Names of the runs that failed with the last thing they said, and 0, or after a signal 128
@@ -154,7 +154,7 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, s
 
 
 def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
-    """Those of ``jobs`` that no other process has; adds the others to ``taken``."""
+    """Returns the ``jobs`` that no other process has, and adds the others to ``taken``."""
     free = []
     for job in jobs:
         if not job.taken():

@@ -1,4 +1,4 @@
-"""Runs what is missing of a figure, and reports."""
+"""Runs the unfinished jobs of a figure, and reports."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def reproduce(
     if figure.chosen:
         console.info(f"chosen here: {figure.chosen}")
     if missing:
-        console.info(f"left out, not in the registry: {', '.join(missing)}")
+        console.info(f"left out, since this project does not have them: {', '.join(missing)}")
     failed, code = pool.run(jobs, workers, threads)
     if code:
-        console.info("the same command continues")
+        console.info("run the same command again to continue")
         return code
     shown = [job for job in jobs if job.name not in failed]
     suites = {suite(job.task) for job in shown} if figure.per_suite else {""}

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs.metrics import drop_events_after
+from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.system.files import parse_json, write_atomic
 from madpo_isaac.system.lock import Lock
 
@@ -47,6 +48,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.status = path / "status.json"
         self._lock = Lock(path / "lock")
+        self._marking = ByProduct(f"'{self.status}'")
 
     @classmethod
     def create(cls, config: Config, overrides: list[str]) -> RunFolder:
@@ -60,11 +62,11 @@ class RunFolder:
         try:
             if not config.experiment:
                 path = _make_default(runs, config)
-            _refuse_used(path)
+            refuse_used(path)
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path)
             folder.acquire()
-            _refuse_used(path)  # by another process, before the lock was ours
+            refuse_used(path)  # by another process, before the lock was ours
             # A folder with this file is a run, so it comes first and is never half there.
             write_atomic(path / "config.yaml", as_yaml(config).encode())
             folder.complete(overrides)
@@ -188,12 +190,17 @@ class RunFolder:
     def mark(self, state: str, **facts: Any) -> None:
         """Writes status.json: ``state``, where and when, and ``facts``.
 
-        A run that was killed stays ``running``, but its lock is free.
+        A run that was killed stays ``running``, but its lock is free. A folder that was moved is
+        marked where it is now, one whose lock another process may hold is not.
         """
+        self._marking.attempt(lambda: self._mark(state, facts))
+
+    def _mark(self, state: str, facts: dict[str, Any]) -> None:
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         where = {"pid": os.getpid(), "host": platform.node(), "time": now}
         text = json.dumps({"state": state, **facts, **where}, indent=2) + "\n"
-        write_atomic(self.status, text.encode())
+        if (folder := self._lock.folder()) is not None:
+            write_atomic(folder / self.status.name, text.encode())
 
     def _status(self) -> dict[str, Any]:
         try:
@@ -215,7 +222,13 @@ def _is_alive(status: dict[str, Any]) -> bool:
     return True
 
 
-def _refuse_used(path: Path) -> None:
+def output_folder(checkpoint: Path, runs_dir: Path, name: str) -> Path:
+    """Returns where what is made of a checkpoint goes: in its run folder, or else ``runs_dir``."""
+    folder = RunFolder.of_checkpoint(checkpoint)
+    return (runs_dir if folder is None else folder.path) / name
+
+
+def refuse_used(path: Path) -> None:
     """Raises UserError if ``path`` holds anything but what a killed start leaves."""
     if path.is_dir():
         entries = {entry.name for entry in path.iterdir()}

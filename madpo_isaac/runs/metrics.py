@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,38 +158,50 @@ class MetricsFile:
 class TensorBoard:
     """Writes rl_games' tags; rewards and lengths also against iterations and seconds.
 
+    Whatever fails is raised here, by the call: TensorBoard's own writer has a thread for it.
+
     Args:
         folder: where the event file goes.
         purge_step: a TensorBoard that is watching forgets what it has from there on; see also
             :func:`drop_events_after`.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self._protos: Any = event_pb2
+        stamp = f"{time.time():.6f}.{platform.node()}.{os.getpid()}"
+        self._file = (folder / f"events.out.tfevents.{stamp}").open("xb")
+        self._records = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+        self._add(step=purge_step, session_log={"status": self._protos.SessionLog.START})
 
     def write(self, metrics: dict[str, Any]) -> None:
         """Writes one iteration."""
-        frames = metrics["env_steps"]
+        frames, iteration = metrics["env_steps"], metrics["iteration"]
         for key, value in metrics.items():
             if value is None or key in ("iteration", "env_steps", "wall_s", "episodes"):
                 continue
             tag = TENSORBOARD_TAGS.get(key, key)
-            if tag in ("rewards", "episode_lengths"):
-                self._writer.add_scalar(f"{tag}/step", value, frames)
-                self._writer.add_scalar(f"{tag}/iter", value, metrics["iteration"])
-                self._writer.add_scalar(f"{tag}/time", value, int(metrics["wall_s"]))
-            else:
-                self._writer.add_scalar(tag, value, frames)
-
-    def flush(self) -> None:
-        """Writes what is still in memory."""
-        self._writer.flush()
+            if tag not in ("rewards", "episode_lengths"):
+                self._scalar(frames, tag, value)
+                continue
+            against = {"step": frames, "iter": iteration, "time": int(metrics["wall_s"])}
+            for axis, at in against.items():
+                self._scalar(at, f"{tag}/{axis}", value)
+        self._file.flush()
 
     def close(self) -> None:
-        """Flushes and closes the event file."""
-        self._writer.close()
+        """Closes the event file."""
+        self._file.close()
+
+    def _scalar(self, step: int, tag: str, value: float) -> None:
+        self._add(step=step, summary={"value": [{"tag": tag, "simple_value": value}]})
+
+    def _add(self, **content: Any) -> None:
+        event = self._protos.Event(wall_time=time.time(), **content)
+        self._records.write(event.SerializeToString())
 
 
 def drop_events_after(folder: Path, env_steps: int) -> None:

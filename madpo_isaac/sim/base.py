@@ -1,4 +1,4 @@
-"""The contract every physics engine fulfils."""
+"""Contract of all physics engines."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from madpo_isaac.errors import UserError
 
 SPEED_LIMIT = 1e4
-"""m/s or rad/s beyond which a simulation counts as blown up. Hands and robots stay below 1e2; the
-engines themselves object from 1e10 on only, when rewards have long been absurd."""
+"""Speed, m/s or rad/s, beyond which a simulation counts as unstable. Hands and robots stay below
+1e2. The engines themselves object only from 1e10 on, when rewards have long been absurd."""
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Sim(Protocol):
     device: torch.device
     model: mujoco.MjModel
     qpos: Tensor
-    """Generalised positions. (N, nq)"""
+    """Generalized positions. (N, nq)"""
     qvel: Tensor
-    """Generalised velocities; the angular part of a free joint is in the body frame. (N, nv)"""
+    """Generalized velocities; the angular part of a free joint is in the body frame. (N, nv)"""
     ctrl: Tensor
     """Actuator controls. (N, nu)"""
     qfrc_actuator: Tensor
@@ -61,7 +61,7 @@ class Sim(Protocol):
 
     @property
     def qfrc_applied(self) -> Tensor:
-        """Applied generalised forces. (N, nv)"""
+        """Applied generalized forces. (N, nv)"""
         ...
 
     @property
@@ -107,13 +107,13 @@ class Sim(Protocol):
         ...
 
     def forward(self, mask: Tensor | None = None) -> None:
-        """Recomputes derived readings of the rows of ``mask`` (N,) bool, or of all rows."""
+        """Recomputes derived readings of the rows of ``mask`` (N,) bool, by default of all rows."""
         ...
 
     def diverged(self) -> Tensor:
-        """Returns the simulations that blew up since their last reset. (N,) bool
+        """Returns the simulations that became unstable since their last reset. (N,) bool
 
-        Something in them is not finite or huge, or moves faster than :data:`SPEED_LIMIT`.
+        They have a number that is huge or not finite, or a speed above :data:`SPEED_LIMIT`.
         """
         ...
 
@@ -134,7 +134,7 @@ class Sim(Protocol):
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Returns ``device`` as a torch device, or raises if it is unknown or not on this machine.
+    """Returns ``device`` as a torch device; raises if it is unknown or not on this machine.
 
     ``cuda`` is the GPU of this process, see :func:`madpo_isaac.training.parallel.of_this_rank`.
     """

@@ -1,4 +1,4 @@
-"""How much room a model's contacts and constraints take in MuJoCo Warp, found by trying."""
+"""Room for a model's contacts and constraints in MuJoCo Warp, found by trying."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _STEPS = 200
 _HOLD = 20
 """Simulations, physics steps in each, and steps for which their random controls are held."""
 _HEADROOM = 2
-"""A policy that holds things has more contacts at once than random motion."""
+"""Safety factor: a policy that holds objects has more contacts than random motion."""
 _LEAST_CONTACTS = 48
 _LEAST_CONSTRAINTS = 3
-"""Contacts, and constraints for each degree of freedom, of motion that touches nothing: hands may
-take longer to reach a thing than the probe."""
+"""Least numbers of contacts, and of constraints for each degree of freedom, for motion that touches
+nothing: hands may need longer than the probe to reach an object."""
 
 
 def probe(model: mujoco.MjModel, warp_model: Any) -> tuple[int, int]:
     """Returns room for contacts, the mean over simulations, and for constraints in each.
 
-    It is twice what random motion takes, or a least number where that touches nothing.
+    It is twice the need of random motion, or a least number if this motion touches nothing.
 
-    The motion is that of the C engine from the key pose. Warp's collision detection then sees
-    states of it, since the candidates of its broad phase take the room of contacts.
+    The C engine moves from the key pose. Warp's collision detection is then run on some of the
+    states, since the candidates of its broad phase use the room of contacts.
 
     Args:
         model: compiled model.

@@ -18,15 +18,15 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.sim.base import SPEED_LIMIT
 
 _FATAL = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
-"""Warnings of non-finite or huge positions, velocities, accelerations and controls, in a row."""
+"""Columns of the warnings of non-finite or huge positions, velocities, accelerations, controls."""
 _FULL = slice(
     int(mujoco.mjtWarning.mjWARN_CONTACTFULL), int(mujoco.mjtWarning.mjWARN_CNSTRFULL) + 1
 )
-"""Warnings of too little memory for contacts or constraints, likewise."""
+"""Columns of the warnings of too little memory for contacts or constraints."""
 
 
 class MjBatchSim:
-    """Fulfils :class:`madpo_isaac.sim.base.Sim` on the CPU; see there for shapes.
+    """Fulfills :class:`madpo_isaac.sim.base.Sim` on the CPU; see there for shapes.
 
     Args:
         model: compiled model; keyframe 0, if there is one, is the key pose, else ``qpos0``.
@@ -64,7 +64,7 @@ class MjBatchSim:
         self.forward()
 
     def _check_process(self) -> None:
-        """Raises UserError in a forked child, which has none of the threads and would wait."""
+        """Raises UserError in a forked child, which lacks the threads and would wait forever."""
         if self.num_threads > 1 and os.getpid() != self._pid:
             raise UserError(
                 "These environments were made in another process, whose threads are not here after "
@@ -79,7 +79,7 @@ class MjBatchSim:
 
     @property
     def qfrc_applied(self) -> Tensor:
-        """Applied generalised forces. (N, nv)"""
+        """Applied generalized forces. (N, nv)"""
         return self._lazily("qfrc_applied")
 
     @property
@@ -88,7 +88,7 @@ class MjBatchSim:
         return self._lazily("xfrc_applied")
 
     def _lazily(self, field: str) -> Tensor:
-        """Binds an input on first use: mjbatch compares every bound one at every call."""
+        """Binds an input on first use, since mjbatch compares every bound input at every call."""
         if field not in self._forces:
             self._forces[field] = self._bind(field)
         return self._forces[field]
@@ -135,7 +135,7 @@ class MjBatchSim:
     def diverged(self) -> Tensor:
         """Returns the simulations that blew up since their reset. (N,) bool
 
-        MuJoCo found them non-finite or huge, or something moves faster than SPEED_LIMIT.
+        MuJoCo found huge or non-finite numbers, or a speed is above SPEED_LIMIT.
         """
         fast = ~(self.qvel.abs().amax(dim=1) <= SPEED_LIMIT)
         return self._fatal.any(dim=1) | fast
@@ -178,10 +178,10 @@ class MjBatchSim:
 
 @functools.cache
 def _silence_warnings() -> None:
-    """Makes MuJoCo write its warnings nowhere, by default MUJOCO_LOG.TXT in the current folder.
+    """Stops MuJoCo from writing its warnings into MUJOCO_LOG.TXT in the current folder.
 
-    Every world's warnings are counted, and read from there. The handler is C code: one in Python
-    would be called from the engine's threads. A handler that is there already stays.
+    Warnings are read from the counters of every simulation instead. The handler is C code, since
+    the engine's threads would call a Python one. An existing handler stays.
     """
     libraries = sorted(Path(mujoco.__file__).parent.glob("libmujoco*"))
     if not libraries:
@@ -193,7 +193,7 @@ def _silence_warnings() -> None:
 
 
 def _columns(model: mujoco.MjModel, field: str) -> slice:
-    """Columns of the integration state that hold ``field``; parts come in the order of bits."""
+    """Returns the columns of ``field`` in the integration state; parts are in order of bits."""
     bit = int(getattr(mujoco.mjtState, f"mjSTATE_{field.upper()}"))
     before = int(mujoco.mjtState.mjSTATE_INTEGRATION) & (bit - 1)
     start = mujoco.mj_stateSize(model, before)

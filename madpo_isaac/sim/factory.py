@@ -1,4 +1,4 @@
-"""Engines by the name users type, and the factory that builds one."""
+"""Engines by the name users type, and the factory of simulations."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def prepare_warp() -> None:
     """Makes sure that MuJoCo Warp can be imported, and that it is silent.
 
     Raises:
-        UserError: if a package is missing, or versions do not go together.
+        UserError: if a package is missing, or if versions do not match.
     """
     try:
         found = metadata.version("mujoco-warp")

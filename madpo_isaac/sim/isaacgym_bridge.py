@@ -27,7 +27,7 @@ from madpo_isaac.sim.base import SimConfig
 WRITTEN_FOR = "1.0rc4"
 """The version of isaacgym (Preview 4) whose interface the server uses."""
 PATIENCE = 5.0
-"""Seconds that a server which was told to end has for it."""
+"""Seconds that a server has to end after it was told to."""
 
 
 @dataclass
@@ -52,8 +52,8 @@ class IsaacGymConfig(SimConfig):
 class IsaacGymBridge:
     """A Bi-DexHands task in another process, stepped through shared memory.
 
-    The other process ends with the thread that makes the bridge, whatever ends it: it reads the
-    end of the socket, and where it does not read Linux kills it.
+    The other process always ends with the thread that makes the bridge: it reads the end of the
+    socket, and if it does not read, Linux kills it.
 
     Args:
         python: interpreter with isaacgym and bidexhands.
@@ -61,12 +61,12 @@ class IsaacGymBridge:
         task: its name in Bi-DexHands.
         num_envs: number of environments N.
         device: where PhysX runs, cpu or cuda:<index>.
-        seed: of all of the server's random numbers.
-        episode_length: in steps.
+        seed: seed of all random numbers of the server.
+        episode_length: length of an episode in steps.
 
     Raises:
-        UserError: the server cannot be started, ends, is of another version, builds something
-            else or does not answer; it is gone then.
+        UserError: the server cannot be started, ends, has another version, builds something
+            else or does not answer. It is then stopped.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class IsaacGymBridge:
         self._shared = {name: torch.from_numpy(array) for name, array in shared.items()}
 
     def _check(self, ready: dict[str, Any], task: str, num_envs: int) -> None:
-        """Makes sure that the server has built what was asked for."""
+        """Makes sure that the server has built the requested task."""
         wanted = {"protocol": server.PROTOCOL, "task": task, "num_envs": num_envs}
         for key, value in wanted.items():
             if ready.get(key) != value:
@@ -132,7 +132,7 @@ class IsaacGymBridge:
                 )
 
     def __getitem__(self, name: str) -> Tensor:
-        """Returns a shared array, see the server, as a live tensor on the CPU."""
+        """Returns an array shared with the server as a live tensor on the CPU."""
         return self._shared[name]
 
     def reset(self) -> None:
@@ -140,7 +140,7 @@ class IsaacGymBridge:
         self._ask(do="reset")
 
     def step(self) -> None:
-        """Takes a step with what is in ``action``; the other arrays are current afterwards."""
+        """Takes a step with the array ``action``; the other arrays are current afterwards."""
         self._ask(do="step")
 
     def close(self) -> None:
@@ -186,14 +186,14 @@ class IsaacGymBridge:
         return answer
 
     def _last_words(self) -> str:
-        """What the server printed last, which mostly says why."""
+        """Returns the server's last output, which mostly says why it ended."""
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return f" Its last line: {lines[-1].strip()}" if lines else ""
 
 
 def _end(process: subprocess.Popen[bytes], hang_up: Callable[[], None]) -> None:
-    """Closes the socket, which ends a server that listens, and kills one that does not."""
+    """Closes the socket, which ends a server that listens, and kills a server that does not."""
     with contextlib.suppress(OSError):
         hang_up()
     try:
@@ -204,6 +204,6 @@ def _end(process: subprocess.Popen[bytes], hang_up: Callable[[], None]) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kills a server, and what it was started through if that was a script."""
+    """Kills a server, and the script that started it if there is one."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # it leads a session, so a group of its own

@@ -36,30 +36,30 @@ _STATE = (
     *("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart", "qfrc_applied", "xfrc_applied"),
     *("mocap_pos", "mocap_quat", "overflow"),
 )
-"""What a step reads of the past; everything else it computes anew."""
+"""Fields that a step reads from the past; a step computes all others anew."""
 SOLVERS = {"newton": mujoco.mjtSolver.mjSOL_NEWTON, "cg": mujoco.mjtSolver.mjSOL_CG}
 _LEAST_POOL = 512
 """Contacts of all simulations together: few simulations have no mean to rely on."""
 _NOT_KEPT = ("dof_M0",)
-"""Constants of the C engine that Warp does without: it computes the whole inertia matrix."""
+"""Constants of the C engine that Warp does not need, since it computes the full inertia matrix."""
 
 wp.init()
 
 
 class WarpSim:
-    """Fulfils :class:`madpo_isaac.sim.base.Sim` with MuJoCo Warp; see there for shapes.
+    """Fulfills :class:`madpo_isaac.sim.base.Sim` with MuJoCo Warp; see there for shapes.
 
-    Everything is float32. On a GPU runs are not repeated bit for bit: contacts come in the order
-    in which threads find them.
+    Everything is float32. On a GPU two equal runs differ in their last bits, since the order of
+    contacts depends on the threads that find them.
 
     Args:
         model: compiled model; keyframe 0, if there is one, is the key pose, else ``qpos0``.
         num_envs: number of simulations N.
         device: ``cpu`` or a CUDA device.
-        nconmax: room for contacts, of which the broad phase's candidates are part, in the mean
-            over simulations; None for twice what :func:`probe` finds.
-        njmax: room for constraints in each simulation; None likewise.
-        solver: ``newton`` or ``cg``, whatever the model says.
+        nconmax: room for contacts, including the broad phase's candidates, as the mean over
+            simulations; None for twice the need that :func:`probe` finds.
+        njmax: room for constraints in each simulation; None for twice the need.
+        solver: ``newton`` or ``cg``, which replaces the model's.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class WarpSim:
 
     @property
     def qfrc_applied(self) -> Tensor:
-        """Applied generalised forces. (N, nv)"""
+        """Applied generalized forces. (N, nv)"""
         return self._state["qfrc_applied"]
 
     @property
@@ -121,7 +121,7 @@ class WarpSim:
         return wp.to_torch(array)
 
     def field(self, name: str, *, exact: bool = False) -> Tensor:
-        """Returns MjData's field ``name``, float32, which is all the precision there is."""
+        """Returns MjData's field ``name`` in float32, the only precision of this engine."""
         del exact
         if name in ("qpos", "qvel"):
             return getattr(self, name)
@@ -170,7 +170,7 @@ class WarpSim:
     def forward(self, mask: Tensor | None = None) -> None:
         """Recomputes derived readings of the rows of ``mask`` (N,) bool, or of all rows.
 
-        It computes all rows, and puts the readings of the others back.
+        It computes all rows, and restores the readings of the others.
         """
         before = {} if mask is None else {k: x.clone() for k, x in self._readings.items()}
         self._replay("forward", lambda: mjw.forward(self._model, self._data))
@@ -182,7 +182,7 @@ class WarpSim:
     def diverged(self) -> Tensor:
         """Returns the simulations that blew up since their reset. (N,) bool
 
-        What is not finite stays so until a reset; what is huge or fast is seen while it is.
+        A number that is not finite stays so until a reset; a huge or fast one may pass.
         """
         sound = self.qvel.abs().amax(dim=1) <= SPEED_LIMIT
         return ~(sound & (self.qpos.abs().amax(dim=1) <= _SIZE_LIMIT))
@@ -213,7 +213,7 @@ class WarpSim:
             wp.capture_launch(self._graphs[name, count])
 
     def _record(self, work: Callable[[], None]) -> Any:
-        """Returns the graph of ``work``; kernels are compiled before, by running it for nothing."""
+        """Returns the graph of ``work``; a first run without effect compiles the kernels."""
         state = self.state_dict()
         work()
         self.load_state_dict(state)
@@ -234,7 +234,7 @@ def _with_solver(model: mujoco.MjModel, solver: str) -> mujoco.MjModel:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A graph that is freed while another one is recorded would end up in it."""
+    """Delays garbage collection: a graph freed during a recording would become part of it."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -51,6 +51,22 @@ class Lock:
         held = os.fstat(self._descriptor)
         return (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino)
 
+    def folder(self) -> Path | None:
+        """The folder of the file that is locked, by the name it has now, where that can be told.
+
+        None if another process may hold a lock there: the file was replaced.
+        """
+        if not self.lost():
+            return self.path.parent
+        try:
+            found = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+            moved = Lock(found)
+            moved._descriptor = self._descriptor
+            deleted = not os.fstat(self._descriptor or 0).st_nlink
+        except OSError:
+            return None
+        return None if deleted or moved.lost() else found.parent
+
     def release(self) -> None:
         """Gives the lock back, if it is held."""
         if self._descriptor is not None:

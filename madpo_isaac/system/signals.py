@@ -1,4 +1,4 @@
-"""Signals that ask a run to save and leave: Ctrl-C, and those that clusters send."""
+"""Signals that ask a run to save and leave: Ctrl-C, a closed terminal, and those of clusters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from types import FrameType
 from madpo_isaac import console
 from madpo_isaac.system.distributed import Ranks
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""SIGTERM comes before a preempted job is killed, SIGUSR1 where ``--signal=USR1@<s>`` is set."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""SIGTERM comes before a preempted job is killed, SIGUSR1 where ``--signal=USR1@<s>`` is set,
+SIGHUP when the terminal is closed."""
 
 
 class StopRequest:
@@ -44,8 +45,9 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Notes a signal instead of dying of it; a further Ctrl-C raises KeyboardInterrupt.
 
-        Further SIGTERMs change nothing: a scheduler sends them to every process of a job. Outside
-        the main thread, which alone may listen, signals do what they did.
+        Further SIGTERMs change nothing: a scheduler sends them to every process of a job. SIGHUP
+        stays ignored where it was, as under nohup. Outside the main thread, which alone may
+        listen, signals do what they did.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -59,7 +61,8 @@ class StopRequest:
             elif signum == signal.SIGINT:
                 raise KeyboardInterrupt
 
-        previous = {signum: signal.signal(signum, request) for signum in STOPS}
+        kept = {signal.SIGHUP} & {n for n in STOPS if signal.getsignal(n) == signal.SIG_IGN}
+        previous = {n: signal.signal(n, request) for n in STOPS if n not in kept}
         try:
             yield
         finally:

@@ -1,24 +1,86 @@
-"""The factory that picks who trains: one of our algorithms, or rl_games' PPO."""
+"""From settings to what a run is made of: environments, and who learns in them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from madpo_isaac import tasks
+from madpo_isaac.algos.learner import Learner
 from madpo_isaac.algos.ppo.settings import PpoConfig
+from madpo_isaac.algos.settings import AlgoConfig
+from madpo_isaac.config.nodes import sim_settings, task_settings
 from madpo_isaac.config.schema import Config
+from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.training.on_policy import OnPolicyRunner
-from madpo_isaac.training.runner import Runner
+from madpo_isaac.system.distributed import ALONE, Ranks
+from madpo_isaac.training.on_policy import OnPolicyLearner
 
 
-def make_runner(config: Config, overrides: Sequence[str] = ()) -> Runner:
-    """Returns the runner of the configuration's algorithm; PPO brings a learner of its own."""
-    if not isinstance(config.algo, PpoConfig):
-        return OnPolicyRunner(config, overrides=overrides)
+def make_env(
+    config: Config, num_envs: int | None = None, seed: int | None = None, threads: int | None = None
+) -> VecEnv:
+    """Returns the environments of a configuration.
+
+    Args:
+        config: names the task, its settings and the engine.
+        num_envs: another number than ``config``'s.
+        seed: of resets and noise; by default what :func:`seeds` gives for ``config.seed``.
+        threads: another number than ``config``'s.
+    """
+    return tasks.make(
+        config.task.name,
+        config.num_envs if num_envs is None else num_envs,
+        device=config.sim_device,
+        sim=config.sim.name,
+        seed=seeds(config.seed)[0] if seed is None else seed,
+        num_threads=config.num_threads if threads is None else threads,
+        sim_settings=sim_settings(config.sim),
+        **task_settings(config.task),
+    )
+
+
+def make_learner(
+    algo: AlgoConfig | PpoConfig,
+    env: VecEnv,
+    seeds: Sequence[int],
+    *,
+    ranks: Ranks = ALONE,
+    max_iterations: int = 1,
+    playing: bool = False,
+) -> Learner:
+    """Returns an untrained learner.
+
+    Args:
+        algo: hyper-parameters.
+        env: where it acts.
+        seeds: of the initial weights and of the actions.
+        ranks: the processes that train together.
+        max_iterations: of the whole training.
+        playing: it is only to act.
+
+    Raises:
+        UserError: the package of ``algo=ppo`` is missing.
+    """
+    init_seed, act_seed = seeds
+    if not isinstance(algo, PpoConfig):
+        return OnPolicyLearner(algo, env, (init_seed, act_seed), ranks)
     try:
-        from madpo_isaac.training.ppo import PpoRunner
+        from madpo_isaac.algos.ppo.learner import PpoLearner
     except ImportError as problem:
         raise UserError(
             f"algo=ppo needs the package rl-games: pip install rl-games ({problem})."
         ) from problem
-    return PpoRunner(config, overrides=overrides)
+    return PpoLearner(algo, env, (init_seed, act_seed), max_iterations, playing)
+
+
+def seeds(seed: int, rank: int = 0) -> tuple[int, int, int]:
+    """Returns the seeds of environments, initial weights and actions, drawn from a run's.
+
+    Processes of one run have environments and actions of their own, and the same weights.
+    """
+    env_seed, init_seed, act_seed = np.random.SeedSequence(seed).generate_state(3)
+    if rank:
+        env_seed, act_seed = np.random.SeedSequence((seed, rank)).generate_state(2)
+    return int(env_seed), int(init_seed), int(act_seed)

@@ -10,96 +10,90 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from madpo_isaac import tasks
-from madpo_isaac.config.nodes import from_record, sim_settings, task_settings
+from madpo_isaac.config.nodes import from_record
 from madpo_isaac.config.resume import difference
 from madpo_isaac.config.schema import Config
-from madpo_isaac.env import Step, VecEnv
+from madpo_isaac.env import Step
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.checkpoint import check_sums
 from madpo_isaac.runs.folder import as_yaml
-from madpo_isaac.system.distributed import ALONE, Ranks
+from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.system.files import plain_settings
+from madpo_isaac.training.callback import Callback
+from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.run import Run
 
 _KEYS = {"config": str, "iteration": int, "start": dict, "actions": Tensor, "faults": Tensor}
 
 
-class WorldGuard:
-    """Watches the steps of every iteration; the device is read once, when it ends.
+class WorldGuard(Callback):
+    """Watches the steps of every rollout; the device is read once, when it ends.
 
-    A dump holds the environments' exact state at the start of the iteration and all actions up to
+    A dump holds the environments' exact state at the start of the rollout and all actions up to
     the last fault, so that every one of them can be repeated with what led to it.
 
     Args:
-        config: of the run; ``max_bad_share`` and ``max_dumps`` are for this.
-        env: the environments.
-        folder: where dumps go; none are written without.
-        ranks: the processes that train together; all stop if worlds go bad in any of them.
+        folder: where up to ``max_dumps`` dumps go; none are written without.
     """
 
-    def __init__(
-        self, config: Config, env: VecEnv, folder: Path | None = None, ranks: Ranks = ALONE
-    ) -> None:
-        self._config, self._env, self.folder, self._ranks = config, env, folder, ranks
-        self._start: dict[str, Any] = {}
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._dumps = ByProduct("dumps of bad worlds")
         self._actions: list[Tensor] = []
         self._bad: list[Tensor] = []
 
-    def begin(self) -> None:
-        """Called before an iteration's first step."""
-        keeps = self.folder is not None and self._config.max_dumps
-        self._start = self._env.state_dict() if keeps else {}
-        self._actions, self._bad = [], []
-
-    def add(self, action: Tensor, step: Step) -> None:
-        """Takes in a step of all environments and the joint actions (N, A) that led to it."""
+    def on_step(self, run: Run, action: Tensor, step: Step) -> None:
+        """Takes in a step."""
         self._actions.append(action)
         self._bad.append(step.diverged)
 
-    def finish(self, iteration: int) -> int:
-        """Called after an iteration's last step; writes a dump if worlds went bad.
-
-        Returns:
-            How many steps did, in all processes.
+    def on_rollout(self, run: Run) -> None:
+        """Counts the bad steps of all processes; writes a dump if there are any.
 
         Raises:
-            RunFailed: if that were more than ``max_bad_share`` of the steps, or all of a process.
+            RunFailed: if they are more than ``max_bad_share`` of the steps, or all of a process.
         """
-        bad = torch.stack(self._bad)
+        bad, actions = torch.stack(self._bad), torch.stack(self._actions)
+        self._bad, self._actions = [], []
         counts = torch.stack((bad.sum(), bad.all().long(), torch.full_like(bad.sum(), bad.numel())))
-        number, hopeless, total = self._ranks.sum(counts).tolist()
+        number, hopeless, total = run.ranks.sum(counts).tolist()
+        run.bad_steps = number
         if not number:
-            return 0
-        path = self._dump(bad, iteration)
-        share, most = number / total, self._config.max_bad_share
+            return
+        path = self._dump(run, bad, actions)
+        iteration, share, most = run.iteration + 1, number / total, run.config.max_bad_share
         if share <= most and not hopeless:
-            return number
-        cause = "" if torch.stack(self._actions).isfinite().all() else "; actions are not finite"
+            return
+        cause = "" if actions.isfinite().all() else "; actions are not finite"
         where = f"; dump: {path}" if path else ""
         raise RunFailed(
             f"{number} of {total} environment steps of iteration {iteration} went bad "
             f"({share:.1%}, max_bad_share={most}){cause}{where}."
         )
 
-    def _dump(self, bad: Tensor, iteration: int) -> Path | None:
-        """Writes the iteration up to its last bad step, if there is room for one more file."""
-        faults = bad.nonzero().cpu()
-        if self.folder is None or not len(faults):
+    def _dump(self, run: Run, bad: Tensor, actions: Tensor) -> Path | None:
+        """Writes the rollout up to its last bad step, if there is room for one more file."""
+        faults, folder = bad.nonzero().cpu(), self._folder
+        if folder is None or not len(faults):
             return None
-        if len(list(self.folder.glob("*.pth"))) >= self._config.max_dumps:
+        if len(list(folder.glob("*.pth"))) >= run.config.max_dumps:
             return None
-        rank = f"_rank{self._ranks.index}" * (self._ranks.count > 1)
-        path = self.folder / f"iteration_{iteration}{rank}.pth"
+        rank = f"_rank{run.ranks.index}" * (run.ranks.count > 1)
+        path = folder / f"iteration_{run.iteration + 1}{rank}.pth"
         content = {
-            "config": as_yaml(self._config),
-            "iteration": iteration,
-            "start": self._start,
-            "actions": torch.stack(self._actions[: int(faults[-1, 0]) + 1]),
+            "config": as_yaml(run.config),
+            "iteration": run.iteration + 1,
+            "start": run.beginning.worlds["env_state"],
+            "actions": actions[: int(faults[-1, 0]) + 1],
             "faults": faults,
         }
-        checkpoint.save(path, content)
-        return path
+
+        def write() -> None:
+            folder.mkdir(exist_ok=True)  # fails where the run folder was moved
+            checkpoint.save(path, content)
+
+        return path if self._dumps.attempt(write) else None
 
 
 def replay(path: Path) -> list[tuple[int, int, bool]]:
@@ -113,15 +107,7 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
     """
     content = _read(path)
     config = _config(path, content)
-    env = tasks.make(
-        config.task.name,
-        config.num_envs,
-        device=config.sim_device,
-        sim=config.sim.name,
-        num_threads=config.num_threads,
-        sim_settings=sim_settings(config.sim),
-        **task_settings(config.task),
-    )
+    env = make_env(config)
     env.reset()
     other = difference(env.state_dict(), content["start"])
     if other is None and content["actions"].shape[2] != env.action_dim:

@@ -20,14 +20,14 @@ from madpo_isaac.tasks.hands.hand import SHADOW, load
 class IsaacGymEnv(VecEnv):
     """Isaac Gym's environments of one task; joint state, actions and agents are those of ours.
 
-    Where an episode ends, ``state`` is ``final_state``: Bi-DexHands resets an environment at the
-    start of its next step, so that the first action of an episode is chosen at the last state of
-    the one before. An episode that ends on its own at the very time limit counts as truncated.
-    Simulators of this kind cannot be saved: a continued run starts new episodes.
+    At the end of an episode ``state`` is ``final_state``, because Bi-DexHands resets an environment
+    at the start of its next step. The first action of an episode is therefore chosen at the last
+    state of the one before. An episode that ends on its own exactly at the time limit counts as
+    truncated. The simulator cannot be saved, so a continued run starts new episodes.
 
     Args:
         bridge: the running simulator.
-        config: gives the agents.
+        config: settings of the task, for the agents.
         num_envs: number of environments N.
         device: where the tensors live; they are copied from and to the simulator's process.
     """
@@ -110,10 +110,10 @@ def make(
 
     Args:
         task: its name, the same here and there.
-        config: the task's settings, of which ``agents`` and ``episode_length`` count.
+        config: the task's settings; only ``agents`` and ``episode_length`` have an effect.
         num_envs: number of environments.
         device: where PhysX runs and the tensors live.
-        seed: of the simulator's random numbers.
+        seed: seed of the simulator's random numbers.
         python: interpreter with isaacgym and bidexhands.
         timeout: seconds to wait for any answer.
 

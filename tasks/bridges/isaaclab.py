@@ -19,7 +19,7 @@ from madpo_isaac.sim import check_device
 from madpo_isaac.tasks.bridges.settings import refuse_others
 
 TASK_IDS = {"ShadowHandOver": "Isaac-Shadow-Handover-Direct"}
-"""Our task to the one of Isaac Lab that plays the same game, with a ball and its own numbers."""
+"""Isaac Lab's counterpart of each task; it has a ball and its own numbers."""
 
 
 class IsaacLabEnv(VecEnv):
@@ -31,8 +31,8 @@ class IsaacLabEnv(VecEnv):
 
     Args:
         env: the environment, with ``unwrapped`` a ``DirectMARLEnv``.
-        seed: of its random numbers, from the first reset on.
-        launched: to be closed after the environment.
+        seed: seed of its random numbers, from the first reset on.
+        launched: application to close after the environment.
     """
 
     def __init__(self, env: Any, seed: int, launched: contextlib.ExitStack | None = None) -> None:
@@ -116,7 +116,7 @@ class IsaacLabEnv(VecEnv):
         )
 
     def _all(self, flags: Mapping[str, Tensor]) -> Tensor:
-        """Where the episode ends for every agent, which is when Isaac Lab resets. (N,)"""
+        """Returns the rows whose episode ends for all agents; Isaac Lab resets them. (N,)"""
         return torch.stack([flags[name] for name in self._names]).all(dim=0)
 
     def commands(self) -> tuple[Command, ...]:
@@ -132,7 +132,7 @@ class IsaacLabEnv(VecEnv):
         """Has nothing to restore."""
 
     def close(self) -> None:
-        """Ends the environment and what was launched for it."""
+        """Ends the environment and the application that was launched for it."""
         self.env.close()
         self._launched.close()
 
@@ -144,10 +144,10 @@ def make(
 
     Args:
         task: one of :data:`TASK_IDS`.
-        config: the task's settings, none of which has an effect.
+        config: the task's settings, which have no effect.
         num_envs: number of environments.
         device: where the simulation runs and the tensors live.
-        seed: of the environments' random numbers.
+        seed: seed of the environments' random numbers.
 
     Raises:
         UserError: Isaac Lab has no such task or is not installed here, or a setting has no effect.

@@ -1,4 +1,4 @@
-"""What a foreign simulator makes of a task's settings."""
+"""Translation of a task's settings for a foreign simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who learns: the agents of two hands."""
+"""Agents of two hands."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def make_agents(
     """Returns all agents of hand 0, then all of hand 1.
 
     Args:
-        hand: which hand.
+        hand: data of the hand.
         split: how a hand is divided, see :meth:`~madpo_isaac.tasks.hands.hand.Hand.agent_parts`,
             or ``joint`` for one agent that moves both hands and sees everything.
-        hand_dim: size of a hand's block of the joint state; every agent of the hand sees all of
-            it and the tail behind both blocks.
+        hand_dim: size of a hand's block of the joint state; every agent of the hand sees the whole
+            block and the tail behind both blocks.
         state_dim: size of the joint state.
         floating: whether a hand's actions start with those of its base.
         see_all: whether an agent sees the other hand, too: behind its own, before the tail.
@@ -67,7 +67,7 @@ def make_agents(
 
 
 def _joint(hand: Hand, state_dim: int, *, floating: bool, device: torch.device) -> AgentSpec:
-    """Returns the one agent for everything; its actions are those of hand 0, then of hand 1."""
+    """Returns a single agent for both hands; its actions are those of hand 0, then of hand 1."""
     _, parts = hand.agent_parts("hands")[0]
     roles = [role for part in parts for _, role in hand.part_actions(part, floating=floating)]
     return AgentSpec(

@@ -1,4 +1,4 @@
-"""What all bimanual tasks share: the hands' scene, actions, observations, episodes and resets."""
+"""Base of all bimanual tasks: the hands' scene, actions, observations, episodes and resets."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ class HandTaskConfig:
 
     suite: ClassVar[str] = "hands"
     agents: Any = "hands"
-    """Who learns: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
+    """Agents: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
     a list of part lists used by each hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little
     finger, 5 thumb."""
     agents_see: str = setting("own", one_of(("own", "all")))
     """own: an agent observes its own hand and the objects; all: the other hand, too."""
     hand: str = SHADOW
-    """Which hands: a name in ``tasks/hands/models`` or a YAML file of the same kind."""
+    """Hand model: a name in ``tasks/hands/models`` or a YAML file of the same kind."""
     episode_length: int = 75
     """Control steps after which an episode is truncated."""
     reset_dof_pos_noise: float = setting(0.2, size)
     """n in the reset position n (low + (high - low) u) of a joint, u ~ U(-1, 1), kept within the
     joint's limits; 0 starts from the zero pose, the flat hand."""
     randomise: RandomiseConfig = field(default_factory=RandomiseConfig)
-    """What differs between environments; nothing by default."""
+    """Differences between environments; none by default."""
 
     def __post_init__(self) -> None:
         self.randomise = RandomiseConfig.of(self.randomise)
 
 
 class Outcome(NamedTuple):
-    """What a task says about one step of N environments."""
+    """Outcome of one step of N environments."""
 
     reward: Tensor
     """(N,)"""
@@ -84,15 +84,15 @@ class HandTaskEnv(VecEnv):
 
     tail_dim: int
     objects: tuple[str, ...] = ("object",)
-    """Bodies whose friction, mass and size :class:`RandomiseConfig` is about."""
+    """Bodies whose friction, mass and size :class:`RandomiseConfig` can change."""
     view: View
-    """Where pictures of the task are taken from."""
+    """Camera of the task's pictures."""
     placements: tuple[Placement, Placement]
-    """Where the hands start."""
+    """Initial places of the hands."""
     floating: ClassVar[bool] = False
-    """Whether the hands move freely, driven by six actions each before those of the joints."""
+    """True if the hands move freely; the first six actions of each hand then drive its base."""
     hand: Hand
-    """What the hands are."""
+    """Model and data of the hands."""
 
     def __init__(
         self,
@@ -141,17 +141,17 @@ class HandTaskEnv(VecEnv):
 
     @abstractmethod
     def scenery(self) -> Scenery:
-        """Returns what is in the scene besides the hands."""
+        """Returns the objects of the scene besides the hands."""
 
     def reset_object(self, mask: Tensor) -> None:
         """Draws object and goal for the rows of ``mask`` (N,) bool, which are in the key pose."""
 
     @abstractmethod
     def observe_tail(self, out: Tensor) -> None:
-        """Writes what both hands see of object and goal into ``out`` (N, tail_dim)."""
+        """Writes the observation of object and goal into ``out`` (N, tail_dim)."""
 
     def observe_base(self, out: Tensor) -> None:
-        """Writes what each hand sees of its base into ``out`` (N, 2, 6 if it floats, else 0)."""
+        """Writes each hand's view of its base into ``out`` (N, 2, 6 if it floats, else 0)."""
 
     @abstractmethod
     def evaluate(self) -> Outcome:
@@ -160,7 +160,7 @@ class HandTaskEnv(VecEnv):
     # Scene ------------------------------------------------------------------------------------
 
     def drive(self) -> Drive | None:
-        """Returns what moves the hands, None if they are fixed."""
+        """Returns the drive that moves the hands, None if they are fixed."""
         return None
 
     def scene(self, *, visual: bool) -> mujoco.MjSpec:
@@ -295,25 +295,25 @@ class HandTaskEnv(VecEnv):
 
     @staticmethod
     def split_hands(joint: Tensor) -> Tensor:
-        """Splits what both hands have, (N, 2 k) to (N, 2, k)."""
+        """Splits columns of both hands, (N, 2 k) to (N, 2, k)."""
         return joint.unflatten(1, (NUM_HANDS, -1))
 
     def fingertips(self) -> Tensor:
-        """The fingers' rewarded points, metres; 5 of the Shadow hand. (N, 2, 5, 3)"""
+        """The fingers' rewarded points, meters; 5 of the Shadow hand. (N, 2, 5, 3)"""
         tips = self.hand_sensors[..., : self._tips].unflatten(-1, (-1, 13))
         pos, quat = tips[..., :3], tips[..., 3:7]
         return pos + quat_rotate(quat, self._fingertip.expand_as(pos))
 
     @staticmethod
     def observe_free(pose: Tensor, vel: Tensor, out: Tensor) -> None:
-        """Writes what is seen of free bodies into ``out`` (..., 13), in the world frame.
+        """Writes the observation of free bodies into ``out`` (..., 13), in the world frame.
 
         Position, quaternion xyzw, linear velocity, angular velocity x 0.2.
 
         Args:
             pose: positions of free joints. (..., 7)
             vel: their velocities. (..., 6)
-            out: where to write.
+            out: tensor to write to.
         """
         out[..., 0:3] = pose[..., :3]
         out[..., 3:7] = wxyz_to_xyzw(pose[..., 3:])
@@ -351,7 +351,7 @@ class HandTaskEnv(VecEnv):
     # Meaning ----------------------------------------------------------------------------------
 
     def readings(self) -> tuple[Reading, ...]:
-        """Returns what each column of the joint state means."""
+        """Returns the meaning of each column of the joint state."""
         found = []
         for h in range(NUM_HANDS):
             actions = tuple(command.name for command in self.hand_commands(h))
@@ -367,20 +367,20 @@ class HandTaskEnv(VecEnv):
         return readings.clipped(found + self.tail_readings(), OBS_LIMIT)
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean; by default nothing but a number."""
+        """Returns the meaning of the columns of the tail; by default only their numbers."""
         return [Reading(f"tail[{i}]") for i in range(self.tail_dim)]
 
     def base_readings(self, index: int) -> list[Reading]:
-        """Returns what hand ``index`` sees of its base."""
+        """Returns the columns of the base of hand ``index``."""
         del index
         return []
 
     def commands(self) -> tuple[Command, ...]:
-        """Returns what the joint action commands: bases and joint targets."""
+        """Returns the commands of the joint action: forces on bases, and joint targets."""
         return tuple(command for h in range(NUM_HANDS) for command in self.hand_commands(h))
 
     def hand_commands(self, index: int) -> list[Command]:
-        """Returns what the actions of hand ``index`` command."""
+        """Returns the commands of the actions of hand ``index``."""
         return readings.of_drives(self.sim.model, self.hand, index)
 
     # Resume -----------------------------------------------------------------------------------

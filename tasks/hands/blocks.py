@@ -21,7 +21,7 @@ BLOCKS = ("right_block", "left_block")
 CUBE_DENSITY = 567.0
 """kg/m^3, as Bi-DexHands' model file says."""
 CUBE_SIDE = 0.05
-"""Metres."""
+"""Meters."""
 _COLOURS = ((0.85, 0.25, 0.2), (0.2, 0.35, 0.85))
 _BOX = mujoco.mjtGeom.mjGEOM_BOX
 
@@ -31,14 +31,14 @@ class Blocks:
     """The table and the cubes, with the frictions that PhysX averages pair by pair."""
 
     places: tuple[Vector, ...]
-    """Where the cubes start, metres."""
+    """Initial positions of the cubes, meters."""
     goals: tuple[Vector, ...]
-    """Where they belong, metres."""
+    """Target positions of the cubes, meters."""
     hand_friction: float = 1.0
     cube_friction: float = 1.0
     table_friction: float = 1.0
     table_depth: float = 0.5
-    """Metres along x."""
+    """Meters along x."""
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
         """Adds table, cubes, their weight and contacts; with ``visual`` translucent goals."""

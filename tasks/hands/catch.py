@@ -37,7 +37,7 @@ class LeashedConfig(CatchConfig):
     reset_dof_pos_noise: float = setting(0.0, size)
     reset_object_pos_noise: float = setting(0.0, size)
     max_hand_offset: float = setting(0.1, size)
-    """Metres between a hand and its place at which the episode terminates."""
+    """Meters between a hand and its place at which the episode terminates."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Catch(EggTask, FloatingTaskEnv):
     """Throw and catch with hands that move. Their mounts' positions are observed."""
 
     def base_position(self) -> Tensor:
-        """Where the hands' mounts are, metres. (N, 2, 3)"""
+        """Positions of the hands' mounts, meters. (N, 2, 3)"""
         return self.mount_position()
 
 
@@ -88,12 +88,12 @@ class Leashed(Catch):
         self._places = torch.tensor(self.places, device=self.device)
 
     def hand_left(self) -> Tensor:
-        """Says where a hand is too far from its place. (N,) bool"""
+        """Returns the rows in which a hand is too far from its place. (N,) bool"""
         offset = torch.linalg.vector_norm(self.kept_point() - self._places, dim=-1)
         return (offset >= self._max_offset).any(dim=1)
 
     def kept_point(self) -> Tensor:
-        """What must stay close to its place. (N, 2, 3)"""
+        """Points that must stay close to their places. (N, 2, 3)"""
         return self.mount_position()
 
 
@@ -127,7 +127,7 @@ class Abreast(Leashed):
     view = View(lookat=(-0.25, -0.85, 0.47), distance=1.3, azimuth=35.0, elevation=-40.0)
 
     def kept_point(self) -> Tensor:
-        """What must stay close to its place: the palm's body. (N, 2, 3)"""
+        """Points that must stay close to their places: the palms' bodies. (N, 2, 3)"""
         return self.palm_origin()
 
 
@@ -139,6 +139,6 @@ _VARIANTS = {
 
 
 def variant(name: str) -> Any:
-    """Returns what the registry of tasks needs of the task ``name``: its Config and Env."""
+    """Returns Config and Env of the task ``name``, for the registry of tasks."""
     config, env = _VARIANTS[name]
     return SimpleNamespace(Config=config, Env=env)

@@ -1,8 +1,8 @@
-"""Who touches whom, with which friction, in a scene of two hands.
+"""Contacts and their friction in a scene of two hands.
 
-Contacts are listed pair by pair, which spares the broad phase; where an object has many geoms
-(the doors) filtering by type is faster. PhysX takes the average of two frictions, MuJoCo the
-larger: pairs, or geoms with a priority, carry the average.
+Contacts are listed pair by pair, which avoids the broad phase. If an object has many geoms (the
+doors), filtering by type is faster. PhysX takes the average of two frictions and MuJoCo takes the
+larger one, so pairs, or geoms with a priority, carry the average.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def solid_geoms(hand: Hand, prefix: str) -> list[str]:
 
 
 def pair_with_itself(spec: mujoco.MjSpec, hand: Hand, prefix: str) -> None:
-    """Lets the fingers of one hand touch each other, as its data say."""
+    """Lets the fingers of one hand touch each other, as listed in its data."""
     for a, b in hand.self_collisions:
         add_pair(spec, prefix + hand.full(a), prefix + hand.full(b), condim=1)
 

@@ -27,10 +27,10 @@ class DoorConfig(ReachConfig):
 
     episode_length: int = 250
     spring: float = setting(0.0, size)
-    """Stiffness of the hinges towards their initial angle, N m/rad. Bi-DexHands sets 5 in a drive
+    """Stiffness of the hinges toward their initial angle, N m/rad. Bi-DexHands sets 5 in a drive
     mode that is documented as inactive."""
     success_gap: float = setting(0.5, size)
-    """Distance of the handles along the wall, metres, that divides open from closed."""
+    """Distance of the handles along the wall, meters, that divides open from closed."""
     reward_offset: float = 2.0
     """Reward per step before distances are taken off."""
 
@@ -56,7 +56,7 @@ class DoorTask(ReachTask):
     """Open a door: hand 0 goes for the handle at +y, hand 1 for the other.
 
     The tail of the joint state: pose of the door's frame xyzw (7), six zeros (its velocities),
-    the handle at -y (3), the handle at +y (3); world frame, metres. The door's angle is not
+    the handle at -y (3), the handle at +y (3); world frame, meters. The door's angle is not
     observed.
     """
 
@@ -95,7 +95,7 @@ class DoorTask(ReachTask):
         return self._door
 
     def handles(self) -> Tensor:
-        """Handle points of the right leaf (at +y) and the left one, metres. (N, 2, 3)"""
+        """Handle points of the right leaf (at +y) and the left one, meters. (N, 2, 3)"""
         return self.object_sensors.unflatten(1, (2, 3))
 
     def reset_object(self, mask: Tensor) -> None:
@@ -108,7 +108,7 @@ class DoorTask(ReachTask):
         out[:, 13:] = self.handles().flip(1).flatten(1)
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         frame = readings.of_pose("door_frame") + readings.constant("zero", 6)
         return frame + readings.of_points("left_handle", "right_handle")
 
@@ -143,10 +143,10 @@ _VARIANTS: dict[str, tuple[type[DoorConfig], partial[DoorTask]]] = {
     "ShadowHandDoorCloseInward": (CloseConfig, partial(CloseTask, inward=True, place=(0.9, 0.5))),
     "ShadowHandDoorCloseOutward": (CloseOutwardConfig, partial(CloseTask, inward=False)),
 }
-"""Inward leaves open towards the hands. ``place`` is x and y of the first hand, metres."""
+"""Inward leaves open toward the hands. ``place`` is x and y of the first hand, meters."""
 
 
 def variant(name: str) -> Any:
-    """Returns what the registry of tasks needs of the task ``name``: its Config and Env."""
+    """Returns Config and Env of the task ``name``, for the registry of tasks."""
     config, env = _VARIANTS[name]
     return SimpleNamespace(Config=config, Env=env)

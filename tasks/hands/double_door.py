@@ -22,7 +22,7 @@ _FRAME = (0.5, 0.5, -0.5, -0.5)
 """Rz(-pi/2) Rx(pi/2): x to the side, y up, z the way the leaves open, in the base's axes."""
 _DENSITY = 500.0
 _DAMPING = 1.0
-"""Of a hinge, N m s/rad."""
+"""Damping of a hinge, N m s/rad."""
 _HANDLE_MASS = 0.11
 _FRICTION = 0.55
 """PhysX's average of the door's 0.1 and the hand's 1."""
@@ -30,12 +30,12 @@ _GLASS = (0.55, 0.78, 0.92, 0.55)
 _METAL = (0.93, 0.69, 0.13, 1.0)
 _WOOD = (0.45, 0.3, 0.2, 1.0)
 _RAIL = 0.02
-"""Height of the rails, metres; the original's are 4 mm, which fast hands get stuck in."""
+"""Height of the rails, meters; the original's are 4 mm, which fast hands get stuck in."""
 
 
 @dataclass(frozen=True)
 class _Leaf:
-    """Numbers of one leaf, metres, in the frame's axes with the door closed."""
+    """Numbers of one leaf, meters, in the frame's axes with the door closed."""
 
     name: str
     hinge: Vector
@@ -60,7 +60,7 @@ _HANDLES = (("front", 0.0737, 0.0772), ("back", -0.0673, -0.0708))
 
 @dataclass(frozen=True)
 class DoubleDoor:
-    """A door 0.7 m up whose leaves swing to +x (inward, towards the hands) or to -x.
+    """A door 0.7 m up whose leaves swing to +x (inward, toward the hands) or to -x.
 
     The inward door is the outward one turned half a turn about y, which puts it upside down.
     Sensors: the handle points of the right leaf (at +y) and the left one, world frame, 3 each.
@@ -68,7 +68,7 @@ class DoubleDoor:
 
     inward: bool
     spring: float
-    """N m/rad towards ``rest``."""
+    """N m/rad toward ``rest``."""
     rest: float
     """Radians."""
     pos: ClassVar[Vector] = (0.0, 0.0, 0.7)

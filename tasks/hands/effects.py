@@ -1,7 +1,7 @@
-"""Which numbers of a model a multiplier of domain randomisation acts on.
+"""Numbers of a model that a multiplier of domain randomization changes.
 
-MuJoCo derives constants from masses and sizes when it compiles a model; whoever changes these
-later has to change those too, so they are listed here with their own powers.
+MuJoCo derives constants from masses and sizes when it compiles a model. A later change of masses or
+sizes has to change these constants too, so they are listed here with their own powers.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Effect(NamedTuple):
 
     field: str
     elements: np.ndarray
-    """Which elements, of the field flattened. (k,)"""
+    """Elements of the flattened field. (k,)"""
     factor: str
     """``friction``, ``gain``, ``size``, ``mass``, ``inertia``, ``per_mass`` or ``per_inertia``."""
     column: np.ndarray
-    """Which column of the factor multiplies each element. (k,)"""
+    """Column of the factor that multiplies each element. (k,)"""
 
 
 def effects_of(
     model: mujoco.MjModel, roots: Sequence[int], drives: np.ndarray, active: Mapping[str, Any]
 ) -> Iterator[Effect]:
-    """Yields what the ``active`` quantities change; no element of a field comes twice."""
+    """Yields the effects of the ``active`` quantities; no element of a field comes twice."""
     if "friction" in active:
         yield from _friction_effects(model, roots)
     for column, root in enumerate(roots):
@@ -74,10 +74,9 @@ def _friction_effects(model: mujoco.MjModel, roots: Sequence[int]) -> Iterator[E
 
 
 def _mass_effects(model: mujoco.MjModel, root: int, column: int) -> Iterator[Effect]:
-    """Yields all that is proportional to the mass of an object, derived constants included.
+    """Yields all numbers that are proportional to an object's mass, derived constants included.
 
-    They are exact: nothing but the object itself moves with its joints, and nothing but its mass
-    has to be moved.
+    The proportionality is exact, since only the object itself moves with its joints.
     """
     name = model.body(root).name
     if model.body_weldid[model.body_parentid[root]] != 0:

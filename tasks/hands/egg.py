@@ -1,4 +1,4 @@
-"""What the throwing tasks share: an egg, its goal and the reward."""
+"""Base of the throwing tasks: an egg, its goal and the reward."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from madpo_isaac.tasks.rotations import (
 from madpo_isaac.tasks.settings import size
 
 NEAR = 0.1
-"""Metres between egg and goal below which an episode counts in ``success_10cm``, the condition of
+"""Meters between egg and goal below which an episode counts in ``success_10cm``, the condition of
 Isaac Lab's handover task."""
 
 
@@ -33,14 +33,14 @@ class EggConfig(HandTaskConfig):
     """Settings of every throwing task; the numbers are Bi-DexHands'."""
 
     reset_object_pos_noise: float = setting(0.01, size)
-    """Half-width of the egg's start position noise, metres."""
+    """Half-width of the egg's start position noise, meters."""
     dist_reward_scale: float = setting(50.0, size)
-    """Weight of the distance in the reward, per metre."""
+    """Weight of the distance in the reward, per meter."""
     success_distance: float = setting(0.03, size)
-    """Metres between egg and goal (their mean if there are two) below which the episode counts as
+    """Meters between egg and goal (their mean if there are two) below which the episode counts as
     a success."""
     fall_height: float = 0.2
-    """Height of the egg, metres, at or below which the episode terminates."""
+    """Height of the egg, meters, at or below which the episode terminates."""
 
 
 class EggTask(HandTaskEnv):
@@ -53,7 +53,7 @@ class EggTask(HandTaskEnv):
     config: EggConfig
     eggs: tuple[Solid, ...]
     goals: tuple[Vector, ...]
-    """World positions to throw to, metres."""
+    """World positions to throw to, meters."""
     goal_quats: Tensor
     """Orientations of the goals, wxyz. (N, E, 4)"""
 
@@ -109,7 +109,7 @@ class EggTask(HandTaskEnv):
         tail[..., 20:24] = wxyz_to_xyzw(self._rotation_to_goal())
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         found = []
         for egg in self.eggs:
             goal = egg.name.replace(OBJECT, "goal")
@@ -118,7 +118,7 @@ class EggTask(HandTaskEnv):
         return found
 
     def evaluate(self) -> Outcome:
-        """Reward exp(-0.2 (scale d + theta)) summed over eggs, d in metres, theta in radians."""
+        """Reward exp(-0.2 (scale d + theta)) summed over eggs, d in meters, theta in radians."""
         cfg, pos = self.config, self.egg_poses[..., :3]
         distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1)
         angle = self.goal_angles()
@@ -137,7 +137,7 @@ class EggTask(HandTaskEnv):
         )
 
     def hand_left(self) -> Tensor:
-        """Says where a hand is too far from its place: never. (N,) bool"""
+        """Returns the rows in which a hand is too far from its place: never. (N,) bool"""
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     def _episode_tensors(self) -> tuple[str, ...]:

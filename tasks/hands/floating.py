@@ -1,4 +1,4 @@
-"""What the tasks share whose hands float: a base driven by a force and a torque."""
+"""Base of the tasks with floating hands, which a force and a torque drive."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _CONTROL_DT = 1.0 / 60.0
 
 @dataclass
 class FloatingConfig(HandTaskConfig):
-    """Settings every task with floating hands has."""
+    """Settings of every task with floating hands."""
 
     base_gain: float = setting(1.0 / 12.0, size)
-    """Share of the nominal force and torque that moves a hand's base. 1 is what Bi-DexHands' code
-    says, 1/6 what PhysX makes of it in a substep, 1/12 if the force acts in one substep of two."""
+    """Share of the nominal force and torque that moves a hand's base. Bi-DexHands' code has 1. In a
+    substep of PhysX the effect is 1/6, or 1/12 if the force acts in one substep of two."""
 
 
 class FloatingTaskEnv(HandTaskEnv):
     """Two hands in the air. A hand's actions: force (3) and torque (3) in world axes, joints (20).
 
-    What a hand sees of its base (6 numbers): a position (m) and its turn since the reset as roll,
+    A hand observes 6 numbers of its base: a position (m), and the turn since the reset as roll,
     pitch and yaw about world axes, each within (-pi, pi].
     """
 
@@ -57,15 +57,15 @@ class FloatingTaskEnv(HandTaskEnv):
         return Drive(unit * 1e5 * self.transition_scale, unit * 1e3 * self.orientation_scale)
 
     def base_position(self) -> Tensor:
-        """What is observed of a hand's place, metres: the centre of its palm. (N, 2, 3)"""
+        """Observed positions of the hands, meters: the centers of the palms. (N, 2, 3)"""
         return self.hand_sensors[..., -6:-3]
 
     def mount_position(self) -> Tensor:
-        """Where the hands' mounts are, metres. (N, 2, 3)"""
+        """Positions of the hands' mounts, meters. (N, 2, 3)"""
         return self.base_pose[..., :3] + quat_rotate(self.base_pose[..., 3:], self._mount)
 
     def palm_origin(self) -> Tensor:
-        """Where the palms' bodies are, metres. (N, 2, 3)"""
+        """Positions of the palms' bodies, meters. (N, 2, 3)"""
         return self.hand_sensors[..., -3:]
 
     def observe_base(self, out: Tensor) -> None:
@@ -74,11 +74,11 @@ class FloatingTaskEnv(HandTaskEnv):
         out[..., 3:] = quat_to_rpy(quat_mul(self.base_pose[..., 3:], self._unturn))
 
     def base_readings(self, index: int) -> list[Reading]:
-        """Returns what hand ``index`` sees of its base."""
+        """Returns the columns of the base of hand ``index``."""
         return readings.of_base(index)
 
     def hand_commands(self, index: int) -> list[Command]:
-        """Returns what the actions of hand ``index`` command: force, torque, joint targets."""
+        """Returns the commands of hand ``index``: force, torque, joint targets."""
         return readings.of_drive(index, self.drive()) + super().hand_commands(index)
 
     def _write_controls(self, action: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""A hand as data: where its model is, its joints, parts, fingertips and what of it collides.
+"""A hand as data: its model, joints, parts, fingertips and colliding geoms.
 
 The data are YAML files in ``tasks/hands/models``; docs/new_hand.md shows how to add one.
 """
@@ -23,12 +23,12 @@ SHADOW = "shadow"
 """The hand that the tasks were made for."""
 
 _FARTHEST = 1e3
-"""Metres, kilograms: no hand has more."""
+"""Limit of all lengths (meters) and masses (kilograms)."""
 _NO_TURN = 1e-12
-"""The square of a quaternion's length from which on it can be normalised."""
+"""Least square of the length of a quaternion that can be normalized."""
 
 BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
-"""What the first actions of a floating hand do, in world axes; they belong to its first part."""
+"""Roles of the first actions of a floating hand, in world axes; they belong to its first part."""
 
 
 @dataclass
@@ -36,35 +36,35 @@ class Mount:
     """Pose of a hand's root body in the actor frame of the tasks, where fingers point to -y."""
 
     pos: list[float]
-    """(x, y, z), metres."""
+    """(x, y, z), meters."""
     quat: list[float] | None = None
-    """(w, x, y, z); None leaves the orientation that the model gives it."""
+    """(w, x, y, z); None keeps the model's orientation."""
 
 
 @dataclass
 class Capsule:
-    """A capsule that takes the place of a mesh, along the z axis of its body."""
+    """A capsule that replaces a mesh, along the z axis of its body."""
 
     size: list[float]
-    """Radius and half-length of the cylinder, metres."""
+    """Radius and half-length of the cylinder, meters."""
     pos: list[float]
-    """Its centre, metres."""
+    """Its center, meters."""
 
 
 @dataclass
 class Base:
-    """What has to be known of a hand to let it float."""
+    """Data that a hand needs to float."""
 
     palm: str
     """The palm's body."""
     palm_centre: list[float]
-    """The point of the palm that is observed, in the palm's frame, metres."""
+    """The point of the palm that is observed, in the palm's frame, meters."""
     mass: float
-    """Of the whole hand, kg."""
+    """Mass of the whole hand, kg."""
     centre_of_mass: list[float]
-    """Of the flat hand, from its mount, in the axes of the actor's pose, metres."""
+    """Center of mass of the flat hand, from its mount, in the axes of the actor's pose, meters."""
     inertia: list[float]
-    """About the centre of mass along the same axes, kg m^2."""
+    """About the center of mass along the same axes, kg m^2."""
 
 
 @dataclass
@@ -74,24 +74,24 @@ class Hand:
     model: str
     """MJCF file: beside the YAML file, or <package>/<path> in an installed Python package."""
     root: str
-    """The body that carries all others; what else is in the model is dropped."""
+    """The body that carries all others; the rest of the model is dropped."""
     mount: Mount
-    """Where the root is."""
+    """Pose of the root."""
     fingers: dict[str, str]
     """Fingers, and their outermost bodies, whose poses, velocities and loads are observed."""
     fingertip: list[float]
-    """The rewarded point of a finger, in the frame of its outermost body, metres."""
+    """The rewarded point of a finger, in the frame of its outermost body, meters."""
     joints: list[str]
     """All hinges, in the order of the model."""
     parts: dict[str, dict[str, str]]
-    """What ``agents=fingers`` makes an agent of: driven joints and what each does. All parts in a
-    row are the model's position actuators, in its order; MADPO pairs the actions of two parts by
-    what they do. The first part has the base of a floating hand."""
+    """Parts that ``agents=fingers`` makes agents of: driven joints and the role of each. All parts
+    in a row are the model's position actuators, in its order. MADPO pairs the actions of two parts
+    by their roles. The first part has the base of a floating hand."""
     solid: list[str]
     """Geoms that touch things, primitive shapes."""
     name: str = ""
     prefix: str = ""
-    """What all names of the model begin with."""
+    """Beginning of all names of the model."""
     couplings: list[str] = field(default_factory=list)
     """Tendons to keep, which make a joint without a drive follow another."""
     capsules: dict[str, Capsule] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Hand:
     self_collisions: list[list[str]] = field(default_factory=list)
     """Pairs of its own geoms that collide, without friction."""
     base: Base | None = None
-    """None for a hand that cannot float."""
+    """Data of the base; None for a hand that cannot float."""
 
     @property
     def driven(self) -> list[str]:
@@ -118,7 +118,7 @@ class Hand:
         environments do not work with this version of MuJoCo, while its models do.
 
         Raises:
-            UserError: it is not there.
+            UserError: the file does not exist.
         """
         path = self._folder / self.model
         if os.path.isfile(path):  # which takes names that are too long, too
@@ -194,7 +194,7 @@ def load(name: str) -> Hand:
         name: one of those that come with the project, or the path of a YAML file.
 
     Raises:
-        UserError: there is none, or it lacks something.
+        UserError: there is no such hand, or its data are incomplete.
     """
     path = _path(name)
     if not os.path.isfile(path):
@@ -217,7 +217,7 @@ def load(name: str) -> Hand:
 
 
 def _check_numbers(hand: Hand, path: Path) -> None:
-    """Raises UserError where a vector has another length, or a number cannot be."""
+    """Raises UserError for a vector of another length or an impossible number."""
     vectors = {"mount.pos": (hand.mount.pos, 3), "fingertip": (hand.fingertip, 3)}
     positive: dict[str, list[float]] = {}
     if hand.mount.quat is not None:
@@ -243,7 +243,7 @@ def _check_numbers(hand: Hand, path: Path) -> None:
 
 
 def _check(hand: Hand, path: Path) -> None:
-    """Raises UserError where lists contradict each other; TypeError where a text is none."""
+    """Raises UserError if lists contradict each other, and TypeError if a text is not one."""
     couplings, base = hand.couplings, [] if hand.base is None else [hand.base.palm]
     listed = [*hand.joints, *hand.solid, *couplings, *hand.fingers.values(), *hand.driven, *base]
     "".join((hand.model, hand.root, hand.prefix, *listed, *hand.fingers, *hand.parts))

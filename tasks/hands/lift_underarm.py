@@ -27,15 +27,15 @@ class Config(FloatingConfig):
     episode_length: int = 500
     reset_dof_pos_noise: float = setting(0.0, size)
     base_gain: float = setting(1.0 / 6.0, size)
-    """As elsewhere, but a sixth: with a twelfth the pot rises too slowly for the episode."""
+    """Factor of force and torque on the base; with the usual twelfth the pot rises too slowly."""
     near_distance: float = setting(0.08, size)
-    """Metres between palm and handle below which a hand is near; lifting pays if both are."""
+    """Meters between palm and handle below which a hand is near; lifting pays if both are."""
     max_palm_distance: float = setting(0.2, size)
-    """Metres between palm and handle at which the episode terminates."""
+    """Meters between palm and handle at which the episode terminates."""
     fall_height: float = 0.3
-    """Height of the pot, metres, at or below which the episode terminates."""
+    """Height of the pot, meters, at or below which the episode terminates."""
     success_distance: float = setting(0.05, size)
-    """Metres between pot and goal below which the episode counts as a success."""
+    """Meters between pot and goal below which the episode counts as a success."""
 
 
 class Env(FloatingTaskEnv):
@@ -69,7 +69,7 @@ class Env(FloatingTaskEnv):
         return Pot(self.start, self.goal)
 
     def handles(self) -> Tensor:
-        """Handle points at +y and at -y, metres. (N, 2, 3)"""
+        """Handle points at +y and at -y, meters. (N, 2, 3)"""
         return self.object_sensors.unflatten(1, (2, 3))
 
     def observe_tail(self, out: Tensor) -> None:
@@ -78,7 +78,7 @@ class Env(FloatingTaskEnv):
         out[:, 13:] = self.object_sensors
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         points = readings.of_points("right_handle", "left_handle")
         return readings.of_free_body(OBJECT, angular=0.2) + points
 

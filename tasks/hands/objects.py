@@ -1,4 +1,4 @@
-"""What hands handle, from primitives. Every class adds its bodies and contacts to a scene."""
+"""Objects made of primitives. Every class adds its bodies and contacts to a scene."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_geom(
     rgba: Colour,
     **settings: Any,
 ) -> None:
-    """Adds a geom that touches nothing until :mod:`madpo_isaac.tasks.hands.contacts` says what."""
+    """Adds a geom without contacts; :mod:`madpo_isaac.tasks.hands.contacts` adds these."""
     parent.add_geom(
         name=name, type=kind, size=size, rgba=rgba, contype=0, conaffinity=0, **settings
     )
@@ -61,7 +61,7 @@ def add_weight(spec: mujoco.MjSpec, name: str, mass: float) -> None:
 
 
 def add_gravity(spec: mujoco.MjSpec) -> None:
-    """Pulls down all but the hands: for objects of several bodies, where one force is too few."""
+    """Pulls down everything except the hands, for objects of several bodies."""
     spec.option.gravity = (0.0, 0.0, -GRAVITY)
     for body in spec.bodies:
         if body.name.startswith(contacts.HAND_PREFIXES):
@@ -69,7 +69,7 @@ def add_gravity(spec: mujoco.MjSpec) -> None:
 
 
 def add_point(spec: mujoco.MjSpec, body: Any, name: str, pos: Vector) -> None:
-    """Adds a point of ``body`` (m, in its frame) and a sensor of where in the world it is."""
+    """Adds a point of ``body`` (m, in its frame) and a sensor of its position in the world."""
     body.add_site(name=name, pos=pos)
     kind, site = mujoco.mjtSensor.mjSENS_FRAMEPOS, mujoco.mjtObj.mjOBJ_SITE
     spec.add_sensor(name=name, type=kind, objtype=site, objname=name)
@@ -116,7 +116,7 @@ class Solid:
 
 @dataclass(frozen=True)
 class Solids:
-    """Several of them, which touch each other."""
+    """Several solids, which touch each other."""
 
     bodies: tuple[Solid, ...]
     hand_friction: float | None = 1.0

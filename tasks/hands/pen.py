@@ -38,9 +38,9 @@ class Pen:
     """
 
     pos: tuple[float, float, float] = (0.0, 0.0, 0.612)
-    """Metres; at the original's 0.6 it starts half inside the table."""
+    """Meters; at the original's 0.6 it starts half inside the table."""
     slide: float = 0.492
-    """How far the cap goes, metres; farther than it is long, a slip of the original."""
+    """Range of the cap, meters; it exceeds the length of the cap, a slip of the original."""
     hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
@@ -91,7 +91,7 @@ class Config(ReachConfig):
     episode_length: int = 125
     near_distance: float = setting(0.75, size)
     success_distance: float = setting(0.3, size)
-    """Metres between the handle points of cap and body above which the cap is off."""
+    """Meters between the handle points of cap and body above which the cap is off."""
     mean_finger_distance: bool = False
     """Reward exp(-10 S / 5) for a finger distance S, which can be felt from afar; Bi-DexHands'
     exp(-10 S) is 4e-6 at the start."""
@@ -126,7 +126,7 @@ class Env(ReachTask):
         return Pen()
 
     def handles(self) -> Tensor:
-        """Handle points of cap and body, metres. (N, 2, 3)"""
+        """Handle points of cap and body, meters. (N, 2, 3)"""
         return self.object_sensors.unflatten(1, (2, 3))
 
     def observe_tail(self, out: Tensor) -> None:
@@ -135,7 +135,7 @@ class Env(ReachTask):
         out[:, 13:] = self.object_sensors
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         points = readings.of_points("cap_handle", "barrel_handle")
         return readings.of_free_body(OBJECT, angular=0.2) + points
 

@@ -23,7 +23,7 @@ from madpo_isaac.tasks.hands.objects import (
 _MASS, _INERTIA = 4.0, (0.4, 0.8, 0.8)
 """kg, and kg m^2 about the pot's origin, lid included: what Bi-DexHands' model file says."""
 _X = -0.005
-"""The middle of all parts, metres."""
+"""The middle of all parts, meters."""
 _WALL: dict[str, Any] = {"size": (0.119, 0.0632, 0.0), "pos": (_X, 0.0, -0.002)}
 _STEEL, _GHOST = (0.6, 0.72, 0.98, 1.0), (0.2, 0.75, 0.3, 0.3)
 
@@ -33,9 +33,9 @@ class Pot:
     """The pot on its table. Sensors: the handle points at +y and at -y, world frame, 3 each."""
 
     pos: Vector
-    """Metres."""
+    """Meters."""
     goal: Vector
-    """Where pictures show it too, metres."""
+    """Position of the goal, where pictures show the pot too, meters."""
     hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
@@ -68,7 +68,7 @@ class Pot:
 def _add_rod(
     spec: mujoco.MjSpec, hand: Hand, pot: Any, name: str, radius: float, ends: tuple[float, ...]
 ) -> None:
-    """Adds a capsule that can be grasped: radius and ends in metres."""
+    """Adds a capsule that can be grasped: radius and ends in meters."""
     kind = mujoco.mjtGeom.mjGEOM_CAPSULE
     add_geom(pot, name, kind, (radius, 0.0, 0.0), _STEEL, fromto=ends)
     contacts.pair_with_hands(spec, hand, name)

@@ -25,7 +25,7 @@ class Config(ReachConfig):
     episode_length: int = 125
     max_finger_distance: float = setting(1.2, size)
     success_distance: float = setting(0.1, size)
-    """Metres from each block to its place up to which the episode counts as a success."""
+    """Meters from each block to its place up to which the episode counts as a success."""
 
 
 class Env(ReachTask):
@@ -61,7 +61,7 @@ class Env(ReachTask):
         return Blocks(self.starts, self.targets, table_friction=0.5, table_depth=1.0)
 
     def handles(self) -> Tensor:
-        """Centres of the blocks, metres. (N, 2, 3)"""
+        """Centers of the blocks, meters. (N, 2, 3)"""
         return self._poses[..., :3]
 
     def observe_tail(self, out: Tensor) -> None:
@@ -72,7 +72,7 @@ class Env(ReachTask):
         out[:, 25:] = 0.0
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         right, left = BLOCKS
         again = readings.of_points(f"{right}/again", left, f"{left}/place", f"{right}/place")
         zeros = readings.constant("zero", 5)

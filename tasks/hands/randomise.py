@@ -1,4 +1,4 @@
-"""Domain randomisation: environments that differ in their physics, sensors and actuators.
+"""Domain randomization: environments that differ in their physics, sensors and actuators.
 
 Every quantity is off until it is given a range. Multipliers are drawn uniformly, independently
 for each environment, and drawn anew for an environment that starts an episode.
@@ -24,16 +24,16 @@ _NOISES = ("action_noise", "observation_noise")
 
 @dataclass
 class RandomiseConfig:
-    """What differs between environments; null is off, a range [low, high] is of multipliers."""
+    """Differences between environments: null is off, [low, high] is a range of multipliers."""
 
     friction: list[float] | None = None
-    """Of all contacts of the objects: sliding, torsional and rolling coefficients alike."""
+    """Friction of all contacts of the objects: sliding, torsional and rolling coefficients."""
     object_mass: list[float] | None = None
-    """Of each object: mass, and with it inertia and weight."""
+    """Mass of each object, and with it inertia and weight."""
     object_size: list[float] | None = None
-    """Of each object: all lengths, at the same density; mass changes with the third power."""
+    """All lengths of each object at the same density; the mass changes with the third power."""
     actuator_gain: list[float] | None = None
-    """Of each drive kp (target - q) - kd v: kp; kd and the force limit stay."""
+    """Gain kp of each drive kp (target - q) - kd v; kd and the force limit stay."""
     action_noise: float | None = None
     """Standard deviation of the noise on actions, which reach from -1 to 1 and are clipped after
     it. The last action that is observed is without it."""
@@ -42,7 +42,7 @@ class RandomiseConfig:
 
     @classmethod
     def of(cls, settings: RandomiseConfig | Mapping[str, Any]) -> RandomiseConfig:
-        """Returns ``settings``, a mapping as the object it describes, after checking values."""
+        """Returns ``settings`` after checking their values; a mapping becomes the object."""
         if isinstance(settings, Mapping):
             allowed = [field.name for field in fields(cls)]
             for key in settings:
@@ -59,14 +59,14 @@ class RandomiseConfig:
 
 
 class Randomiser:
-    """Draws what :class:`RandomiseConfig` asks for and writes it into the simulation's models.
+    """Draws the quantities of :class:`RandomiseConfig` and writes them into the models.
 
-    Without any setting it draws nothing, writes nothing and returns what it is given.
+    Without any setting it draws and writes nothing, and it returns its arguments unchanged.
 
     Args:
         settings: checked settings.
         sim: simulation whose model fields are expanded; only here, before its first step.
-        objects: bodies that the object quantities are about, each with all that hangs on it.
+        objects: bodies that the object quantities change, each with all of its children.
         generator: the environments' own, on the simulation's device.
 
     Raises:
@@ -118,12 +118,12 @@ class Randomiser:
         self._write()
 
     def noisy_action(self, action: Tensor) -> Tensor:
-        """Returns what reaches the drives of ``action`` (N, A), within [-1, 1]."""
+        """Returns ``action`` (N, A) as it reaches the drives, within [-1, 1]."""
         std = self.settings.action_noise
         return action if not std else self._disturbed(action, std).clamp_(-1.0, 1.0)
 
     def noisy_state(self, state: Tensor) -> Tensor:
-        """Returns what is measured of the joint state (N, S)."""
+        """Returns the joint state (N, S) as it is measured."""
         std = self.settings.observation_noise
         return state if not std else self._disturbed(state, std)
 

@@ -1,4 +1,4 @@
-"""What the tasks share in which each hand goes for a handle: doors, pen and blocks."""
+"""Base of the tasks in which each hand reaches for a handle: doors, pen and blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from madpo_isaac.tasks.settings import size
 class ReachConfig(FloatingConfig):
     """Settings of every task with handles.
 
-    A finger distance is the sum, over the five fingers of a hand, of the metres between fingertip
+    A finger distance is the sum, over the five fingers of a hand, of the meters between fingertip
     and handle.
     """
 
@@ -36,7 +36,7 @@ class ReachTask(FloatingTaskEnv):
 
     @abstractmethod
     def handles(self) -> Tensor:
-        """Handle points of hand 0 and hand 1, world frame, metres. (N, 2, 3)"""
+        """Handle points of hand 0 and hand 1, world frame, meters. (N, 2, 3)"""
 
     @abstractmethod
     def score(
@@ -65,7 +65,7 @@ class ReachTask(FloatingTaskEnv):
         return Outcome(reward, terminated, success, terms)
 
     def finger_distances(self, points: Tensor) -> Tensor:
-        """Finger distances of each hand to its point, metres.
+        """Finger distances of each hand to its point, meters.
 
         Args:
             points: world position for each hand. (N, 2, 3)

@@ -1,4 +1,4 @@
-"""What the columns of the bimanual tasks' states and actions mean: names, units, frames, scales."""
+"""Columns of the bimanual tasks' states and actions: names, units, frames, scales."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def of_hand(
     Args:
         model: the compiled scene.
         hand: its data.
-        index: which of the two.
+        index: number of the hand, 0 or 1.
         velocity: scale of joint velocities.
         force: scale of forces and torques.
-        base: what is seen of the base, before the actions.
+        base: columns of the base, which come before the actions.
         actions: names of the hand's actions, the last of which end the block.
     """
     name = f"hand{index}"
@@ -108,7 +108,7 @@ def of_drives(model: mujoco.MjModel, hand: Hand, index: int) -> list[Command]:
 
 
 def of_drive(index: int, drive: Drive) -> list[Command]:
-    """Returns what the first six actions of a floating hand command, in world axes."""
+    """Returns the commands of the first six actions of a floating hand, in world axes."""
     units = 3 * [("N", drive.force)] + 3 * [("N m", drive.torque)]
     return [
         Command(f"hand{index}/{role}", unit, scale, 0.0, -1.0, 1.0)

@@ -25,7 +25,7 @@ class Config(EggConfig):
 
     episode_length: int = 600
     dist_reward_scale: float = setting(10.0, size)
-    """Weight of the cubes' distances to their places in the reward, per metre."""
+    """Weight of the cubes' distances to their places in the reward, per meter."""
     success_angle: float = setting(0.1, size)
     """Radians between cube and goal below which the goal is reached."""
     both_cubes: bool = False

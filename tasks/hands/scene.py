@@ -1,4 +1,4 @@
-"""Builds the MuJoCo scene: two hands, fixed or floating, their sensors, and what is around them.
+"""Builds the MuJoCo scene: two hands, fixed or floating, their sensors and their surroundings.
 
 One model serves every engine. Actuators carry the joint damping, so that the force limit clamps
 the whole drive as PhysX does. Contacts: :mod:`madpo_isaac.tasks.hands.contacts`.
@@ -26,7 +26,7 @@ DRAG = 100.0
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a hand's mount starts: position (m) and orientation (w, x, y, z) of its actor frame."""
+    """Initial position (m) and orientation (w, x, y, z) of the actor frame of a hand's mount."""
 
     pos: Vector
     quat: Quaternion
@@ -41,14 +41,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class Drive:
-    """What moves a floating hand at full action: force (N) and torque (N m), in world axes."""
+    """Force (N) and torque (N m) on a floating hand at full action, in world axes."""
 
     force: float
     torque: float
 
 
 class Scenery(Protocol):
-    """What is in a scene besides the hands."""
+    """Objects of a scene besides the hands."""
 
     @property
     def hand_friction(self) -> float | None:
@@ -56,7 +56,7 @@ class Scenery(Protocol):
         ...
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
-        """Adds bodies and their contacts with ``hand``, with ``visual`` also what pictures show."""
+        """Adds bodies and their contacts with ``hand``; ``visual`` adds ghosts for pictures."""
         ...
 
 
@@ -76,7 +76,7 @@ def build_spec(
     Positions, velocities, controls and sensors start with one block for each hand. Without
     ``drive`` these are the joints, the joint targets and 19 readings a finger. A floating hand has
     its base before the joints (7 positions, 6 velocities), force, torque and three unused controls
-    of the drag after the targets, palm centre and palm origin after the readings.
+    of the drag after the targets, palm center and palm origin after the readings.
 
     Raises:
         UserError: with ``drive``, for a hand that cannot float.
@@ -107,9 +107,9 @@ def build_spec(
 
 
 def _frame(spec: mujoco.MjSpec, prefix: str, placement: Placement, base: Base | None) -> Any:
-    """Returns where to attach a hand: a place in the world, or for a base a body that moves.
+    """Returns the frame of a hand: a place in the world, or a moving body for a base.
 
-    The free joint is at the hand's centre of mass: there linear and angular drag are independent.
+    The free joint is at the hand's center of mass: there linear and angular drag are independent.
     """
     if base is None:
         return spec.worldbody.add_frame(pos=placement.pos, quat=placement.quat)
@@ -159,7 +159,7 @@ def _set_options(spec: mujoco.MjSpec) -> None:
 
 
 def _hand_spec(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
-    """Loads one hand and reduces it to what the tasks use."""
+    """Loads one hand and keeps only the parts that the tasks use."""
     spec = mujoco.MjSpec.from_file(str(hand.model_file))
     _check_names(spec, hand)
     _set_options(spec)  # equal options on both sides, or attaching warns of a conflict
@@ -200,7 +200,7 @@ def _hand_spec(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
 
 
 def _check_names(spec: mujoco.MjSpec, hand: Hand) -> None:
-    """Raises UserError if the model is not what the hand's data say."""
+    """Raises UserError if the model does not agree with the hand's data."""
     palm = [] if hand.base is None else [hand.base.palm]
     if (root := spec.body(hand.full(hand.root))) is None:
         names = [body.name for body in spec.bodies]
@@ -281,7 +281,7 @@ def _add_sensors(spec: mujoco.MjSpec, hand: Hand, prefix: str) -> None:
 
 
 def _add_palm_sensors(spec: mujoco.MjSpec, name: str, base: Base) -> None:
-    """Positions of the palm's centre and of its body's origin (3 numbers each)."""
+    """Positions of the palm's center and of its body's origin (3 numbers each)."""
     palm = spec.body(name)
     centre = f"{palm.name}_centre"
     palm.add_site(name=centre, pos=base.palm_centre)

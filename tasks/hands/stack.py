@@ -25,9 +25,9 @@ class Config(ReachConfig):
     episode_length: int = 250
     max_finger_distance: float = setting(0.75, size)
     reset_block_pos_noise: float = setting(0.0, size)
-    """Half-width of the noise of the blocks' start along x and y, metres."""
+    """Half-width of the noise of the blocks' start along x and y, meters."""
     target_distance: float = setting(0.07, size)
-    """Metres from each block to its place below which stacking is rewarded."""
+    """Meters from each block to its place below which stacking is rewarded."""
 
 
 class Env(ReachTask):
@@ -70,7 +70,7 @@ class Env(ReachTask):
         self.write_rows(self._poses[..., :2], mask, self._starts[:, :2] + noise)
 
     def handles(self) -> Tensor:
-        """Centres of the blocks, metres. (N, 2, 3)"""
+        """Centers of the blocks, meters. (N, 2, 3)"""
         return self._poses[..., :3]
 
     def observe_tail(self, out: Tensor) -> None:
@@ -79,7 +79,7 @@ class Env(ReachTask):
         out[:, 26:] = 0.0
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         blocks = [column for b in BLOCKS for column in readings.of_free_body(b, angular=0.2)]
         return blocks + readings.constant("zero", 4)
 

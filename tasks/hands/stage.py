@@ -1,4 +1,4 @@
-"""What pictures of a scene show besides it; nothing here collides or moves."""
+"""Decoration of a scene's pictures; nothing here collides or moves."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class Config(ReachConfig):
     max_finger_distance: float = setting(1e9, size)
     """Finger distance at which the episode terminates; in Bi-DexHands none does."""
     success_drop: float = 0.012
-    """How far both points to press are below 0.7 m, in sum, for a success, metres. Bi-DexHands'
-    0.05 is out of the rockers' reach, which ends at 0.0166; one that is pressed gives 0.006."""
+    """Depth of both points to press below 0.7 m, in sum, for a success, meters. Bi-DexHands' 0.05
+    is beyond the rockers' stops at 0.0166; one pressed rocker gives 0.006."""
 
 
 class Env(ReachTask):
@@ -63,7 +63,7 @@ class Env(ReachTask):
         return Switches(self.places)
 
     def handles(self) -> Tensor:
-        """Points to press of the right and the left switch, metres. (N, 2, 3)"""
+        """Points to press of the right and the left switch, meters. (N, 2, 3)"""
         return self.object_sensors.unflatten(1, (2, 3))
 
     def reset_object(self, mask: Tensor) -> None:
@@ -76,7 +76,7 @@ class Env(ReachTask):
         out[:, 13:] = self.object_sensors
 
     def tail_readings(self) -> list[Reading]:
-        """Returns what the columns of the tail mean."""
+        """Returns the meaning of the columns of the tail."""
         frame = readings.of_pose("right_switch") + readings.constant("zero", 6)
         return frame + readings.of_points("right_handle", "left_handle")
 

@@ -17,7 +17,7 @@ RELEASED = 0.5585
 """Radians, where a rocker's own weight tips it; 0 is pressed down on the hand's side."""
 
 _HINGE = (0.0108, 0.0, 0.0417)
-"""Its axis is along -y. Metres from the switch, x towards the hands."""
+"""Its axis is along -y. Meters from the switch, x toward the hands."""
 _DAMPING = 1e-3
 """N m s/rad, against chatter at the stops; the original's has none."""
 _SLOPE = math.atan2(0.024, 0.077)
@@ -29,7 +29,7 @@ class Switches:
     """Switches and table. Sensors: where to press the right and the left one, world frame."""
 
     places: tuple[Vector, Vector]
-    """Of both switches, metres."""
+    """Positions of both switches, meters."""
     hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:

@@ -1,8 +1,8 @@
-"""What an agent sees that observes only the k nearest joints, after gymnasium-robotics' MaMuJoCo.
+"""Observations of only the k nearest joints, after gymnasium-robotics' MaMuJoCo.
 
-Joints are neighbours if they share an edge. An agent sees positions and velocities of its own
+Joints are neighbors if they share an edge. An agent sees positions and velocities of its own
 joints (with forces and the readings of the bodies between them, where the state has any), only
-the positions of its neighbours, and position and velocity of the torso.
+the positions of its neighbors, and position and velocity of the torso.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from madpo_isaac.tasks.mujoco.robots import Robot
 
 
 class JointGraph(NamedTuple):
-    """Which joints of a robot are neighbours."""
+    """Neighborhood of a robot's joints."""
 
     edges: tuple[frozenset[str], ...]
-    """Joints that are all neighbours of each other."""
+    """Joints that are all neighbors of each other."""
     bodies: dict[str, tuple[int, ...]]
     """Bodies whose readings belong to a joint."""
 
@@ -84,11 +84,11 @@ GRAPHS: dict[str, JointGraph] = {
         },
     ),
 }
-"""By robot."""
+"""Joint graph of each robot."""
 
 
 class StateColumns:
-    """Where a joint state keeps what."""
+    """Columns of the parts of a joint state."""
 
     def __init__(self, robot: Robot, model: mujoco.MjModel) -> None:
         self._model, self._hidden = model, robot.hidden_qpos

@@ -1,4 +1,4 @@
-"""The ten scenarios of the papers, and one agent for a whole robot: who drives which joints."""
+"""Scenarios: the division of robots' joints among agents."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ _ROLES = ("thigh", "shin", "leg", "foot", "hip", "ankle", "abdomen", "knee", "sh
 
 
 def joint_role(joint: str) -> str:
-    """What a joint is for, whatever side it is on: ``right_hip_x`` gives ``hip``."""
+    """Returns a joint's role without its side: ``right_hip_x`` gives ``hip``."""
     return next((role for role in _ROLES if role in joint), joint)

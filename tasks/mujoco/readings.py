@@ -1,4 +1,4 @@
-"""What the columns of multi-agent MuJoCo's states and actions mean."""
+"""Columns of multi-agent MuJoCo's states and actions."""
 
 from __future__ import annotations
 

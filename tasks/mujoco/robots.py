@@ -1,7 +1,7 @@
-"""Gymnasium's robots as data: models, what is observed, what is rewarded, when an episode ends.
+"""Gymnasium's robots as data: models, observations, rewards and endings.
 
-``v2`` is what the papers on MA-MuJoCo ran: the models and terms of Gym's v2 classes, where
-contact forces read zero with every MuJoCo from 2.0 on. ``v5`` is Gymnasium's newest.
+``v2`` is the version of the papers on MA-MuJoCo: the models and terms of Gym's v2 classes, in
+which contact forces read zero with every MuJoCo from 2.0 on. ``v5`` is Gymnasium's newest.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Robot:
     reset_noise: float
     """Half-width of the uniform noise on positions; scale of the noise on velocities."""
     hidden_qpos: int
-    """Leading positions that are not observed: where the robot is on the ground."""
+    """Leading positions, the robot's place on the ground, which are not observed."""
     position: tuple[str, tuple[int, ...]]
-    """The field whose entry is the robot's x in metres, and the index of the entry."""
+    """The field whose entry is the robot's x in meters, and the index of the entry."""
     forward_weight: float = 1.0
     alive_bonus: float = 0.0
     action_gain: float = 1.0
@@ -70,13 +70,13 @@ class Robot:
     velocity_limit: float | None = None
     """Observed velocities are clipped to this, in m/s and rad/s."""
     healthy: Healthy | None = None
-    """When the episode goes on; None for always."""
+    """Condition under which the episode continues; None for always."""
     fields: tuple[str, ...] = ()
     """Observed derived fields, world body included, after positions and velocities."""
     contact_forces: int = 0
     """Zeros that end the observation: 6 per body."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    """Versions that cannot be simulated, and why."""
+    """Versions that cannot be simulated, and the reason."""
 
     def model_file(self, version: str) -> Path:
         """Returns the MJCF file of ``version``, shipped by Gymnasium.
@@ -180,7 +180,7 @@ HUMANOID = Robot(
     control_weight=0.1,
     reset_noise=1e-2,
     hidden_qpos=2,
-    # The centre of all mass, likewise of the last substep's start.
+    # The center of all mass, likewise of the last substep's start.
     position=("subtree_com", (0, 0)),
     forward_weight=1.25,
     alive_bonus=5.0,

@@ -29,15 +29,15 @@ _NO_VARIANCE = 1e-30
 
 @dataclass
 class Config:
-    """Settings every scenario has."""
+    """Settings of every scenario."""
 
     suite: ClassVar[str] = "mujoco"
     version: str = "v2"
-    """v2: what the papers ran; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
+    """v2: the papers' version; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
     observation: str = setting("standardised", one_of(OBSERVATIONS))
     """standardised: every agent observes the whole state and its own number, and the critic the
-    state, each vector standardised over its own entries, as in HARL and the papers; physical: the
-    state as it is, for networks that normalise by running moments."""
+    state; each vector is standardized over its own entries, as in HARL and the papers. physical:
+    the state itself, for networks that normalize by running moments."""
     agent_obsk: int | None = None
     """Agents observe their own joints and this many joints further, and the torso, as they are;
     null: every agent observes everything, see ``observation``."""
@@ -46,7 +46,7 @@ class Config:
 
 
 def variant(name: str) -> Any:
-    """Returns what the registry of tasks needs of the scenario ``name``: its Config and Env."""
+    """Returns Config and Env of the scenario ``name``, for the registry of tasks."""
     return SimpleNamespace(Config=Config, Env=partial(Env, scenario=name))
 
 
@@ -209,11 +209,11 @@ class Env(VecEnv):
         return state if self._limit is None else state.clamp_(-self._limit, self._limit)
 
     def critic_view(self, state: Tensor) -> Tensor:
-        """Maps joint states (B, S) to what the critic sees of them, see ``Config.observation``."""
+        """Maps joint states (B, S) to the critic's input, see ``Config.observation``."""
         return standardise(state) if self.config.observation == "standardised" else state
 
     def readings(self) -> tuple[Reading, ...]:
-        """Returns what each column of the joint state means."""
+        """Returns the meaning of each column of the joint state."""
         return readings.of_state(self.robot, self.sim.model)
 
     def commands(self) -> tuple[Command, ...]:
@@ -237,7 +237,7 @@ class Env(VecEnv):
         return tuple(agents)
 
     def _observe(self, agent: int, model: mujoco.MjModel) -> tuple[Any, int, Tensor | None]:
-        """Returns what ``agent`` makes of joint states, its width, and the columns it picks."""
+        """Returns the observation function of ``agent``, its width, and the columns it selects."""
         if self.config.agent_obsk is not None:
             found = nearest_columns(
                 self.robot, model, self.partition, agent, self.config.agent_obsk

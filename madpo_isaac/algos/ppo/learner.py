@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from rl_games.algos_torch.a2c_continuous import A2CAgent
@@ -15,34 +16,27 @@ from rl_games.common.algo_observer import AlgoObserver
 from rl_games.common.diagnostics import DefaultDiagnostics
 from torch import Tensor
 
+from madpo_isaac.algos.learner import Collected, Learner, OnStep
 from madpo_isaac.algos.ppo.params import rl_games_params
 from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.algos.steps import Faults
-from madpo_isaac.env import Step, VecEnv
+from madpo_isaac.env import AgentSpec, Policy, VecEnv
+from madpo_isaac.errors import UserError
 from madpo_isaac.system import device
-
-
-class Epoch(NamedTuple):
-    """What one iteration gives."""
-
-    metrics: dict[str, Tensor]
-    step_s: float
-    """Seconds in the environment."""
-    collect_s: float
-    """Seconds of collection, those in the environment included."""
 
 
 class _Watch(AlgoObserver, DefaultDiagnostics):
     """Takes from the running agent what rl_games does not return."""
 
-    def __init__(self, on_step: Callable[[Tensor, Step], None]) -> None:
-        self.on_step = on_step
+    def __init__(self) -> None:
+        self.on_step: OnStep | None = None
         self.clip_fractions: list[Tensor] = []
         self.grad_norms: list[Tensor] = []
 
     def process_infos(self, infos: dict[str, Any], done_indices: Tensor) -> None:
         """Called after every step of the environments."""
         del done_indices
+        assert self.on_step is not None
         self.on_step(infos["actions"], infos["step"])
 
     def mini_batch(self, agent: Any, batch: dict[str, Any], e_clip: float, minibatch: int) -> None:
@@ -56,10 +50,21 @@ class _Agent(A2CAgent):
     """rl_games' agent; collects on one thread, tells the norm and skips if it is not finite."""
 
     watch: _Watch
+    collected: dict[str, Any] | None = None
+
+    @torch.no_grad()
+    def collect(self) -> float:
+        """Fills a rollout for the next epoch; returns the seconds spent in the environments."""
+        self.set_eval()
+        with device.single_threaded():
+            collected = self.collected = super().play_steps()
+        return collected["step_time"]
 
     def play_steps(self) -> dict[str, Any]:
-        with device.single_threaded():
-            return super().play_steps()
+        """Called by rl_games where an epoch begins: the rollout is there already."""
+        assert self.collected is not None
+        collected, self.collected = self.collected, None
+        return collected
 
     def trancate_gradients_and_step(self) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -69,15 +74,16 @@ class _Agent(A2CAgent):
             super().trancate_gradients_and_step()
 
 
-class PpoLearner:
+class PpoLearner(Learner):
     """An agent of rl_games with its own random numbers, so that the global ones stay untouched.
+
+    Checkpoints are rl_games' own, with further keys beside: its players read them, too.
 
     Args:
         config: hyper-parameters.
         env: where it learns.
         seeds: of the initial weights and of the actions.
         max_iterations: the end of the linear schedule of the learning rate.
-        on_step: called with the joint actions (N, A) and the outcome of every step of training.
         playing: minibatches need not divide the rollout, since there is none.
     """
 
@@ -87,16 +93,15 @@ class PpoLearner:
         env: VecEnv,
         seeds: tuple[int, int],
         max_iterations: int,
-        on_step: Callable[[Tensor, Step], None],
         playing: bool = False,
     ) -> None:
         self._devices = [env.device] if env.device.type == "cuda" else []
         init_seed, act_seed = seeds
-        watch = _Watch(on_step)
+        watch = _Watch()
         params = rl_games_params(config, env, max_iterations, watch)
         if playing:
             params["config"]["minibatch_size"] = env.num_envs * config.horizon
-        # The agent makes folders and an event file for itself; ours are made by the runner.
+        # The agent makes folders and an event file for itself; ours are the run's.
         with (
             torch.random.fork_rng(self._devices),
             tempfile.TemporaryDirectory() as folder,
@@ -111,21 +116,32 @@ class PpoLearner:
             self._draws = self._random_state()
         self.agent.diagnostics = self.agent.watch = watch
         self.faults = Faults()
+        self.clip = config.e_clip
+        width = env.action_dim, env.state_dim
+        self.agents = (AgentSpec("joint", slice(0, width[0]), width[1], lambda state: state),)
 
-    def learn(self, state: Tensor) -> tuple[Tensor, Epoch]:
-        """Collects from ``state`` (N, S) and updates; returns the state to continue from."""
+    def collect(self, state: Tensor, on_step: OnStep) -> Collected:
+        """See :meth:`Learner.collect`."""
+        agent = self.agent
+        agent.watch.on_step = on_step
+        agent.obs = agent.obs_to_tensors({"obs": state})
+        with self._own_draws():
+            step_s = agent.collect()
+        return Collected(agent.obs["obs"], step_s)
+
+    def update(self, done: float, env_steps: int, *, whole: bool) -> dict[str, Tensor]:
+        """See :meth:`Learner.update`; rl_games itself counts how far the training is."""
+        del done, env_steps, whole
         agent, watch = self.agent, self.agent.watch
         watch.clip_fractions, watch.grad_norms = [], []
-        agent.obs = agent.obs_to_tensors({"obs": state})
         agent.update_epoch()
         with self._own_draws():
-            step_s, collect_s, _, _, actor, critic, bounds, entropies, kls, _, _ = (
-                agent.train_epoch()
-            )
+            _, _, _, _, actor, critic, bounds, entropies, kls, _, _ = agent.train_epoch()
         agent.dataset.update_values_dict(None)
         agent.frame += agent.curr_frames
-        norms = [norm[None] for norm in watch.grad_norms]
-        (grad_norm,), skipped = self.faults.summary("agent0 (joint)", ("the gradient",), norms)
+        steps = [{"grad_norm": norm} for norm in watch.grad_norms]
+        means, skipped = self.faults.summary("agent0 (joint)", steps)
+        grad_norm = means["grad_norm"]
         series = {
             "agent0/loss": actor,
             "agent0/clip_fraction": watch.clip_fractions,
@@ -139,7 +155,11 @@ class PpoLearner:
         # Actor and critic share one network, so there is one gradient.
         for owner in ("agent0", "critic"):
             metrics |= {f"{owner}/grad_norm": grad_norm, f"{owner}/skipped": skipped}
-        return agent.obs["obs"], Epoch(metrics, step_s, collect_s)
+        return metrics
+
+    def policy(self, generator: torch.Generator | None = None) -> Policy:
+        """See :meth:`Learner.policy`; the network is the one that learns, not a copy."""
+        return lambda state: self.act(state, generator)
 
     def act(self, state: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mean actions (N, A) at joint states (N, S), or samples drawn from ``generator``."""
@@ -159,22 +179,38 @@ class PpoLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns rl_games' own checkpoint, and below ``algo_state`` what it leaves out."""
-        own = {"random": self._draws, "lr": self.learning_rate}
+        own = {**self.draws(), "lr": self.learning_rate}
         return {**self.agent.get_full_state_weights(), "algo_state": own}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`, the environments included."""
         self.agent.set_full_state_weights(content)
-        self._draws = content["algo_state"]["random"]
+        self.load_draws(content["algo_state"])
         self.agent.last_lr = content["algo_state"]["lr"]
 
     def load_policy(self, content: dict[str, Any]) -> None:
         """Restores the network and its normalisers only, enough to play."""
         self.agent.set_weights(content)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The network's parameters and what size they have."""
-        return shapes(self.agent.model.state_dict())
+    def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
+        """See :meth:`Learner.check`; one network acts and criticises."""
+        del playing
+        missing = [key for key in ("model", "optimizer", "epoch", "frame") if key not in content]
+        if missing:
+            raise UserError(f"Checkpoint '{path}' lacks {', '.join(missing)}.")
+        if _shapes(content["model"]) != _shapes(self.agent.model.state_dict()):
+            raise UserError(
+                f"Checkpoint '{path}' has another network: use the task settings, algo.hidden, "
+                "algo.normalize_input and algo.normalize_value it was trained with."
+            )
+
+    def draws(self) -> dict[str, Any]:
+        """See :meth:`Learner.draws`."""
+        return {"random": self._draws}
+
+    def load_draws(self, content: dict[str, Any]) -> None:
+        """See :meth:`Learner.draws`."""
+        self._draws = content["random"]
 
     def _random_state(self) -> list[Tensor]:
         return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._devices)]
@@ -191,6 +227,6 @@ class PpoLearner:
             self._draws = self._random_state()
 
 
-def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The sizes of named tensors."""
     return {name: tuple(value.shape) for name, value in tensors.items()}

@@ -24,13 +24,13 @@ class PpoConfig:
     horizon: int = setting(75, whole())
     """Steps collected per environment and iteration."""
     num_minibatches: int = setting(4, whole())
-    """Of equal size: it must divide num_envs * horizon."""
+    """They are of equal size: the number must divide num_envs * horizon."""
     mini_epochs: int = setting(5, whole())
     gamma: float = setting(0.99, unit)
     tau: float = setting(0.95, unit)
     """The lambda of generalised advantage estimation."""
     value_bootstrap: bool = True
-    """What follows a truncated step: the value of its state, or (False) nothing."""
+    """True: the value of its final state follows a truncated step; False: nothing does."""
     lr: float = setting(5e-4, positive)
     lr_schedule: str = setting("adaptive", one_of(LR_SCHEDULES))
     """adaptive: follow kl_threshold; linear: decay to 1e-6 over max_iterations; constant."""

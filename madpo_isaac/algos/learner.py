@@ -1,0 +1,96 @@
+"""The contract between the training loop and what learns in it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.algos.steps import Faults
+from madpo_isaac.env import AgentSpec, Policy, Step
+
+OnStep = Callable[[Tensor, Step], None]
+"""Is given the joint actions (N, A) and the outcome of a step of all environments."""
+
+
+class Collected(NamedTuple):
+    """The end of a rollout; the learner keeps the rollout itself."""
+
+    state: Tensor
+    """Joint state to act on next. (N, S)"""
+    step_s: float
+    """Seconds spent in the environments."""
+
+
+class Learner(ABC):
+    """Collects a rollout with its policies, improves them on it, and puts them into checkpoints.
+
+    One iteration is :meth:`collect`, then :meth:`update`.
+    """
+
+    agents: Sequence[AgentSpec]
+    """Who learns a policy."""
+    faults: Faults
+    clip: float
+    """Clip range of the policy ratio."""
+
+    @abstractmethod
+    def collect(self, state: Tensor, on_step: OnStep) -> Collected:
+        """Acts for one rollout from the joint states (N, S) on; calls ``on_step`` at every step."""
+
+    @abstractmethod
+    def update(self, done: float, env_steps: int, *, whole: bool) -> dict[str, Tensor]:
+        """Improves the policies on the rollout.
+
+        Args:
+            done: share of the training before this iteration, in [0, 1].
+            env_steps: steps of all environments before this iteration.
+            whole: no step of the rollout is known to have gone bad.
+
+        Returns:
+            Scalar metrics by name, on the device.
+        """
+
+    @abstractmethod
+    def policy(self, generator: torch.Generator | None = None) -> Policy:
+        """Returns the policies as they are now, as one function.
+
+        Mean actions, or samples drawn from ``generator``; no other generator is touched.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the learner's part of a checkpoint; :meth:`draws` are below ``algo_state``."""
+
+    @abstractmethod
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict` from a checkpoint."""
+
+    @abstractmethod
+    def load_policy(self, content: dict[str, Any]) -> None:
+        """Restores from a checkpoint what acts."""
+
+    @abstractmethod
+    def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
+        """Makes sure that a checkpoint's networks have the sizes of those here.
+
+        Args:
+            path: the checkpoint.
+            content: what it holds.
+            playing: only what acts has to fit.
+
+        Raises:
+            UserError: they have not.
+        """
+
+    @abstractmethod
+    def draws(self) -> dict[str, Any]:
+        """Returns the state of the generators that actions are drawn from."""
+
+    @abstractmethod
+    def load_draws(self, content: dict[str, Any]) -> None:
+        """Restores :meth:`draws`, the keys being among those of ``content``."""

@@ -1,0 +1,38 @@
+"""A video of a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from madpo_isaac import console
+from madpo_isaac.env import Policy, Step, VecEnv
+from madpo_isaac.evaluation.player import play_steps
+from madpo_isaac.evaluation.video import Clip
+from madpo_isaac.runs.metrics import EpisodeTracker
+
+
+def film(policy: Policy, env: VecEnv, path: str | Path, steps: int = 300, envs: int = 1) -> None:
+    """Films a policy from a reset on, and says where.
+
+    Args:
+        policy: maps joint states (N, S) to joint actions (N, A).
+        env: N environments of a task with pictures.
+        path: the file; ends with .mp4 or .gif.
+        steps: as many are filmed.
+        envs: environments shown side by side, the first of the N.
+
+    Raises:
+        UserError: it cannot be written; a file that was there is as before.
+    """
+    clip = Clip(env, Path(path), min(envs, env.num_envs), steps)
+    tracker = EpisodeTracker(env.num_envs, env.device)
+
+    def watch(step: Step) -> None:
+        tracker.add(step)
+        clip.add(step, tracker.returns)
+
+    try:
+        play_steps(env, policy, steps, watch)
+    finally:
+        clip.close()
+    console.info(f"wrote {path}")

@@ -1,0 +1,33 @@
+"""What a run makes beside its results, and can do without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from madpo_isaac import console
+from madpo_isaac.errors import UserError
+
+
+class ByProduct:
+    """Gives something up when it fails for the first time, says so in one line, and goes on.
+
+    Args:
+        name: of what is given up, in the plural or the singular of the message: "videos".
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.given_up = False
+
+    def attempt(self, work: Callable[[], object]) -> bool:
+        """Does ``work`` unless an earlier attempt has failed; returns whether it is done."""
+        if self.given_up:
+            return False
+        try:
+            work()
+        except Exception as problem:  # noqa: BLE001  whatever it is, the run does without
+            self.given_up = True
+            told = isinstance(problem, (OSError, UserError)) and str(problem)
+            reason = told or f"{type(problem).__name__}: {problem}"
+            console.warning(f"no more {self.name}, training goes on: {reason.rstrip('.')}.")
+        return not self.given_up

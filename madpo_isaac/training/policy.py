@@ -1,0 +1,81 @@
+"""Policies of checkpoints, to be played, scored and filmed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.algos.learner import Learner
+from madpo_isaac.config import resume
+from madpo_isaac.config.playing import playing
+from madpo_isaac.config.schema import Config
+from madpo_isaac.env import Policy, VecEnv
+from madpo_isaac.errors import UserError
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.training.factory import make_learner, seeds
+
+
+class LoadedPolicy:
+    """A checkpoint's policy: called with joint states (N, S), it gives the mean actions (N, A)."""
+
+    def __init__(self, learner: Learner, source: dict[str, Any]) -> None:
+        self.learner = learner
+        self.source = source
+        """Where it comes from: ``checkpoint``, ``task``, ``algo``, ``seed``, ``iteration`` and
+        ``env_steps``."""
+        self._mean = learner.policy()
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """Mean actions (N, A) at joint states (N, S)."""
+        return self._mean(state)
+
+    def sampled(self, generator: torch.Generator) -> Policy:
+        """Returns the policy that draws its actions from ``generator``, which is on the device."""
+        return self.learner.policy(generator)
+
+
+def load_policy(path: str | Path, env: VecEnv, config: Config | None = None) -> LoadedPolicy:
+    """Returns the policy of a checkpoint, to act in ``env``.
+
+    Args:
+        path: a checkpoint file, a run folder, or a task whose policy comes with the project.
+        env: environments of the task, and with the agents, that it was trained for.
+        config: by default the one that it was trained with.
+
+    Raises:
+        UserError: there is none, it is damaged, or it is for other environments.
+    """
+    config = playing(str(path)) if config is None else config
+    file = find_checkpoint(config)
+    learner = make_learner(config.algo, env, seeds(config.seed)[1:], playing=True)
+    with checkpoint.using(file):
+        content = read_checkpoint(file, config, env)
+        learner.check(file, content, playing=True)
+        learner.load_policy(content)
+        facts = {name: content[name] for name in ("task", "algo", "iteration", "env_steps")}
+        seed = resume.seed_of(file, content, config.seed)
+    return LoadedPolicy(learner, {"checkpoint": str(file), **facts, "seed": seed})
+
+
+def find_checkpoint(config: Config) -> Path:
+    """Returns the file that ``config.checkpoint`` means."""
+    runs = Path(config.runs_dir)
+    return checkpoint.find(config.checkpoint, runs, config.task.name, config.algo.name)
+
+
+def read_checkpoint(path: Path, config: Config, env: VecEnv) -> dict[str, Any]:
+    """Reads a checkpoint of a configuration's task and algorithm.
+
+    Raises:
+        UserError: it is of others, damaged, or not there.
+    """
+    content = checkpoint.load(path, env.device)
+    for kind, wanted in (("task", config.task.name), ("algo", config.algo.name)):
+        if content[kind] != wanted:
+            raise UserError(
+                f"Checkpoint '{path}' is of {kind}={content[kind]}, not {kind}={wanted}."
+            )
+    return content

@@ -1,0 +1,218 @@
+"""A run: its environments and its learner, how far it is, and what a checkpoint holds of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from madpo_isaac.algos import AGENT_METRICS
+from madpo_isaac.algos.learner import OnStep
+from madpo_isaac.config import resume
+from madpo_isaac.config.schema import Config
+from madpo_isaac.env import Step
+from madpo_isaac.errors import UserError
+from madpo_isaac.runs.checkpoint import using
+from madpo_isaac.runs.folder import as_yaml
+from madpo_isaac.runs.metrics import EpisodeTracker, episodes, to_numbers
+from madpo_isaac.system import device
+from madpo_isaac.system.distributed import ALONE, Ranks
+from madpo_isaac.training.factory import make_env, make_learner, seeds
+from madpo_isaac.training.policy import read_checkpoint
+
+
+class Moment(NamedTuple):
+    """A point between two iterations, beside what the update changes."""
+
+    counters: dict[str, Any]
+    worlds: dict[str, Any]
+    """The environments, the episodes under way, and the joint state to act on next."""
+    draws: dict[str, Any]
+    """The generators that actions are drawn from."""
+
+
+class Run:
+    """What is trained, from a configuration alone; nothing is written.
+
+    Args:
+        config: a validated configuration.
+        ranks: the processes that train together.
+    """
+
+    def __init__(self, config: Config, ranks: Ranks = ALONE) -> None:
+        self.config, self.ranks = config, ranks
+        self.threads = device.configure(config.num_threads, config.sim_device)
+        env_seed, *others = seeds(config.seed, ranks.index)
+        self.env = make_env(config, seed=env_seed, threads=self.threads)
+        total = config.max_iterations
+        self.learner = make_learner(
+            config.algo, self.env, others, ranks=ranks, max_iterations=total
+        )
+        self.tracker = EpisodeTracker(config.num_envs, self.env.device)
+        self.state = self.env.reset()
+        """Joint state to act on next. (N, S)"""
+        if config.stagger_episodes:
+            self.tracker.partial |= self.env.stagger()
+        self.iteration = 0
+        self.env_steps = 0
+        """Steps of all environments of all processes."""
+        self.best_return = -float("inf")
+        """The highest score of a policy so far: an evaluation's return, or without evaluations
+        that of the episodes that ended in one rollout."""
+        self.episodes: dict[str, Any] = {}
+        """What the last rollout's finished episodes reached, as in metrics.jsonl."""
+        self.bad_steps: int | None = None
+        """Steps of the last rollout that went bad in all processes; None if nobody counted."""
+        self.stopping = False
+        """Set by a callback: this iteration is the last."""
+        self._wall_before, self._since = 0.0, time.perf_counter()
+        self._wall_runs = False
+        self.beginning = self.now()
+        """The moment at which the last rollout began."""
+
+    # Training ---------------------------------------------------------------------------------
+
+    def start_clock(self) -> None:
+        """Lets :attr:`wall_s` run from now on."""
+        self._since, self._wall_runs = time.perf_counter(), True
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of training so far, evaluation and saving and earlier processes included."""
+        return self._wall_before + self._wall_runs * (time.perf_counter() - self._since)
+
+    def collect(self, on_step: OnStep = lambda action, step: None) -> None:
+        """Collects one rollout with the present policies."""
+        self.bad_steps = None
+        self.beginning = self.now()
+        self._started = time.perf_counter()
+
+        def watch(action: Tensor, step: Step) -> None:
+            self.tracker.add(step)
+            on_step(action, step)
+
+        self.state, self._step_s = self.learner.collect(self.state, watch)
+        (totals,) = to_numbers(self.tracker.take(self.ranks))
+        self.episodes = episodes(totals)
+
+    def update(self) -> dict[str, Any]:
+        """Updates on the rollout and counts the iteration; returns its line of metrics.jsonl.
+
+        Raises:
+            RunFailed: a network skipped ``max_skipped`` gradient steps in a row.
+        """
+        cfg, collected = self.config, time.perf_counter()
+        done = self.iteration / cfg.max_iterations
+        metrics = self.learner.update(done, self.env_steps, whole=self.bad_steps == 0)
+        (numbers,) = to_numbers(metrics)  # the update's one read of the device
+        if any(number for name, number in numbers.items() if name.endswith("/skipped")):
+            self.learner.faults.check(cfg.max_skipped)
+        total_s, collect_s = time.perf_counter() - self._started, collected - self._started
+        steps = cfg.num_envs * cfg.algo.horizon * self.ranks.count
+        self.iteration += 1
+        self.env_steps += steps
+        return {
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+            "wall_s": self.wall_s,
+            "iteration_s": total_s,
+            "fps_step": steps / self._step_s,
+            "fps_step_infer": steps / collect_s,
+            "fps_total": steps / total_s,
+            "time_step": self._step_s,
+            "time_infer": collect_s - self._step_s,
+            "time_update": total_s - collect_s,
+            **self.episodes,
+            "clip": self.learner.clip,
+            **_all_columns(numbers, len(self.learner.agents)),
+        }
+
+    # Checkpoints ------------------------------------------------------------------------------
+
+    def now(self) -> Moment:
+        """Returns the present moment, which later steps do not change."""
+        return Moment(
+            {"iteration": self.iteration, "env_steps": self.env_steps, "wall_s": self.wall_s},
+            {
+                "env_state": self.env.state_dict(),
+                "tracker": self.tracker.state_dict(),
+                "state": self.state.clone(),
+            },
+            self.learner.draws(),
+        )
+
+    def checkpoint(self, moment: Moment) -> dict[str, Any]:
+        """Returns what a checkpoint holds; all processes are asked, the first one has it all.
+
+        Args:
+            moment: the present one, or after :meth:`collect` :attr:`beginning`, which is that of
+                the policies that have collected.
+        """
+        shard = {**moment.worlds, **moment.draws} if self.ranks.index else {}
+        return {
+            "task": self.config.task.name,
+            "algo": self.config.algo.name,
+            "config": as_yaml(self.config),
+            "best_by": _scorer(self.config),
+            **self._state(moment),
+            "shards": self.ranks.gather(shard)[1:],
+        }
+
+    def restore(self, path: Path) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            UserError: it is damaged, or of another task, algorithm or size.
+        """
+        with using(path):
+            content = read_checkpoint(path, self.config, self.env)
+            if "env_state" not in content:
+                raise UserError(f"'{path}' holds a policy only: play it with test=True.")
+            self.learner.check(path, content, playing=False)
+            ours = self._state(self.now())
+            resume.check_state(path, content, self.config, self.ranks.count, ours)
+            self._load(content)
+
+    def _state(self, moment: Moment) -> dict[str, Any]:
+        """What changes in the course of a run, as this process has it."""
+        learnt = self.learner.state_dict()
+        learnt["algo_state"] = {**learnt["algo_state"], **moment.draws}
+        return {
+            **learnt,
+            **moment.worlds,
+            **moment.counters,
+            "best_return": self.best_return,
+        }
+
+    def _load(self, content: dict[str, Any]) -> None:
+        self.learner.load_state_dict(content)
+        own = content
+        if self.ranks.index:
+            own = content["shards"][self.ranks.index - 1]
+            self.learner.load_draws(own)
+        if own["env_state"]:  # else the simulator cannot be put back: episodes start anew
+            self.env.load_state_dict(own["env_state"])
+            self.tracker.load_state_dict(own["tracker"])
+            self.state = own["state"].to(self.env.device)
+        self.iteration, self.env_steps = content["iteration"], content["env_steps"]
+        self._wall_before = content["wall_s"]
+        if content.get("best_by", _scorer(self.config)) == _scorer(self.config):
+            self.best_return = content["best_return"]
+
+
+def _scorer(config: Config) -> str:
+    """Who says which policy is the best; scores of one are not compared with the other's."""
+    return "evaluation" if config.eval_frequency else "training"
+
+
+def _all_columns(numbers: dict[str, float], agents: int) -> dict[str, float | None]:
+    """A learner's metrics, the agents' means, and null for what only other algorithms have."""
+    means = {
+        key: sum(numbers[f"agent{p}/{key}"] for p in range(agents)) / agents
+        for key in ("loss", "entropy", "kl", "lr")
+        if f"agent0/{key}" in numbers  # HATRPO has no learning rate
+    }
+    absent = {f"agent{p}/{name}": None for p in range(agents) for name in AGENT_METRICS}
+    return {"lr": None, **means, **absent, **numbers}

@@ -1,0 +1,142 @@
+"""Callbacks that save a run, and that look for signals to do so and leave."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from madpo_isaac.errors import UserError
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.runs.folder import RunFolder
+from madpo_isaac.system.signals import StopRequest
+from madpo_isaac.training.callback import Callback
+from madpo_isaac.training.run import Moment, Run
+
+SAVE_INTERVAL = 60.0
+"""Seconds of work that a kill may cost, where an iteration takes less."""
+
+
+class StopOnSignal(Callback):
+    """Ends the run after the iteration in which any process gets a signal; see StopRequest."""
+
+    def __init__(self) -> None:
+        self.request = StopRequest()
+        self._listening = contextlib.ExitStack()
+
+    def on_start(self, run: Run) -> None:
+        """Begins to listen."""
+        self._listening.enter_context(self.request.listening())
+
+    def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
+        """Asks all processes."""
+        run.stopping |= self.request.agreed(run.ranks)
+
+    def on_end(self, run: Run) -> None:
+        """Lets signals do what they did."""
+        self._listening.close()
+
+
+class Checkpoints(Callback):
+    """Keeps the best policy in best.pth, and what the run goes on from in last.pth.
+
+    The best policy is the one with the highest return of an evaluation, or without evaluations of
+    the episodes that ended in one rollout: then the policies that have collected it are saved, not
+    what the update makes of them. It comes last among the callbacks, after those that record the
+    iteration and those that may end the run.
+
+    Args:
+        folder: the run's.
+        flush: puts the record up to now on the disk; called before anything is saved.
+    """
+
+    def __init__(self, folder: RunFolder, flush: Callable[[], None] = lambda: None) -> None:
+        self._folder, self._flush = folder, flush
+        self._saver = Saver()
+        self._saved_at = -float("inf")
+
+    def on_start(self, run: Run) -> None:
+        """Looks at the clock."""
+        self._looked_at = time.monotonic()
+
+    def on_rollout(self, run: Run) -> None:
+        """Saves the policies that have collected the rollout if they are the best so far."""
+        if not run.config.eval_frequency:
+            self._compare(run, run.episodes["episode_return"], run.beginning)
+
+    def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
+        """Saves the best after an evaluation; and at first, when it is time, and at the end."""
+        cfg = run.config
+        if cfg.eval_frequency and run.iteration % cfg.eval_frequency == 0:
+            self._compare(run, run.ranks.broadcast(metrics.get("eval/return")), run.now())
+        now = time.monotonic()
+        overdue = 2 * now - self._looked_at - self._saved_at > SAVE_INTERVAL  # after the next one
+        self._looked_at = now
+        numbered = bool(cfg.save_frequency) and run.iteration % cfg.save_frequency == 0
+        last = run.stopping or run.iteration == cfg.max_iterations
+        if run.ranks.any(overdue) or numbered or last:
+            self._saved_at = now
+            # last.pth comes last: whoever continues from it finds the other as it was.
+            self._save(run, [f"ep_{run.iteration}"] * numbered + ["last"], run.now())
+
+    def on_end(self, run: Run) -> None:
+        """Waits until everything is on the disk."""
+        self._saver.wait()
+
+    def _compare(self, run: Run, score: float | None, moment: Moment) -> None:
+        if score is not None and score > run.best_return:
+            run.best_return = score
+            self._save(run, ["best"], moment)
+
+    def _save(self, run: Run, names: Sequence[str], moment: Moment) -> None:
+        self._folder.check_lock()
+        self._flush()
+        content = run.checkpoint(moment)
+        if not run.ranks.index:
+            self._saver.save([self._folder.nn / f"{name}.pth" for name in names], content)
+
+
+class Saver:
+    """Serialises at once and writes on a thread, since it is the disk that takes long.
+
+    One write is under way at a time: the next one waits for it. What went wrong is raised by
+    the call that follows.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._problem: UserError | None = None
+
+    def save(self, paths: Sequence[Path], content: dict[str, Any]) -> None:
+        """Writes ``content`` under every one of ``paths``, the last one last.
+
+        Raises:
+            UserError: the write before could not be done.
+        """
+        data = checkpoint.serialise(content)
+        self.wait()
+        self._thread = threading.Thread(target=self._write, args=(paths, data), name="saver")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
+
+    def _write(self, paths: Sequence[Path], data: io.BytesIO) -> None:
+        try:
+            checkpoint.write(paths, data)
+        except UserError as problem:
+            self._problem = problem

@@ -1,0 +1,93 @@
+"""Callbacks that look at the policy in training: evaluations and films."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from madpo_isaac.env import Step
+from madpo_isaac.evaluation.evaluate import Record, evaluate, means
+from madpo_isaac.evaluation.video import Film
+from madpo_isaac.system.byproduct import ByProduct
+from madpo_isaac.training.callback import Callback
+from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.run import Run
+
+EVALUATION = 1
+"""Sets the draws of evaluations apart from those of training with the same seed."""
+
+
+class Evaluation(Callback):
+    """Scores the policy every ``eval_frequency`` iterations, with mean actions.
+
+    It has environments of its own, and every evaluation starts from the same states, so that
+    differences are the policy's.
+
+    Args:
+        path: where the scores so far are written after each evaluation.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, ByProduct(f"'{path}'")
+
+    def on_start(self, run: Run) -> None:
+        """Makes the environments, and reads the scores that the run has so far."""
+        cfg = run.config
+        seed = int(np.random.SeedSequence((cfg.seed, EVALUATION)).generate_state(1)[0])
+        self._env = make_env(cfg, cfg.eval_envs, seed, run.threads)
+        self._beginning = self._env.state_dict()
+        self._record = Record(cfg.task.name, cfg.algo.name, cfg.seed)
+        self._record.continue_from(self._path, run.env_steps)
+
+    def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
+        """Evaluates if it is time, and adds the means to the iteration's metrics."""
+        if run.iteration % run.config.eval_frequency:
+            return
+        self._env.load_state_dict(self._beginning)
+        episodes = evaluate(run.learner.policy(), self._env, run.config.eval_episodes)
+        self._record.add(run.env_steps, episodes)
+        self._file.attempt(self._write)
+        metrics |= {f"eval/{name}": value for name, value in means(episodes).items()}
+        metrics["wall_s"] = run.wall_s
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(exist_ok=True)  # fails where the run folder was moved
+        self._record.write(self._path)
+
+
+class Filming(Callback):
+    """Films training into clips, as ``capture_video`` has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._film: Film | None = None
+
+    def on_start(self, run: Run) -> None:
+        """Finds out which clip comes next."""
+        cfg = run.config
+        self._film = Film(
+            run.env,
+            self._file,
+            frequency=cfg.capture_video_freq,
+            length=cfg.capture_video_len,
+            count=cfg.capture_video_envs,
+            step=run.iteration * cfg.algo.horizon,
+        )
+
+    def on_step(self, run: Run, action: Tensor, step: Step) -> None:
+        """Films a step if it is in a clip."""
+        assert self._film is not None
+        self._film.add(step, run.tracker.returns)
+
+    def _file(self, step: int) -> Path:
+        """The file of the clip that starts with a step."""
+        self._folder.mkdir(exist_ok=True)  # fails where the run folder was moved
+        return self._folder / f"step_{step}.mp4"
+
+    def on_end(self, run: Run) -> None:
+        """Ends the clip under way."""
+        if self._film is not None:
+            self._film.close()
