@@ -136,9 +136,8 @@ FLOORS = (
     {"config"},
     {"algos", "runs", "tasks"},
     {"divergence", "models", "pretrained", "sim"},
-    {"system"},
-    {"console", "env", "plugins", "settings"},
-    {"errors"},
+    {"plugins", "settings", "system"},
+    {"console", "env", "errors"},
 )
 """Rooms, and what stands beside them, from the top; imports go down only."""
 

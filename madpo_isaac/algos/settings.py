@@ -58,8 +58,8 @@ class AlgoConfig:
     clip: float = setting(0.2, positive)
     """Clip range of the policy ratio."""
     value_clip: float | None = setting(None, positive)
-    """Largest distance that a value may move from that of the collection before its loss stops to fall, in
-    standard deviations of the return; null for no limit."""
+    """Largest distance that a value may move from that of the collection before its loss stops to
+    fall, in standard deviations of the return; null for no limit."""
     epochs: int = setting(5, whole())
     critic_epochs: int = setting(5, whole())
     num_minibatches: int = setting(1, whole())
@@ -89,8 +89,8 @@ class AlgoConfig:
     """The larger, the slower the standard deviation moves."""
     output_gain: float = setting(0.01, not_negative)
     input_norm: str = setting("running", one_of(INPUT_NORMS))
-    """Normalization of the networks' input. running: mean 0 and variance 1 by running moments, clipped
-    to [-5, 5]; layer: LayerNorm; both: running, then layer; none."""
+    """Normalization of the networks' input. running: mean 0 and variance 1 by running moments,
+    clipped to [-5, 5]; layer: LayerNorm; both: running, then layer; none."""
     hidden_norm: str = setting("layer", one_of(HIDDEN_NORMS))
     """layer: LayerNorm after every hidden layer; none."""
     reward_scale: float = setting(1.0, positive)

@@ -29,7 +29,7 @@ class ValueNetworks(ABC):
 
     @abstractmethod
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """Returns the input of the networks' first layers at joint states (B, S). (B, in_dim) each"""
+        """Returns the inputs of the first layers at joint states (B, S). (B, in_dim) each"""
 
     @abstractmethod
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
