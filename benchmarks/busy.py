@@ -1,4 +1,4 @@
-"""Time of an iteration beside other programs: how far training falls below its share of the cores.
+"""Time of an iteration beside other programs, relative to the training's fair share of the cores.
 
     python benchmarks/busy.py [loops=0,8] [threads=0] [iterations=3] [out=busy.json] [key=value]
 
@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ spin.bound()  # before anything imports torch
 from settings import read, run, save  # noqa: E402
 
 from madpo_isaac.config.overrides import compose  # noqa: E402
-from madpo_isaac.training.on_policy import OnPolicyRunner  # noqa: E402
+from madpo_isaac.training.run import Run  # noqa: E402
 
 STAGES = ("physics", "rest of collection", "update")
 
@@ -47,17 +46,15 @@ def beside(loops: int) -> Iterator[None]:
             program.wait()
 
 
-def iterate(runner: OnPolicyRunner) -> tuple[float, float, float]:
-    """Seconds of the stages in one iteration."""
-    start = time.perf_counter()
-    physics = runner.collect()
-    collected = time.perf_counter()
-    runner.algo.update(runner.rollout)
-    return physics, collected - start - physics, time.perf_counter() - collected
+def iterate(training: Run) -> tuple[float, float, float]:
+    """Returns the seconds of the stages in one iteration."""
+    training.collect()
+    line = training.update()
+    return line["time_step"], line["time_infer"], line["time_update"]
 
 
 def slowdown(loops: int, threads: int, cores: int) -> float:
-    """How many times as long a fair scheduler makes work that keeps ``threads`` busy."""
+    """Returns the factor by which a fair scheduler slows work that keeps ``threads`` busy."""
     return max(1.0, (threads + loops) / cores)
 
 
@@ -65,16 +62,14 @@ def main(argv: list[str]) -> None:
     given = read(argv, loops=[0, 8], threads=0, iterations=3, further=[])
     cores = len(os.sched_getaffinity(0))
     threads = given.threads or cores
-    runner = OnPolicyRunner(compose([f"num_threads={threads}", *given.further]), observers=[])
-    runner.build()
-    runner.state = runner.env.reset()
-    iterate(runner)  # warm-up
+    training = Run(compose([f"num_threads={threads}", *given.further]))
+    iterate(training)  # warm-up
     numbers = sorted({0, *given.loops})
     times: dict[int, list[tuple[float, float, float]]] = defaultdict(list)
     for _ in range(given.iterations):
         for loops in numbers:
             with beside(loops):
-                times[loops].append(iterate(runner))
+                times[loops].append(iterate(training))
     rows = []
     print(f"{cores} cores, {threads} threads")
     print(f"{'loops':>5}  {'stage':20}{'seconds':>9}{'share':>7}")

@@ -99,6 +99,7 @@ def test_no_benchmark_is_left_out():
     ],
 )
 def test_bad_arguments_are_one_line(argument, message, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))  # as a program has its own folder
     monkeypatch.setattr(sys, "argv", ["hand_tasks.py", argument])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(FOLDER / "hand_tasks.py"), run_name="__main__")

@@ -12,9 +12,10 @@ from test_runner import _keep_torch_settings, assert_same, timeless, weights  # 
 
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
+from madpo_isaac.commands import evaluate as command
 from madpo_isaac.commands.evaluate import _verdict
 from madpo_isaac.env import Step, VecEnv
-from madpo_isaac.evaluation import evaluate, stats
+from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.evaluate import Record, metrics, summary
 from madpo_isaac.evaluation.player import CAUSES, play_episodes
 from madpo_isaac.system import files
@@ -295,11 +296,11 @@ def test_sampled_actions_are_drawn_with_the_seed(runs, tmp_path, monkeypatch):
     """In one and the same state, so that other episodes of another seed are no excuse."""
     drawn = []
 
-    def acting(env, act, episodes):
+    def acting(act, env, episodes):
         drawn.append(act(torch.zeros(env.num_envs, env.state_dim)))
         return play_episodes(env, act, episodes)
 
-    monkeypatch.setattr(evaluate, "play_episodes", acting)
+    monkeypatch.setattr(command, "evaluate", acting)
     argv = ["eval", str(runs / "happo"), "--episodes=1", "--out", str(tmp_path)]
     for seed in (5, 6, 5):
         assert main([*argv, f"seed={seed}"]) == 0

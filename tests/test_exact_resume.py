@@ -59,7 +59,7 @@ def test_two_halves_equal_the_whole(tmp_path, task, case):
     lines = timeless(run)
     wholes = {name: weights(run, name) for name in ("ep_3", "ep_4", "last", "best")}
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
-    assert sum(line["episodes"] for line in lines) >= 8
+    assert sum(line["episodes"] for line in lines) >= 4
     # Nothing but the checkpoint is named: the run knows its own settings.
     assert main([f"checkpoint={run}/nn/ep_2.pth"]) == 0
     assert timeless(run) == lines

@@ -265,4 +265,5 @@ def test_damaged_hands_are_loaded_or_refused(tmp_path, count):
             assert env.reset().isfinite().all()
         except UserError:
             refused += 1
-    assert count / 2 < refused < count
+    assert refused > count / 2
+    assert count < 100 or refused < count  # a small sample may hold no harmless damage

@@ -30,6 +30,7 @@ SETTINGS = (
     *(
         "algo.lr_schedule=linear",
         "algo.reward_scale=1",
+        "algo.value_aux_coef=0",
         "stagger_episodes=False",
         "experiment=x",
         "runs_dir=.",

@@ -295,6 +295,14 @@ def test_a_bound_ends_the_growth(bound):
     assert push(20.0, "none") == pytest.approx(2.0 * 20.0 / 0.18, rel=1e-5)
 
 
+def test_a_divergence_or_a_bound_that_is_not_there_names_the_closest():
+    policies = torch.zeros(4, 2), torch.ones(2), torch.zeros(4, 2), torch.ones(2)
+    with pytest.raises(ValueError, match=r"kind 'cd'\. Did you mean 'cs'\?"):
+        bounded_divergence("cd", "exp", 1.0, *policies)
+    with pytest.raises(ValueError, match=r"bound 'exp_dims'\. Did you mean 'exp_dim'\?"):
+        bounded_divergence("cs", "exp_dims", 1.0, *policies)
+
+
 @pytest.mark.parametrize("changed", [{"kind": "entropy", "coef": 0.05}, {"kind": "none"}])
 def test_ablations_without_a_reference(changed):
     """Fig. 5: the entropy instead of D is an entropy coefficient of 0.05 more; none is HAPPO."""

@@ -25,8 +25,8 @@ ROOMS = {
     "training": (265, "the training loop"),
     "report": (695, "figures, tables, a page"),
     "algos": (140, "one file per algorithm"),
-    "evaluation": (405, "scores, videos"),
-    "config": (405, "schema, recipes, checks"),
+    "evaluation": (615, "scores, videos"),
+    "config": (380, "schema, recipes, checks"),
     "tasks": (325, "scenes, rewards, agents"),
     "runs": (695, "folder, checkpoints"),
     "models": (140, "actors and critics"),
@@ -43,7 +43,12 @@ WIDE = {"system": 725, "env": 250}
 """Widths of boxes that are not as wide as the others."""
 ON_DEVICE = {"tasks", "sim", "models", "divergence", "algos"}
 """Rooms whose tensors stay on the device."""
-DETOURS = {("reproduce", "config"): 530, ("report", "system"): 808, ("tasks", "system"): 232}
+DETOURS = {
+    ("reproduce", "config"): 512,
+    ("evaluation", "tasks"): 482,
+    ("report", "system"): 808,
+    ("tasks", "system"): 232,
+}
 """Arrows that go around boxes, and the x of their vertical line."""
 
 STYLE = """

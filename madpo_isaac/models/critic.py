@@ -27,11 +27,11 @@ class ValueNetworks(ABC):
 
     @abstractmethod
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """What the networks' first layers see of joint states (B, S). (B, in_dim) each"""
+        """Returns the networks' inputs from joint states (B, S). (B, in_dim) each"""
 
     @abstractmethod
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Returns normalised values at :meth:`inputs`, differentiable. (B, *value_shape)"""
+        """Returns normalized values at :meth:`inputs`, differentiable. (B, *value_shape)"""
 
     def __call__(self, state: Tensor) -> Tensor:
         """Returns normalized values of joint states (B, S), differentiable. (B, *value_shape)"""
@@ -99,14 +99,14 @@ class Critic(ValueNetworks):
         )
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """What the network's first layer sees of joint states (B, S). (B, in_dim)"""
+        """Returns the network's input from joint states (B, S). (B, in_dim)"""
         seen = self._seen(state)
         if self.moments:
             seen = self.moments[0].normalise(seen)
         return [self.stack.prepare(seen)]
 
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Returns normalised values at :meth:`inputs`, differentiable. (B,)"""
+        """Returns normalized values at :meth:`inputs`, differentiable. (B,)"""
         return self.stack.apply(self.stack.nets[0], inputs[0])[:, 0]
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
@@ -158,7 +158,7 @@ class LocalCritic(ValueNetworks):
         self.sharers = num_agents // self.stack.num_rows
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """What each agent's first layer sees of joint states (B, S). (B, in_dim) each"""
+        """Returns each network's input from joint states (B, S). (B, in_dim) each"""
         agents = enumerate(self._actors.agents)
         return [self._actors.inputs(p, agent.observe(state)) for p, agent in agents]
 

@@ -20,9 +20,9 @@ class Activation(NamedTuple):
     in_place: Callable[[Tensor], Tensor]
     """Overwrites its input. The gradient then follows from the output: no second exponential."""
     module: type[nn.Module]
-    """The same as a module."""
+    """The same function as a module."""
     gain: float
-    """Of the orthogonal initialisation of the layer before it."""
+    """Gain of the orthogonal initialization of the layer before it."""
 
 
 ACTIVATIONS = {
