@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib import metadata
 
 from madpo_isaac import console
 from madpo_isaac.errors import UserError, check_text, unknown
@@ -11,6 +12,7 @@ from madpo_isaac.system import spin
 
 COMMANDS = {
     "train": ("commands.train", "train a policy or play a checkpoint, as train.py does"),
+    "list": ("commands.listing", "list tasks, algorithms or runs"),
     "doctor": (
         "commands.doctor",
         "list versions and devices, and check whether training would run",
@@ -39,11 +41,20 @@ def main(argv: list[str] | None = None) -> int:
         if name in ("", "-h", "--help"):
             for command, (_, text) in COMMANDS.items():
                 console.info(f"madpo {command:<12} {text}")
+            console.info(
+                "madpo <command> --help describes its arguments, madpo --version prints the version"
+            )
+            return 0
+        if name == "--version":
+            console.info(f"madpo_isaac {metadata.version('madpo-isaac')}")
             return 0
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
         check_text(rest)
-        return importlib.import_module(f"madpo_isaac.{COMMANDS[name][0]}").main(rest)
+        module = COMMANDS[name][0]
+        if name == "train" and not {"-h", "--help"}.isdisjoint(rest):
+            module = "commands.train_help"  # which imports nothing large
+        return importlib.import_module(f"madpo_isaac.{module}").main(rest)
     except UserError as problem:
         console.error(str(problem))
         return 2

@@ -22,11 +22,21 @@ def check_text(arguments: Iterable[str]) -> None:
             raise UserError(f"'{shown}' is not UTF-8: use other letters.")
 
 
+OWN = {
+    "task": "A task of your own needs plugins=[<file.py>], see docs/new_task.md.",
+    "algo": "An algorithm of your own needs plugins=[<file.py>], see docs/new_algorithm.md.",
+    "hand": "A hand of your own is named by its file, task.hand=<file.yaml>, see docs/new_hand.md.",
+}
+"""Hints for names that resemble no known one: they may be the user's own."""
+
+
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     """Returns the error for a name that is not ``allowed``; it names the closest match."""
     choices = sorted(allowed)
     hint = closest(name, choices)
-    return UserError(f"Unknown {kind} '{name}'.{hint} Allowed: {', '.join(choices)}.")
+    own = OWN.get(kind)
+    more = f" {own}" if own and not hint else ""
+    return UserError(f"Unknown {kind} '{name}'.{hint} Allowed: {', '.join(choices)}.{more}")
 
 
 def closest(name: object, choices: Iterable[str]) -> str:

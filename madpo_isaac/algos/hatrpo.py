@@ -38,6 +38,7 @@ class HatrpoConfig(AlgoConfig):
     damping: float = setting(0.1, positive)
     """Added to the diagonal of the Fisher matrix."""
     line_search_steps: int = setting(10, whole())
+    """Largest number of steps that are tried."""
     backtrack: float = setting(0.8, fraction)
     """Factor between the steps that are tried."""
     accept_ratio: float = setting(0.5, unit)

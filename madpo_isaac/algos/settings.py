@@ -40,46 +40,59 @@ class AlgoConfig:
     horizon: int = setting(75, whole())
     """Steps collected per environment and iteration."""
     gamma: float = setting(0.99, unit)
+    """Discount factor of a step."""
     gae_lambda: float = setting(0.95, unit)
+    """Lambda of generalized advantage estimation."""
     time_limit: str = setting("bootstrap", one_of(TIME_LIMITS))
     """Treatment of a truncated step. bootstrap: the value of its final state follows; drop: its
     advantage is 0 (HARL)."""
     actor_lr: float | None = setting(5e-4, positive)
     """Learning rate of the policies; the first one if it is adaptive."""
     critic_lr: float = setting(5e-4, positive)
+    """Learning rate of the critic."""
     lr_schedule: str = setting("constant", one_of(LR_SCHEDULES))
     """constant; linear: both rates decay to zero over max_iterations; adaptive: each policy's rate
     follows kl_target, the critic's stays as it is."""
     kl_target: float | None = setting(None, positive)
     """KL(old || new) of one iteration, in nats, that the adaptive schedule aims at."""
     min_lr: float = setting(1e-5, positive)
+    """Lower limit of the adaptive rates."""
     max_lr: float = setting(1e-2, positive)
-    """Limits of the adaptive rates."""
+    """Upper limit of the adaptive rates."""
     clip: float = setting(0.2, positive)
     """Clip range of the policy ratio."""
     value_clip: float | None = setting(None, positive)
     """Largest distance that a value may move from that of the collection before its loss stops to
     fall, in standard deviations of the return; null for no limit."""
     epochs: int = setting(5, whole())
+    """Passes of a policy's update over the rollout."""
     critic_epochs: int = setting(5, whole())
+    """Passes of the critic's update over the rollout."""
     num_minibatches: int = setting(1, whole())
+    """Minibatches of a pass."""
     entropy_coef: float = setting(0.01, not_negative)
+    """Weight of the entropy bonus."""
     entropy: str = setting("mean", one_of(ENTROPIES))
     """mean: entropy_coef times the mean entropy of a minibatch; sum: times its sum, a slip of
     MADPO's released code, kept for reproduction."""
     value_coef: float = setting(1.0, not_negative)
+    """Weight of the critic's loss."""
     value_aux_coef: float = setting(0.0, not_negative)
     """Weight of an auxiliary loss of the policies: each network predicts the normalized return from
     its last hidden layer (smooth L1 loss), which gives the hidden layers features of the value, as
     a trunk shared with the critic would; 0 for networks without this output."""
     huber_delta: float = setting(10.0, positive)
+    """Error of a value, in standard deviations of the return, beyond which its loss is linear."""
     max_grad_norm: float = setting(10.0, positive)
+    """Gradients are clipped to this norm."""
     agent_order: str = setting("random", one_of(AGENT_ORDERS))
     """random: a new order each iteration; default: by index; spec: grouped by role (Fig. 9)."""
     network: str = setting("mlp", one_of(NETWORKS))
     """Kind of the policies' and critics' networks: mlp, residual, or one of your own."""
     hidden: list[int] = setting([256, 256, 256], widths)
+    """Widths of the hidden layers."""
     activation: str = "relu"
+    """Function after every hidden layer."""
     init_std: float = setting(1.0, positive)
     """Policies' standard deviation at the start."""
     max_std: float | None = setting(None, positive)
@@ -88,6 +101,7 @@ class AlgoConfig:
     std_scale: float = setting(1.0, positive)
     """The larger, the slower the standard deviation moves."""
     output_gain: float = setting(0.01, not_negative)
+    """Gain of the orthogonal initialization of a policy's last layer."""
     input_norm: str = setting("running", one_of(INPUT_NORMS))
     """Normalization of the networks' input. running: mean 0 and variance 1 by running moments,
     clipped to [-5, 5]; layer: LayerNorm; both: running, then layer; none."""

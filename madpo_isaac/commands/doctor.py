@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from madpo_isaac import console
+from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -191,8 +192,12 @@ def _physics() -> str:
 
 def main(argv: list[str]) -> int:
     """Prints the table; 0 if training would run, else 1. ``runs_dir=`` says where runs go."""
+    parser = Parser("madpo doctor", "Lists versions and devices, and what training lacks.")
+    parser.add_argument(
+        "settings", nargs="*", metavar="runs_dir=FOLDER", help="folder where runs will go (runs)"
+    )
     runs_dir = "runs"
-    for argument in argv:
+    for argument in parser.parse(argv).settings:
         key, found, runs_dir = argument.partition("=")
         if key != "runs_dir" or not found or not runs_dir:
             raise UserError(f"'{argument}': doctor takes runs_dir=<folder> only.")

@@ -28,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
     add("--out", default="report", type=parser.path, help="folder of the report")
     add("--list", action="store_true", help="print the runs without starting any")
     options = parser.parse(argv)
+    if not argv:
+        return _list()
     if options.figure not in FIGURES:
         raise unknown("figure", options.figure, FIGURES)
     if options.scale not in SCALES:
@@ -45,3 +47,18 @@ def main(argv: Sequence[str]) -> int:
     out = options.out / f"{options.figure}_{options.scale}"
     title = f"{options.figure} of the MADPO paper at scale {options.scale}"
     return reproduce(figure, scale, jobs, out, title, workers, max(1, cores // workers))
+
+
+def _list() -> int:
+    """Prints the figures and the scales; returns 0."""
+    console.info("python reproduce.py <figure> --scale <scale>")
+    for name, figure in FIGURES.items():
+        runs = f"{len(figure.tasks)} tasks x {len(figure.variants)} variants"
+        console.info(f"  {name:<8}{figure.title} ({runs})")
+    console.info("scales")
+    for name, scale in SCALES.items():
+        extent = ", ".join(f"{suite} {steps:,.0f}" for suite, steps in scale.steps.items())
+        seeds = f"{len(scale.seeds)} seed{'s' * (len(scale.seeds) > 1)}"
+        some = f", {scale.tasks} of the tasks" if scale.tasks else ""
+        console.info(f"  {name:<8}{seeds}{some}, environment steps of a run: {extent}")
+    return 0

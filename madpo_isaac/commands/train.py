@@ -42,7 +42,7 @@ _SIGNALLED = 128  # exit codes above it say which signal ended a run
 _SEARCH_FLAGS = ("config_path", "config_name", "config_dir")
 _HYDRA_FLAGS = frozenset(
     (
-        *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-i", "--info"),
+        *("--hydra-help", "-c", "--cfg", "--resolve", "-i", "--info"),
         *("-p", "--package", "-r", "--run", "-m", "--multirun", "-sc", "--shell-completion"),
         *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
     )
@@ -171,7 +171,7 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
         flags = parser.parse_intermixed_args(argv)
     except argparse.ArgumentError as problem:
         raise UserError(f"{problem}.") from None
-    if flags.resolve and not (flags.cfg or flags.help):
+    if flags.resolve and not flags.cfg:
         raise UserError("--resolve goes with --cfg job.")
     if sum(map(bool, (flags.run, flags.cfg, flags.multirun, flags.info))) > 1:
         raise UserError("Only one of --run, --multirun, --cfg and --info can be given.")
@@ -192,7 +192,7 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
         configs = list(map(compose, jobs))
         if flags.multirun and any(text.startswith("experiment=") for text in flags.overrides):
             _refuse_taken(configs)
-    prints = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
+    prints = (flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
     own = () if any(prints) else _NO_HYDRA_FILES
     # Hydra itself does not take settings on both sides of a flag.
     return [*own, *flags.overrides, *(a for a in argv if a not in flags.overrides)]

@@ -33,6 +33,7 @@ class Config:
     """Where the defaults of num_envs, max_iterations and the algorithm's settings come from:
     tuned, the best known here; paper, the MADPO paper's tables; harl, HARL's tuned files."""
     num_envs: int = setting(128, whole())
+    """Parallel environments, of each process."""
     seed: int = setting(1, whole(-1, MAX_WHOLE))
     """-1 draws one."""
     stagger_episodes: bool = False
@@ -44,6 +45,7 @@ class Config:
     experiment: str = ""
     """Name of the run folder; empty for <Task>_<algo>_s<seed>_<date>."""
     runs_dir: str = "runs"
+    """Folder of the run folders."""
     checkpoint: str = ""
     """Continue from this checkpoint, or with test=True play it: a file, a run folder, `latest`
     or `best` (of the newest run, of the task and the algorithm if these are given). The run's own
@@ -65,6 +67,7 @@ class Config:
     headless: bool = True
     """Kept for IsaacGymEnvs' command lines; there is no window to open."""
     sim_device: str = "cpu"
+    """Device of simulation and learning: cpu, or a GPU such as cuda:0."""
     multi_gpu: bool = False
     """One run by all processes that torchrun started, num_envs environments in each."""
     rl_device: str = ""

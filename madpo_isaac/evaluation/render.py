@@ -215,6 +215,11 @@ def main(argv: list[str]) -> int:
     """
     from madpo_isaac import console
 
+    usage = "task=<name> (or sheet) out=<file.png> seed=<number> plugins=[<file.py>]"
+    if not {"-h", "--help"}.isdisjoint(argv):
+        console.info(f"python -m madpo_isaac.evaluation.render {usage}")
+        console.info("Draws a task at the start of an episode; sheet: all hand tasks side by side.")
+        return 0
     settings = {"task": "ShadowHandOver", "out": "scene.png", "seed": "1", "plugins": ""}
     everything = "sheet" in argv
     try:
@@ -223,7 +228,6 @@ def main(argv: list[str]) -> int:
             if argument == "sheet":
                 continue
             if not found or key not in settings:
-                usage = "task=<name> (or sheet) out=<file.png> seed=<number>"
                 raise UserError(f"'{argument}': use {usage}.")
             if key == "plugins":
                 for file in value.strip("[]").split(","):

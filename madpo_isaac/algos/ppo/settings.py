@@ -26,12 +26,15 @@ class PpoConfig:
     num_minibatches: int = setting(4, whole())
     """They are of equal size: the number must divide num_envs * horizon."""
     mini_epochs: int = setting(5, whole())
+    """Passes of an update over the rollout."""
     gamma: float = setting(0.99, unit)
+    """Discount factor of a step."""
     tau: float = setting(0.95, unit)
     """The lambda of generalised advantage estimation."""
     value_bootstrap: bool = True
     """True: the value of its final state follows a truncated step; False: nothing does."""
     lr: float = setting(5e-4, positive)
+    """Learning rate; the first one if it is adaptive."""
     lr_schedule: str = setting("adaptive", one_of(LR_SCHEDULES))
     """adaptive: follow kl_threshold; linear: decay to 1e-6 over max_iterations; constant."""
     kl_threshold: float = setting(0.016, positive)
@@ -39,8 +42,11 @@ class PpoConfig:
     e_clip: float = setting(0.2, positive)
     """Clip range of the policy ratio and, with clip_value, of the value update."""
     clip_value: bool = True
+    """True: the value update is clipped, too."""
     entropy_coef: float = setting(0.0, not_negative)
+    """Weight of the entropy bonus."""
     critic_coef: float = setting(4.0, not_negative)
+    """Weight of the value loss."""
     bounds_loss_coef: float = setting(1e-4, not_negative)
     """Weight of the penalty on mean actions beyond 1.1."""
     grad_norm: float = setting(1.0, positive)
@@ -48,11 +54,15 @@ class PpoConfig:
     reward_scale: float = setting(1.0, positive)
     """Rewards are learnt from after multiplication with this."""
     normalize_input: bool = True
+    """True: inputs are normalized by running moments."""
     normalize_value: bool = True
+    """True: returns are normalized by running moments."""
     normalize_advantage: bool = True
+    """True: advantages are normalized in each rollout."""
     hidden: list[int] = setting([512, 512, 256, 128], widths)
     """Widths of the trunk that policy and value share."""
     activation: str = setting("elu", one_of(ACTIVATIONS))
+    """Function after every hidden layer."""
 
     def take(self, recipe: Callable[[str], Any]) -> None:
         """Does nothing: all its numbers are in its YAML file."""
