@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from madpo_isaac.report import statistics
-from madpo_isaac.report.runs import SHORT, Run, is_number
+from madpo_isaac.report.runs import AGENT_METRICS, SHORT, Run, is_number
 from madpo_isaac.report.study import Study, label, natural, varied
 
 STYLE: dict[Any, Any] = {
@@ -38,10 +38,6 @@ CURVES = {
 }
 """Quantities drawn against steps: the file's name and the axis label."""
 SENSITIVE = ("algo.divergence.lam", "algo.divergence.sigma", "algo.divergence.coef")
-AGENT_METRICS = (
-    *("entropy", "kl", "clip_fraction", "grad_norm"),
-    *("preceding_ratio", "divergence_intra", "divergence_inter"),
-)
 _COLUMNS = 5
 _DPI, _PAGE_DPI = 300, 150
 """Resolution of a PNG, and the resolution at which a page shows it."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import os
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,19 @@ from madpo_isaac.system.files import parse_json
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
 """Names of some settings on the command line."""
 _NEEDED = ("env_steps", "episode_return")
+AGENT_METRICS = (
+    *("entropy", "kl", "clip_fraction", "grad_norm"),
+    *("preceding_ratio", "divergence_intra", "divergence_inter"),
+)
+"""Metrics of each agent that a report draws."""
+_SHOWN = frozenset(
+    (
+        *(*_NEEDED, "iteration", "wall_s", "episodes", "episode_length", "success_rate"),
+        *("eval/return", "eval/success_rate"),
+    )
+)
+"""Further columns of metrics.jsonl that a report shows; reading all would take several times as
+long."""
 _LARGEST = 1e100
 """Limit of measurements: a larger number is not one, and its square overflows."""
 _LONGEST_NAME = 255
@@ -36,7 +51,8 @@ class Run:
     """Configuration with dotted keys. For a file without one: task, algorithm and seed, if the name
     of the file has them. ``run`` is the name without seed and date."""
     metrics: Mapping[str, np.ndarray]
-    """Columns of metrics.jsonl, (iterations,) each; NaN where there is no number."""
+    """Columns of metrics.jsonl that reports show, (iterations,) each; NaN where there is no
+    number."""
     folder: Path | None = None
 
     @property
@@ -143,19 +159,28 @@ def _read(path: Path, task: str) -> Iterable[Run]:
     if path.suffix == ".jsonl":
         folder = path.resolve().parent
         if path.name == "metrics.jsonl" and (folder / "config.yaml").is_file():
-            return [_of_run_folder(folder)]
-        return [Run(path.stem, _guess(path.stem, task or folder.name), _metrics(path))]
+            return [_whole(_of_run_folder(folder), path)]
+        run = Run(path.stem, _guess(path.stem, task or folder.name), _metrics(path))
+        return [_whole(run, path)]
     raise UserError(f"'{path}' is neither a run folder nor a .jsonl or .csv file.")
 
 
 def _of_folder(path: Path) -> list[Run]:
     if (path / "metrics.jsonl").is_file():
-        return [_of_run_folder(path)]
+        return [_whole(_of_run_folder(path), path / "metrics.jsonl")]
     inside = sorted(found.parent for found in path.glob("*/metrics.jsonl"))
     if not inside:
         raise UserError(f"'{path}' has no metrics.jsonl, nor has a folder in it.")
+    runs = map(_of_run_folder, inside)
     # A run that was just begun has none yet; named by itself, it is refused.
-    return [_of_run_folder(p) for p in inside if _numbers(p / "metrics.jsonl")]
+    return [run for run in runs if run.metrics]
+
+
+def _whole(run: Run, path: Path) -> Run:
+    """Returns a run that has lines; raises UserError for another."""
+    if not run.metrics:
+        raise UserError(f"'{path}' holds no metrics.")
+    return run
 
 
 def _of_run_folder(path: Path) -> Run:
@@ -192,11 +217,10 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _metrics(path: Path) -> dict[str, np.ndarray]:
-    lines = _numbers(path)
-    if not lines:
-        raise UserError(f"'{path}' holds no metrics.")
-    keys = dict.fromkeys(key for line in lines for key in line)
-    columns = {k: np.array([line.get(k, np.nan) for line in lines], float) for k in keys}
+    """Returns the columns of a metrics.jsonl; empty if it has no whole line."""
+    columns = _numbers(path)
+    if not columns:
+        return {}
     missing = [key for key in _NEEDED if key not in columns]
     if missing:
         raise UserError(f"'{path}' holds no {missing[0]}.")
@@ -205,29 +229,44 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def _numbers(path: Path) -> list[dict[str, float]]:
-    """Returns the numbers of every complete line; a crash may have left half of a line."""
+def _numbers(path: Path) -> dict[str, np.ndarray]:
+    """Reads the columns that a report shows, (lines,) each, from every complete line.
+
+    A crash may have left half of a line. Files of gigabytes are read line by line.
+    """
+    columns: dict[str, array[float]] = {}
+    count = 0
     try:
-        texts = path.read_text(errors="replace").splitlines()
+        with path.open(errors="replace") as file:
+            for line in filter(None, map(_line, file)):
+                for key, value in line.items():
+                    # Text and lists, which somebody may have added to a line, are no curves.
+                    if _is_shown(key) and (value is None or isinstance(value, (int, float))):
+                        column = columns.setdefault(key, array("d"))
+                        column.extend([math.nan] * (count - len(column)))
+                        column.append(float(value) if is_number(value) else math.nan)
+                count += 1
     except OSError as problem:
         raise UserError(f"Cannot read '{path}': {problem.strerror}.") from problem
-    lines: list[dict[str, float]] = []
-    for text in texts:
-        try:
-            line = parse_json(text)
-        except ValueError:
-            continue
-        if not isinstance(line, dict):
-            continue
-        # Text and lists, which somebody may have added to a line, are no curves.
-        numbers = {
-            k: float(v) if is_number(v) else np.nan
-            for k, v in line.items()
-            if k.isprintable() and (v is None or isinstance(v, (int, float)))
-        }
-        if np.isfinite(numbers.get("env_steps", np.nan)):
-            lines.append(numbers)
-    return lines
+    for column in columns.values():
+        column.extend([math.nan] * (count - len(column)))
+    return {key: np.array(column) for key, column in columns.items()}
+
+
+def _line(text: str) -> dict[str, Any]:
+    """Returns what a line holds; empty if it is not whole, or says nothing of its steps."""
+    try:
+        line = parse_json(text)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) and is_number(line.get("env_steps")) else {}
+
+
+@functools.cache
+def _is_shown(key: str) -> bool:
+    """Returns whether a report shows a column of metrics.jsonl."""
+    agent, _, name = key.partition("/")
+    return key in _SHOWN or (agent.startswith("agent") and name in AGENT_METRICS)
 
 
 def is_number(value: object) -> TypeGuard[float]:
