@@ -239,12 +239,16 @@ def _numbers(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open(errors="replace") as file:
             for line in filter(None, map(_line, file)):
-                for key, value in line.items():
-                    # Text and lists, which somebody may have added to a line, are no curves.
-                    if _is_shown(key) and (value is None or isinstance(value, (int, float))):
-                        column = columns.setdefault(key, array("d"))
+                for key in filter(_is_shown, line):
+                    value = line[key]
+                    if value is not None and not isinstance(value, (int, float)):
+                        continue  # text and lists, which somebody may have added, are no curves
+                    column = columns.get(key)
+                    if column is None:
+                        column = columns[key] = array("d")
+                    if len(column) < count:
                         column.extend([math.nan] * (count - len(column)))
-                        column.append(float(value) if is_number(value) else math.nan)
+                    column.append(float(value) if is_number(value) else math.nan)
                 count += 1
     except OSError as problem:
         raise UserError(f"Cannot read '{path}': {problem.strerror}.") from problem
