@@ -351,7 +351,8 @@ def test_evaluation_leaves_training_as_it_is(tmp_path, algo):
     assert without_evaluation(lines) == timeless(tmp_path / "plain")
     ours, theirs = (weights(tmp_path / name) for name in ("evaluated", "plain"))
     for content in (ours, theirs):
-        assert content.pop("wall_s") and content.pop("config")
+        assert content.pop("wall_s") and content.pop("config") and content.pop("best_return")
+    assert (ours.pop("best_by"), theirs.pop("best_by")) == ("evaluation", "training")
     assert_same(ours, theirs)
     path = tmp_path / "evaluated" / "eval" / "training.json"
     record = json.loads(path.read_text())

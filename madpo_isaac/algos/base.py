@@ -291,7 +291,7 @@ class OnPolicy(ABC):
 
     def minibatches(self, size: int) -> list[Rows]:
         """The minibatches of one epoch; every row appears once."""
-        return minibatches(size, self.config.num_minibatches, self.generator)
+        return minibatches(size, self.config.num_minibatches, self.generator, self.device)
 
     def policy_step(self, views: Sequence[AgentView], minibatch: Rows) -> list[Stats]:
         """Takes a step on the policies of some agents, or of all; returns each one's statistics."""

@@ -32,11 +32,13 @@ LABELS = {
 """Statistics of steps as messages call them."""
 
 
-def minibatches(size: int, number: int, generator: torch.Generator) -> list[Rows]:
+def minibatches(
+    size: int, number: int, generator: torch.Generator, device: torch.device
+) -> list[Rows]:
     """The minibatches of one epoch over ``size`` rows; every row appears once."""
     if number == 1:
         return [slice(0, size)]
-    order = torch.randperm(size, generator=generator, device=generator.device)
+    order = torch.randperm(size, generator=generator, device=device)
     return list(order.tensor_split(number))
 
 
