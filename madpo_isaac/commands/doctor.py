@@ -39,7 +39,8 @@ OPTIONAL = {
 }
 """Optional distributions: the module and its purpose."""
 SETTINGS = (
-    *("cfg/config.yaml", "cfg/base/mamujoco.yaml", "cfg/base/on_policy.yaml"),
+    *("cfg/config.yaml", "cfg/base/hands.yaml", "cfg/base/mamujoco.yaml"),
+    "cfg/base/on_policy.yaml",
     *("cfg/recipe/harl.yaml", "cfg/recipe/paper.yaml", "cfg/recipe/tuned.yaml"),
     "cfg/hydra/launcher/slurm.yaml",
 )
