@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from settings import read, run, save
 from torch import Tensor, nn
 
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.training.on_policy import OnPolicyLearner
 from madpo_isaac.training.run import Run
 

@@ -1,5 +1,5 @@
 """Tasks: their simulations, observations, rewards and agents."""
 
-from madpo_isaac.tasks.registry import TASKS, make
+from madpo_isaac.tasks.registry import TASKS, make, register_task
 
-__all__ = ["TASKS", "make"]
+__all__ = ["TASKS", "make", "register_task"]

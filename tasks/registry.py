@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from madpo_isaac import plugins
 from madpo_isaac.env import VecEnv
-from madpo_isaac.errors import unknown
-from madpo_isaac.sim import BRIDGES, WarpConfig
+from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.sim import BRIDGES, SIM_SCHEMAS
 from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
 from madpo_isaac.tasks.settings import check_settings, plain, whole
 
@@ -19,7 +20,20 @@ MAX_ENVS = 10**7
 MAX_THREADS = 1024
 MAX_SEED = 2**63 - 1
 
-TASKS: dict[str, str] = {
+Kind = TypeVar("Kind", bound=type[VecEnv])
+
+
+class Task(NamedTuple):
+    """Definition of a task."""
+
+    Config: type
+    """The dataclass of its settings, each with a default."""
+    Env: Callable[..., VecEnv]
+    """Its environments: called with an object of ``Config``, their number, and ``device``,
+    ``sim``, ``seed`` and ``num_threads`` as :func:`make` has them."""
+
+
+TASKS: dict[str, str | Task] = {
     "ShadowHandOver": "madpo_isaac.tasks.hands.over",
     "ShadowHandCatchUnderarm": "madpo_isaac.tasks.hands.catch",
     "ShadowHandCatchOver2Underarm": "madpo_isaac.tasks.hands.catch",
@@ -37,8 +51,29 @@ TASKS: dict[str, str] = {
     "ShadowHandSwitch": "madpo_isaac.tasks.hands.switch",
     **dict.fromkeys(SCENARIOS, "madpo_isaac.tasks.mujoco.task"),
 }
-"""Module of each task. It defines ``Config`` and ``Env``, or if it has several tasks a function
-``variant(name)`` that returns both. A project can add its own tasks."""
+"""Tasks by name: what defines one, or the module whose ``Config`` and ``Env`` do, or for a module
+with several tasks its ``variant(name)``."""
+
+
+def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
+    """Returns a decorator that makes a class a task: ``task=<name>`` trains on it.
+
+    Args:
+        name: what users type; ``cfg/task/<name>.yaml`` has its defaults.
+        settings: the dataclass of its settings.
+
+    Raises:
+        UserError: the name is another task's.
+    """
+
+    def add(kind: Kind) -> Kind:
+        known = TASKS.get(name)
+        if isinstance(known, str) or (known and known.Config.__module__ != settings.__module__):
+            raise UserError(f"There is a task '{name}' already: choose another name.")
+        TASKS[name] = Task(settings, kind)
+        return kind
+
+    return add
 
 
 def canonical(task: str) -> str:
@@ -50,8 +85,13 @@ def load(task: str) -> Any:
     """Returns the object with ``Config`` and ``Env`` of ``task``, or raises UserError."""
     name = canonical(task)
     if name not in TASKS:
+        plugins.load_installed()
+    if name not in TASKS:
         raise unknown("task", task, TASKS)
-    module = importlib.import_module(TASKS[name])
+    found = TASKS[name]
+    if isinstance(found, Task):
+        return found
+    module = importlib.import_module(found)
     return module.variant(name) if hasattr(module, "variant") else module
 
 
@@ -101,7 +141,13 @@ def make(
     if sim in BRIDGES:
         bridge = importlib.import_module(f"madpo_isaac.tasks.bridges.{sim}")
         return bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
-    engine = WarpConfig(sim, **settings) if settings else sim
+    if sim not in SIM_SCHEMAS:
+        raise unknown("sim", sim, SIM_SCHEMAS)
+    known = [field.name for field in fields(SIM_SCHEMAS[sim])]
+    for key in settings:
+        if key not in known:
+            raise unknown(f"setting of sim={sim}", key, known)
+    engine = SIM_SCHEMAS[sim](sim, **settings)
     return module.Env(
         config, num_envs, device=device, sim=engine, seed=seed, num_threads=num_threads
     )

@@ -10,14 +10,6 @@ import numpy as np
 
 from madpo_isaac.errors import UserError
 
-_SIZES = (
-    *("base_gain", "dist_reward_scale", "max_finger_distance", "max_hand_offset"),
-    *("max_palm_distance", "near_distance", "reset_block_pos_noise", "reset_dof_pos_noise"),
-    *("reset_object_pos_noise", "spring", "success_angle", "success_distance", "success_gap"),
-    "target_distance",
-)
-"""Settings that must not be negative."""
-
 
 def plain(value: Any) -> Any:
     """Returns a setting with NumPy's numbers and arrays replaced by Python's, for YAML."""
@@ -44,35 +36,43 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
     return number
 
 
+def size(key: str, value: Any) -> None:
+    """The rule of a number that means nothing below 0, see :func:`madpo_isaac.settings.setting`."""
+    if _is_not_finite(value) or value < 0.0:
+        raise UserError(f"{key}={value} must be a finite number of at least 0.")
+
+
 def check_settings(config: Any) -> None:
-    """Checks the settings of plain types: numbers, texts, True or False.
+    """Checks the settings of plain types, and those that have a rule.
 
     Raises:
         UserError: naming the first bad value and what is allowed.
     """
     for field in fields(config):
-        value = getattr(config, field.name)
-        allowed = _broken_rule(field.name, str(field.type), value)
-        if allowed:
-            raise UserError(f"task.{field.name}={value} must be {allowed}.")
+        key, value = f"task.{field.name}", getattr(config, field.name)
+        rule = field.metadata.get("rule")
+        if rule is not size and (allowed := _broken_type(str(field.type), value)):
+            raise UserError(f"{key}={value} must be {allowed}.")
+        if rule is not None and (value is not None or rule is size):
+            rule(key, value)
 
 
-def _broken_rule(name: str, kind: str, value: Any) -> str:
-    """Returns the description of allowed values if a setting is not one of them, else nothing."""
+def _broken_type(kind: str, value: Any) -> str:
+    """Returns the description of allowed values if a setting is not of its type, else nothing."""
     if kind == "bool":
         return "" if isinstance(value, bool) else "True or False"
     if kind == "str":
         return "" if isinstance(value, str) else "a text"
-    number = not isinstance(value, bool)  # which Python counts as one
     if kind == "int | None":
         good = value is None or (type(value) is int and value >= 0)
         return "" if good else "a whole number of at least 0, or null for all"
     if kind == "int":
-        good = number and isinstance(value, int) and value >= 1
+        good = type(value) is int and value >= 1
         return "" if good else "a whole number of at least 1"
-    if kind != "float":
-        return ""
-    good = number and isinstance(value, (int, float)) and math.isfinite(value)
-    if name in _SIZES:
-        return "" if good and value >= 0.0 else "a finite number of at least 0"
-    return "" if good else "a finite number"
+    return "a finite number" if kind == "float" and _is_not_finite(value) else ""
+
+
+def _is_not_finite(value: Any) -> bool:
+    """True for anything but a finite number; True and False are no numbers."""
+    whole_or_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return not (whole_or_real and math.isfinite(value))

@@ -8,8 +8,8 @@ import string
 
 from omegaconf import OmegaConf
 
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.tasks import TASKS
 

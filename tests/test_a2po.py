@@ -23,9 +23,9 @@ from toy import (
 )
 
 from madpo_isaac.algos import A2PO, HAPPO
-from madpo_isaac.algos.a2po import influence
+from madpo_isaac.algos.a2po import A2poConfig, influence
 from madpo_isaac.algos.batch import AgentView
-from madpo_isaac.config.schema import A2poConfig, AlgoConfig
+from madpo_isaac.algos.settings import AlgoConfig
 
 
 def critic_parameters(algo):

@@ -12,11 +12,10 @@ from toy import ToyEnv, build, collect, settings
 
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main as madpo
-from madpo_isaac.algos import ALGORITHMS, HAPPO, HATRPO, MADPO, MAPPO
+from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS, HAPPO, HATRPO, MADPO, MAPPO
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.algos.storage import gae
 from madpo_isaac.commands.train import main
-from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.errors import RunFailed
 from madpo_isaac.models import ValueNorm
 from madpo_isaac.models.mlp import FlatAdam, MLPStack

@@ -382,7 +382,7 @@ def test_sweep_ends_at_an_interruption(empty, capsys, monkeypatch):
 
     def interrupted(config, overrides):
         seeds.append(config.seed)
-        return 130
+        return runner.Ended(130, empty)
 
     monkeypatch.setattr(runner, "run", interrupted)
     assert main([*SMALL, "-m", "seed=1,2,3"]) == 130

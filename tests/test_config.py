@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.config import recipes
+from madpo_isaac.config.nodes import from_record, register, task_settings
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import ALGO_SCHEMAS, Config, from_record, register, task_settings
-from madpo_isaac.config.validation import MAX_COUNT, MAX_SEED, MAX_THREADS, validate
+from madpo_isaac.config.schema import MAX_THREADS, Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs.folder import as_yaml
+from madpo_isaac.settings import MAX_COUNT
+from madpo_isaac.settings import MAX_WHOLE as MAX_SEED
 from madpo_isaac.sim import SimConfig, WarpConfig
 from madpo_isaac.tasks.registry import TASKS, suite
 
@@ -77,23 +80,27 @@ def test_every_key_of_a_recipe_is_one_that_settings_ask_for(recipe):
     asked = set()
     for path in (ROOT / "cfg").glob("**/*.yaml"):
         asked |= set(re.findall(r"\$\{recipe:(\w+)\}", path.read_text()))
-    assert asked | {"lam", "sigma", "coef", "decay_steps"} == set(recipes.KEYS)
+    assert asked - {"kl_threshold"} == set(recipes.KEYS)  # which is HATRPO's
     words = {"activation", "lr_schedule", "input_norm", "hidden_norm", "agents_see", "observation"}
     for task, algo in itertools.product(TASKS, ALGO_SCHEMAS):
         numbers = recipes.numbers(recipe, suite(task), task, algo)
-        assert set(numbers) <= set(recipes.KEYS)
+        assert set(numbers) <= {*recipes.KEYS, *ALGO_SCHEMAS[algo].recipe_keys}
+        assert set(ALGO_SCHEMAS[algo].recipe_keys) <= set(numbers)
         assert {key for key, value in numbers.items() if isinstance(value, str)} <= words
 
 
 def test_a_task_of_ones_own_has_numbers_of_its_own():
-    own = {"gamma": 0.5, "lam": 0.4, "algos": {"madpo": {"lam": 0.6}}}
+    own = {"gamma": 0.5, "algos": {"madpo": {"lam": 0.6, "gamma": 0.4}}}
     place = ("paper", "ShadowHandOver")
     assert recipes.value(*place, "happo", "gamma", own) == 0.5
-    assert recipes.value(*place, "happo", "lam", own) == 0.4
+    assert recipes.value(*place, "madpo", "gamma", own) == 0.4
     assert recipes.value(*place, "madpo", "lam", own) == 0.6
     assert recipes.value(*place, "madpo", "horizon", own) == 75
     with pytest.raises(UserError, match=r"Unknown setting in task\.train of ShadowHandOver 'gama'"):
         recipes.value(*place, "happo", "gamma", {"gama": 0.5})
+    moved = r"lam in task\.train of ShadowHandOver belongs to .* algos: {madpo: {lam: 0\.4}}"
+    with pytest.raises(UserError, match=moved):
+        recipes.value(*place, "happo", "gamma", {"lam": 0.4})
 
 
 def test_a_recipe_that_is_not_there():
@@ -315,7 +322,7 @@ def test_values_at_the_limit_are_accepted(override):
 def test_validate_reports_the_first_problem_of_a_configuration_made_by_hand():
     config = compose([])
     with pytest.raises(UserError, match="num_envs=0"):
-        validate(dataclasses.replace(config, num_envs=0, max_iterations=0))
+        dataclasses.replace(config, num_envs=0, max_iterations=0).check()
 
 
 # Presets of the divergence ----------------------------------------------------------------------

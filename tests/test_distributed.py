@@ -16,7 +16,6 @@ from two_ranks import CASES, FIELDS, fresh, result
 
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.validation import validate
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim.base import check_device
 from madpo_isaac.system.distributed import ALONE, join
@@ -240,4 +239,4 @@ def test_what_it_does_not_go_with(override, part):
 def test_it_is_for_training():
     config = dataclasses.replace(compose([]), multi_gpu=True, test=True, checkpoint="x")
     with pytest.raises(UserError, match="not for test=True"):
-        validate(config)
+        config.check()

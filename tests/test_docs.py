@@ -1,22 +1,29 @@
-"""Documentation that is true where a test can tell: links, files, commands, the new task."""
+"""Documentation that is true where a test can tell: links, files, commands, new parts."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from test_runner import _keep_torch_settings  # noqa: F401
+from toy import ToyEnv, build, settings
 
-from madpo_isaac import tasks
+from madpo_isaac import plugins, tasks
 from madpo_isaac.__main__ import COMMANDS
+from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS, HAPPO, register_algorithm
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.commands.train import main
-from madpo_isaac.config import overrides
+from madpo_isaac.config import nodes
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import register
+from madpo_isaac.env import VecEnv
+from madpo_isaac.errors import UserError
+from madpo_isaac.models import NETWORKS
+from madpo_isaac.sim import ENGINES, SIM_SCHEMAS
 from madpo_isaac.tasks import registry
 
 ROOT = Path(__file__).parents[1]
@@ -24,8 +31,8 @@ TOP_PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING
 PAGES = [*TOP_PAGES, *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 TOP = {path.name for path in ROOT.iterdir()}
-NEW = ("tasks/hands/lift.py", "cfg/task/ShadowHandLift.yaml")
-"""Files of the page about new tasks."""
+NEW = tuple(f"cfg/{name}.yaml" for name in ("task/ShadowHandLift", "algo/calm", "sim/moon"))
+"""Files of the pages about new parts."""
 
 
 def anchors(page):
@@ -63,14 +70,14 @@ def test_commands_have_keys_that_there_are(page):
             if words[:2] == ["python", "train.py"]:
                 given = [word for word in words[2:] if word != "..."]
                 skip = ("checkpoint=", "resume=", "-", "hydra/", "sim=isaac", "task.hand=/")
-                if any(word.startswith(skip) for word in given) or re.search(r"<|Lift", line):
+                if any(word.startswith(skip) for word in given) or re.search("<|plugins=", line):
                     continue
                 compose(given)
             elif words[:1] == ["madpo"] and len(words) > 1:
                 assert words[1] in COMMANDS, line
 
 
-# The new task ------------------------------------------------------------------------------------
+# New parts --------------------------------------------------------------------------------------
 
 
 def blocks(page, kind):
@@ -80,26 +87,54 @@ def blocks(page, kind):
 
 
 @pytest.fixture
-def lift(tmp_path, monkeypatch):
-    """The page's files, in a copy of what they would be put into."""
-    text = (ROOT / "docs" / "new_task.md").read_text()
-    (code,), (numbers,) = blocks("new_task.md", "python"), blocks("new_task.md", "yaml")
-    (line,) = re.findall(r'^    ("ShadowHandLift": ".*"),$', text, flags=re.MULTILINE)
-    name, module = json.loads(f"{{{line}}}").popitem()
-    assert NEW[0] == module.removeprefix("madpo_isaac.").replace(".", "/") + ".py"
-    (tmp_path / "lift.py").write_text(code)
-    shutil.copytree(ROOT / "cfg", tmp_path / "cfg")
-    (tmp_path / NEW[1]).write_text(numbers)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(registry.TASKS, name, "lift")
-    monkeypatch.setattr(overrides, "CONFIG_DIR", tmp_path / "cfg")
-    register.cache_clear()
-    yield name
-    sys.modules.pop("lift", None)
+def parts(tmp_path, monkeypatch):
+    """Returns a function that writes a page's files into a folder, and forgets them afterwards."""
+    stored = (ALGORITHMS, ALGO_SCHEMAS, ENGINES, SIM_SCHEMAS, NETWORKS, registry.TASKS)
+    for names in stored:
+        for name in names:  # monkeypatch puts back what changes
+            monkeypatch.setitem(names, name, names[name])
+    before = [set(names) for names in stored]
+    monkeypatch.setattr(plugins, "FOLDERS", [])
+    monkeypatch.setattr(nodes, "_stored", set(nodes._stored))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+    def write(page):
+        """The page's Python file, for ``plugins=``; its YAML file is where the page says."""
+        text = (ROOT / "docs" / page).read_text()
+        for name, _, content in re.findall(
+            r"^## \d\. [^\n]*`([\w/.]+)`[^\n]*\n\n```(python|yaml)\n(.*?)^```",
+            text,
+            re.DOTALL | re.MULTILINE,
+        ):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+        (file,) = tmp_path.glob("*.py")
+        return file
+
+    yield write
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(file.stem, None)
+    for names, old in zip(stored, before, strict=True):
+        for name in set(names) - old:
+            del names[name]
 
 
-def test_the_new_task_is_what_the_page_says(lift):
-    env = tasks.make(lift, 4, agents="fingers", num_threads=1, target_height=0.6)
+SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16,16]", "num_threads=1", "algo.epochs=2")
+
+
+def trained(folder, *argv):
+    """Trains for two iterations by the command line; returns the record and the last metrics."""
+    where = [f"runs_dir={folder}/runs", "experiment=x", "max_iterations=2", "save_frequency=1"]
+    assert main([*argv, *SMALL, *where]) == 0
+    run = folder / "runs" / "x"
+    last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+    return yaml.safe_load((run / "config.yaml").read_text()), json.loads(last)
+
+
+def test_the_new_task_is_what_the_page_says(parts):
+    plugins.load(str(parts("new_task.md")))
+    env = tasks.make("ShadowHandLift", 4, agents="fingers", num_threads=1, target_height=0.6)
     assert env.reset().shape == (4, 2 * 187 + 13) and len(env.agents) == 12
     env._pose[:, 2] = env._pose.new_tensor([0.54, 0.59, 0.61, 0.19])
     outcome = env.evaluate()
@@ -110,35 +145,98 @@ def test_the_new_task_is_what_the_page_says(lift):
 
 
 @pytest.mark.parametrize("algo", ["madpo", "hatrpo"])
-def test_the_new_task_trains_by_the_command_line(lift, algo, tmp_path):
-    small = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1"]
-    argv = [f"task={lift}", f"algo={algo}", "task.target_height=0.8", *small]
-    assert main([*argv, "max_iterations=2", f"runs_dir={tmp_path}/runs", "experiment=x"]) == 0
-    lines = (tmp_path / "runs" / "x" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(lines[1])["env_steps"] == 64
-    assert "Episode_Reward/height" in json.loads(lines[1])
+def test_the_new_task_trains_by_the_command_line(parts, algo, tmp_path):
+    argv = ["task=ShadowHandLift", f"algo={algo}", "task.target_height=0.8"]
+    record, last = trained(tmp_path, f"plugins=[{parts('new_task.md')}]", *argv)
+    assert (record["task"]["agents_see"], record["task"]["target_height"]) == ("own", 0.8)
+    assert last["env_steps"] == 64 and "Episode_Reward/height" in last
 
 
-def test_the_new_task_trains_in_a_project_of_its_own(tmp_path):
-    """The files of the page on new tasks, started by the script of the page for beginners."""
-    (script,) = [text for text in blocks("getting_started.md", "python") if "my_train" in text]
-    (code,), (numbers,) = blocks("new_task.md", "python"), blocks("new_task.md", "yaml")
-    files = {"my_train.py": script, "my_project/lift.py": code}
-    for name, text in {**files, "cfg/task/ShadowHandLift.yaml": numbers}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    small = ["num_envs=2", "algo.horizon=4", "algo.hidden=[16]", "num_threads=1"]
-    new = ["--config-dir", "cfg", "task=ShadowHandLift", *small, "max_iterations=1"]
-    for argv in ([*new, "experiment=lift"], ["checkpoint=runs/lift", "max_iterations=2"]):
-        command = [sys.executable, "my_train.py", *argv]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    lines = (tmp_path / "runs" / "lift" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["env_steps"] for line in lines] == [8, 16]
+def test_the_new_algorithm_does_what_the_page_says(parts, tmp_path):
+    """Its bonus and its gradient by hand, its numbers from its YAML file, a run and its record."""
+    file = parts("new_algorithm.md")
+    record, _ = trained(tmp_path, f"plugins=[{file}]", "task=HalfCheetah-2x3", "algo=calm")
+    assert record["plugins"] == [str(file)] and record["algo"]["effort_coef"] == 0.001
+    assert record["algo"]["lr_schedule"] == "adaptive"  # the recipe's
+    algo = build(ALGORITHMS["calm"], settings(ALGO_SCHEMAS["calm"], effort_coef=0.5), ToyEnv())
+    mean = torch.tensor([[1.0, 2.0], [0.0, -3.0]])
+    bonus = algo.regulariser(None, slice(0, 2), mean, torch.ones(2))
+    assert bonus.item() == -0.5 * 14.0
+    for value, part in ((-1, "must not be negative"), ("x", "must be a number")):
+        with pytest.raises(UserError, match=f"algo.effort_coef={value}.* {part}"):
+            compose([f"plugins=[{file}]", "algo=calm", f"algo.effort_coef={value}"])
+    with pytest.raises(UserError, match=r"Unknown algo 'clam'\. Did you mean 'calm'"):
+        compose([f"plugins=[{file}]", "algo=clam"])
 
 
-def test_the_new_tasks_code_passes_the_linter(lift, tmp_path):
+def test_the_new_network_is_used_by_policies_and_critic(parts, tmp_path):
+    argv = ["task=HalfCheetah-2x3", "algo=mappo", "algo.network=two_paths"]
+    record, _ = trained(tmp_path, f"plugins=[{parts('new_network.md')}]", *argv)
+    assert record["algo"]["network"] == "two_paths"
+    state = torch.load(tmp_path / "runs/x/nn/last.pth", weights_only=True)["algo_state"]
+    width, agents = 17 + 2, 2  # one network for both, with the agent's number
+    out = 3 + 1  # three joints, and the value that the recipe has policies predict
+    layers = (width * 16 + 16) + (16 * 16 + 16) + (16 * out + out) + (width * out + out)
+    assert state["actors"].shape == (1, layers + 3) and agents == 2
+
+
+def test_the_new_engine_pulls_as_the_page_says(parts, tmp_path):
+    file = parts("new_engine.md")
+    record, _ = trained(tmp_path, f"plugins=[{file}]", "task=HalfCheetah-2x3", "sim=moon")
+    assert record["sim"] == {"name": "moon", "gravity": 1.625}
+    env = tasks.make("HalfCheetah-2x3", 1, sim="moon", sim_settings={"gravity": 2.0})
+    assert env.sim.model.opt.gravity.tolist() == [0.0, 0.0, -2.0]
+    with pytest.raises(UserError, match=r"Unknown setting of sim=moon 'gravitas'\. Did you mean"):
+        tasks.make("HalfCheetah-2x3", 1, sim="moon", sim_settings={"gravitas": 2.0})
+
+
+def test_a_run_finds_its_plugin_again(parts, tmp_path, monkeypatch, capsys):
+    """From any folder, without being told; where the file has moved the command line says so."""
+    file = parts("new_algorithm.md")
+    monkeypatch.chdir(tmp_path)
+    trained(tmp_path, f"plugins=[{file.name}]", "task=HalfCheetah-2x3", "algo=calm")
+    monkeypatch.chdir(tmp_path.parent)
+    run = f"checkpoint={tmp_path}/runs/x"
+    assert main([run, "max_iterations=3"]) == 0
+    assert main([run, "test=True"]) == 0
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    sys.modules.pop("calm")
+    file.rename(moved / "calm.py")
+    capsys.readouterr()
+    assert main([run, "test=True"]) == 2
+    assert "plugins: " in capsys.readouterr().err
+    monkeypatch.setattr(sys, "path", [x for x in sys.path if x != str(tmp_path)])
+    monkeypatch.setattr(plugins, "FOLDERS", [])
+    assert main([run, "test=True", f"plugins=[{moved}/calm.py]"]) == 0
+    sys.modules.pop("calm")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("x =", "plugins: '.*odd.py' cannot be imported (.*odd.py, line 1: SyntaxError"),
+        ("import nowhere", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
+        (None, "plugins: '.*odd.py' is no Python file"),
+    ],
+)
+def test_a_plugin_that_cannot_be_loaded_is_one_line(parts, text, part, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / "odd.py").write_text(text)
+    assert main([f"plugins=[{tmp_path}/odd.py]"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(part.replace("(", r"\(", 1), error)
+
+
+def test_a_name_is_given_once(parts):
+    with pytest.raises(UserError, match="There is an algorithm 'happo' already"):
+        register_algorithm("happo", AlgoConfig)(type("Other", (HAPPO,), {"__module__": "other"}))
+    with pytest.raises(UserError, match="There is a task 'Ant-4x2' already"):
+        tasks.register_task("Ant-4x2", AlgoConfig)(VecEnv)
+
+
+@pytest.mark.parametrize("page", ["task", "algorithm", "network", "engine"])
+def test_the_code_of_new_parts_passes_the_linter(parts, page):
     command = [sys.executable, "-m", "ruff", "check", "--config", ROOT / "pyproject.toml"]
-    done = subprocess.run([*command, tmp_path / "lift.py"], capture_output=True, text=True)
+    done = subprocess.run([*command, parts(f"new_{page}.md")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.commands.train import main
-from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.runs import checkpoint
 
 CASES = {

@@ -8,8 +8,8 @@ from test_runner import (
     weights,
 )
 
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.commands.train import main
-from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.divergence.presets import PRESETS
 
 SMALL = (

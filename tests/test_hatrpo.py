@@ -23,8 +23,7 @@ from toy import (
 from madpo_isaac.algos import HATRPO, hatrpo
 from madpo_isaac.algos.batch import AgentView
 from madpo_isaac.algos.conjugate_gradient import conjugate_gradient
-from madpo_isaac.algos.hatrpo import Trial
-from madpo_isaac.config.schema import HatrpoConfig
+from madpo_isaac.algos.hatrpo import HatrpoConfig, Trial
 
 
 class Recorded(HATRPO):

@@ -5,8 +5,7 @@ import pytest
 import torch
 from toy import ACTION_COLUMNS, CPU, STATE_COLUMNS, ToyEnv, build, collect, settings, train
 
-from madpo_isaac.algos import ALGORITHMS, HAPPO
-from madpo_isaac.config.schema import ALGO_SCHEMAS
+from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS, HAPPO
 from madpo_isaac.models import Moments
 from madpo_isaac.models.actor import log_prob
 

@@ -21,7 +21,8 @@ from toy import (
 
 from madpo_isaac.algos import ALGORITHMS, HAPPO, MADPO
 from madpo_isaac.algos.batch import AgentView
-from madpo_isaac.config.schema import AlgoConfig, MadpoConfig
+from madpo_isaac.algos.madpo import MadpoConfig
+from madpo_isaac.algos.settings import AlgoConfig
 
 
 class Recorded(MADPO):

@@ -23,7 +23,7 @@ from toy import (
 
 from madpo_isaac.algos import HAPPO, IPPO, MAPPO
 from madpo_isaac.algos.batch import AgentView
-from madpo_isaac.config.schema import MappoConfig
+from madpo_isaac.algos.mappo import MappoConfig
 
 # Inputs are the one-hot number (3) and 3, 5 or 4 observations: the shared network has 8 and 3.
 IN, OUT = (6, 8, 7), (2, 3, 1)

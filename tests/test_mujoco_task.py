@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from madpo_isaac import tasks
+from madpo_isaac.config.nodes import task_settings
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import task_settings
 from madpo_isaac.errors import UserError
 from madpo_isaac.tasks.mujoco import robots
 from madpo_isaac.tasks.mujoco.partitions import SCENARIOS

@@ -23,9 +23,9 @@ from toy import ToyEnv
 from madpo_isaac.algos.ppo.env import RlGamesEnv
 from madpo_isaac.algos.ppo.learner import PpoLearner
 from madpo_isaac.algos.ppo.params import rl_games_params
+from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import PpoConfig
 from madpo_isaac.errors import UserError
 from madpo_isaac.training.recording import Recorder
 

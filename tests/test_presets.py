@@ -20,7 +20,8 @@ from toy import (
 
 from madpo_isaac.algos import HAPPO, MADPO
 from madpo_isaac.algos.comparison import shared_actions
-from madpo_isaac.config.schema import AlgoConfig, MadpoConfig
+from madpo_isaac.algos.madpo import MadpoConfig
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.divergence import bounded_divergence, gaussian_kl, median_width
 from madpo_isaac.env import AgentSpec
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from toy import ToyEnv, build, check_it_continues, settings, train
 
-from madpo_isaac.algos import ALGORITHMS
-from madpo_isaac.config.schema import ALGO_SCHEMAS
+from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS
 
 ADAPTIVE = {"lr_schedule": "adaptive", "actor_lr": 1e-3, "min_lr": 1e-4, "max_lr": 1e-2}
 

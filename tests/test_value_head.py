@@ -6,9 +6,8 @@ import torch
 from toy import ACTION_COLUMNS, ToyEnv, build, check_it_continues, collect, network, parameters
 from toy import settings as toy_settings
 
-from madpo_isaac.algos import ALGORITHMS
+from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS
 from madpo_isaac.commands.train import main
-from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.models.actor import log_prob
 
 LEARNERS = ("happo", "madpo", "a2po", "mappo", "ippo")

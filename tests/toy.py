@@ -13,8 +13,10 @@ from scipy import stats
 from torch import Tensor
 
 from madpo_isaac.algos import OnPolicy
+from madpo_isaac.algos.hatrpo import HatrpoConfig
+from madpo_isaac.algos.madpo import MadpoConfig
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.storage import Rollout
-from madpo_isaac.config.schema import AlgoConfig, HatrpoConfig, MadpoConfig
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 
 CPU = torch.device("cpu")

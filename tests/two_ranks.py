@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from toy import ToyEnv, build, settings
 
-from madpo_isaac.algos import ALGORITHMS
+from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS
 from madpo_isaac.algos.storage import Rollout
-from madpo_isaac.config.schema import ALGO_SCHEMAS
 from madpo_isaac.system.distributed import ALONE, join
 
 CASES = {

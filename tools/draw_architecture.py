@@ -25,29 +25,31 @@ ROOMS = {
     "training": (265, "the training loop"),
     "report": (695, "figures, tables, a page"),
     "algos": (140, "one file per algorithm"),
-    "evaluation": (615, "scores, videos"),
-    "config": (380, "schema, recipes, checks"),
+    "evaluation": (405, "scores, videos"),
+    "config": (405, "schema, recipes, checks"),
     "tasks": (325, "scenes, rewards, agents"),
     "runs": (695, "folder, checkpoints"),
     "models": (140, "actors and critics"),
     "sim": (325, "physics engines"),
     "divergence": (510, "between policies"),
     "pretrained": (695, "trained policies"),
-    "system": (417, "threads, processes, files, locks, signals"),
+    "settings": (110, "fields with rules"),
+    "plugins": (270, "code of users"),
+    "system": (590, "threads, processes, files, locks, signals"),
     "errors": (140, "messages for the user"),
     "env": (417, "contract of tasks and learning"),
     "console": (695, "all printed lines"),
 }
 """Center of each box and its second line."""
-WIDE = {"system": 725, "env": 250}
-"""Widths of boxes that are not as wide as the others."""
+WIDE = {"system": 430, "settings": 150, "plugins": 150, "env": 250}
+"""Widths of boxes that are not as wide as the others; arrows reach them anywhere."""
 ON_DEVICE = {"tasks", "sim", "models", "divergence", "algos"}
 """Rooms whose tensors stay on the device."""
 DETOURS = {
-    ("reproduce", "config"): 512,
-    ("evaluation", "tasks"): 482,
+    ("reproduce", "config"): 530,
     ("report", "system"): 808,
-    ("tasks", "system"): 232,
+    ("tasks", "system"): 418,
+    ("tasks", "plugins"): 232,
 }
 """Arrows that go around boxes, and the x of their vertical line."""
 
@@ -135,7 +137,7 @@ def _box(room: str, y: int) -> tuple[str, str, str]:
     x, note = ROOMS[room]
     width = WIDE.get(room, BOX)
     kind = "contract" if room == "env" else "device" if room in ON_DEVICE else "host"
-    name = f"{room}.py" if room in ("env", "errors", "console") else room
+    name = f"{room}.py" if (ROOT / "madpo_isaac" / f"{room}.py").is_file() else room
     return (
         f'<rect class="{kind}" x="{x - width // 2}" y="{y}" width="{width}" height="{HEIGHT}"/>',
         f'<text class="name" x="{x}" y="{y + 21}">{name}</text>',
@@ -149,7 +151,8 @@ def _route(room: str, other: str, y: dict[str, int]) -> str:
     middle1, middle2 = y[room] + HEIGHT // 2, y[other] + HEIGHT // 2
     if (room, other) not in DETOURS:
         if other in WIDE:
-            x2 = x1
+            reach = WIDE[other] // 2 - 10
+            x2 = min(max(x1, x2 - reach), x2 + reach)
         return f"M{x1},{y[room] + HEIGHT} L{x2},{y[other]}"
     x = DETOURS[room, other]
     inside = abs(x - x1) < BOX / 2

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from madpo_isaac.algos.batch import AgentView, Batch, normalised
 from madpo_isaac.algos.happo import HAPPO
+from madpo_isaac.algos.registry import register_algorithm
+from madpo_isaac.algos.settings import AGENT_ORDERS, AlgoConfig
 from madpo_isaac.algos.steps import Stats
-from madpo_isaac.config.schema import A2poConfig
+from madpo_isaac.settings import one_of, setting, unit
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 
+@dataclass
+class A2poConfig(AlgoConfig):
+    """HAPPO's hyper-parameters and A2PO's order and clip ranges."""
+
+    agent_order: str = setting("semi_greedy", one_of((*AGENT_ORDERS, "semi_greedy")))
+    """Also semi_greedy: the agent whose actions matter most and a random one by turns."""
+    clip_weight: float = setting(0.5, unit)
+    """The k-th of n agents has the clip range clip * (clip_weight * k / n + 1 - clip_weight)."""
+
+
+@register_algorithm("a2po", A2poConfig)
 class A2PO(HAPPO):
     """Every agent learns from the advantage of the policies as its predecessors left them.
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from madpo_isaac.algos.batch import AgentView, Batch, Rows, normalised, pick, take
 from madpo_isaac.algos.objective import clipped_objective, is_outside, kl_estimate, value_loss
 from madpo_isaac.algos.rates import ActorRates
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.steps import Faults, Stats, gradient_step, minibatches, shares_of
 from madpo_isaac.algos.storage import Rollout, gae, spread
-from madpo_isaac.config.schema import AlgoConfig
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, Std, entropy, log_prob
@@ -101,6 +101,7 @@ class OnPolicy(ABC):
             normalise=config.running_moments,
             input_norm=config.layer_norm,
             hidden_norm=config.hidden_norm == "layer",
+            network=config.network,
             value_head=config.value_aux_coef > 0.0,
         )
 
@@ -117,6 +118,7 @@ class OnPolicy(ABC):
             normalise=config.running_moments,
             input_norm=config.layer_norm,
             hidden_norm=config.hidden_norm == "layer",
+            network=config.network,
         )
 
     def begin_update(self, batch: Batch) -> None:  # noqa: B027  a hook that may do nothing

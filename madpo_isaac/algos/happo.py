@@ -9,9 +9,12 @@ from torch import Tensor
 
 from madpo_isaac.algos.base import OnPolicy
 from madpo_isaac.algos.batch import AgentView, Batch
+from madpo_isaac.algos.registry import register_algorithm
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.steps import Stats
 
 
+@register_algorithm("happo", AlgoConfig)
 class HAPPO(OnPolicy):
     """Agents are updated one after another, each knowing what the preceding ones changed.
 

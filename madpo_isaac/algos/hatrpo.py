@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwd
@@ -13,10 +14,48 @@ from madpo_isaac.algos.batch import AgentView, count
 from madpo_isaac.algos.conjugate_gradient import conjugate_gradient
 from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.algos.objective import is_outside
+from madpo_isaac.algos.registry import register_algorithm
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.steps import tiles
-from madpo_isaac.config.schema import HatrpoConfig
+from madpo_isaac.errors import UserError
 from madpo_isaac.models.actor import log_prob
+from madpo_isaac.settings import fraction, not_negative, positive, setting, unit, whole
 from madpo_isaac.system.distributed import Ranks
+
+
+@dataclass
+class HatrpoConfig(AlgoConfig):
+    """Hyper-parameters of the critic and of HATRPO's steps."""
+
+    recipe_keys = ("kl_threshold",)
+    kl_threshold: float = setting(0.03, positive)
+    """Limit of a step's mean KL(old || new) per agent, in nats."""
+    cg_iterations: int = setting(1, whole())
+    """Fisher-vector products per agent to find the direction; more follow the noise of a batch of
+    some thousand samples further than its signal."""
+    cg_tolerance: float = setting(1e-10, not_negative)
+    """Squared norm of the residual at which to stop earlier."""
+    damping: float = setting(0.1, positive)
+    """Added to the diagonal of the Fisher matrix."""
+    line_search_steps: int = setting(10, whole())
+    backtrack: float = setting(0.8, fraction)
+    """Factor between the steps that are tried."""
+    accept_ratio: float = setting(0.5, unit)
+    """Least share of the improvement that the gradient promises."""
+
+    def check_rates(self) -> None:
+        """Refuses what only gradient steps have."""
+        self.check_limits()
+        if self.lr_schedule == "adaptive":
+            raise UserError("algo.lr_schedule=adaptive does not go with hatrpo: it has no rate.")
+        steps: dict[str, Any] = {"actor_lr": None, "kl_target": None, "entropy": "mean"}
+        steps |= {"entropy_coef": 0.0, "value_aux_coef": 0.0}
+        for key, unused in steps.items():
+            if getattr(self, key) != unused:
+                raise UserError(
+                    f"algo.{key}={getattr(self, key)} has no effect: hatrpo's policies take "
+                    "natural-gradient steps of algo.kl_threshold."
+                )
 
 
 @dataclass
@@ -31,6 +70,7 @@ class Trial:
     """Share of ratios further than the clip range from 1."""
 
 
+@register_algorithm("hatrpo", HatrpoConfig)
 class HATRPO(HAPPO):
     """Agents take one natural-gradient step each, one after another.
 

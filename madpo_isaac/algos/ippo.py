@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.algos.batch import Batch
-from madpo_isaac.algos.mappo import MAPPO
+from madpo_isaac.algos.mappo import MAPPO, MappoConfig
+from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import LocalCritic, ValueNetworks
 
 
+@register_algorithm("ippo", MappoConfig)
 class IPPO(MAPPO):
     """No agent learns from more than it observes, but for the rewards all share.
 
@@ -25,6 +27,9 @@ class IPPO(MAPPO):
             activation=self.config.activation,
             generator=generator,
             device=env.device,
+            input_norm=self.config.layer_norm,
+            hidden_norm=self.config.hidden_norm == "layer",
+            network=self.config.network,
         )
 
     def advantage_of(self, batch: Batch, p: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,9 +13,11 @@ from madpo_isaac.algos.batch import AgentView, Batch, Rows
 from madpo_isaac.algos.comparison import Comparison, FixedPolicy, GaussianComparison
 from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.algos.kernels import OfficialComparison, PrintedComparison, YuComparison
-from madpo_isaac.config.schema import AlgoConfig, MadpoConfig
-from madpo_isaac.divergence.presets import PRESETS, completed
+from madpo_isaac.algos.registry import register_algorithm
+from madpo_isaac.algos.settings import AlgoConfig, RunSettings
+from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
 from madpo_isaac.env import VecEnv
+from madpo_isaac.errors import UserError
 from madpo_isaac.models.actor import entropy
 
 COMPARISONS: dict[str, type[Comparison]] = {
@@ -25,6 +29,29 @@ COMPARISONS: dict[str, type[Comparison]] = {
 """What measures the divergence, by a preset's estimator."""
 
 
+@dataclass
+class MadpoConfig(AlgoConfig):
+    """HAPPO's hyper-parameters and the divergence."""
+
+    recipe_keys = ("lam", "sigma", "coef", "decay_steps")
+    divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
+
+    def take(self, recipe: Callable[[str], Any]) -> None:
+        """Fills in what the divergence's preset leaves to the recipe."""
+        self.divergence = completed(self.divergence, *map(recipe, self.recipe_keys))
+
+    def check(self, run: RunSettings) -> None:
+        """See :meth:`AlgoConfig.check`."""
+        super().check(run)
+        self.divergence.check(run.num_envs * self.horizon // self.num_minibatches)
+        if run.multi_gpu and self.divergence.preset != "gaussian":
+            raise UserError(
+                f"multi_gpu=True goes with algo.divergence.preset=gaussian, not "
+                f"{self.divergence.preset}: kernel estimators cannot be added up over processes."
+            )
+
+
+@register_algorithm("madpo", MadpoConfig)
 class MADPO(HAPPO):
     """Adds coef * [lam D(pi_i || updated predecessor) + (1 - lam) D(pi_i || previous pi_i)].
 

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from madpo_isaac.algos.base import OnPolicy
 from madpo_isaac.algos.batch import Batch
+from madpo_isaac.algos.registry import register_algorithm
+from madpo_isaac.algos.settings import AlgoConfig, RunSettings
 from madpo_isaac.algos.steps import Stats
-from madpo_isaac.config.schema import MappoConfig
+from madpo_isaac.errors import UserError
 
 
+@dataclass
+class MappoConfig(AlgoConfig):
+    """Hyper-parameters of MAPPO and IPPO, which update all agents at once."""
+
+    share_parameters: bool = True
+    """One network acts for all agents (IPPO: one values all); False: each has its own."""
+
+    def check(self, run: RunSettings) -> None:
+        """See :meth:`AlgoConfig.check`."""
+        super().check(run)
+        if self.agent_order != "random":
+            raise UserError(
+                f"algo.agent_order={self.agent_order} has no effect: {self.name} updates all "
+                "agents at once."
+            )
+
+
+@register_algorithm("mappo", MappoConfig)
 class MAPPO(OnPolicy):
     """The clipped objective of every agent, none knowing what the others change.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from madpo_isaac.config.schema import AlgoConfig
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.models.mlp import FlatAdam
 
 FACTOR = 1.5

@@ -111,7 +111,8 @@ def _optional(name: str, module: str, purpose: str) -> Finding:
 
 def expected() -> list[str]:
     """The data files of tasks and settings, relative to this package's folder."""
-    from madpo_isaac.config.schema import ALGO_SCHEMAS, SIM_SCHEMAS
+    from madpo_isaac.algos import ALGO_SCHEMAS
+    from madpo_isaac.sim import SIM_SCHEMAS
     from madpo_isaac.tasks import TASKS
 
     groups = {"task": TASKS, "algo": ALGO_SCHEMAS, "sim": SIM_SCHEMAS}

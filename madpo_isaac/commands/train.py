@@ -27,10 +27,11 @@ from madpo_isaac.config.overrides import (
     compose,
     continues,
     parse,
+    prepare,
     translate,
     typed,
 )
-from madpo_isaac.config.schema import Config, register
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import RunFailed, UserError, check_text
 from madpo_isaac.runs.folder import refuse_used
 from madpo_isaac.system import distributed
@@ -111,7 +112,7 @@ def _run(config: Config, overrides: Sequence[str]) -> int:
 
 def _hydra_main(argv: Sequence[str]) -> int:
     """Checks everything that can be checked up front, then hands over to Hydra."""
-    register()
+    prepare(argv)
     codes: list[int] = []
 
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")

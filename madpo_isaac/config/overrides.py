@@ -17,9 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from madpo_isaac import plugins
 from madpo_isaac.config import launchers, recipes, resume
-from madpo_isaac.config.schema import Config, from_record, register
-from madpo_isaac.config.validation import validate
+from madpo_isaac.config.nodes import from_record, register
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, unknown
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
@@ -45,8 +46,8 @@ _HOME = re.compile(r"""((?:^|,)['"]?)~(?=/|['",]|$)""")
 
 def compose(overrides: Sequence[str]) -> Config:
     """Composes and validates the configuration; raises :class:`UserError` on bad input."""
-    register()
     overrides = canonical(overrides)
+    prepare(overrides)
     try:
         if GlobalHydra.instance().is_initialized():  # in a job of a sweep
             return typed(_apply(overrides))
@@ -58,6 +59,23 @@ def compose(overrides: Sequence[str]) -> Config:
         raise UserError(f"Cannot read '{problem.filename}': {problem.strerror}.") from problem
 
 
+def prepare(overrides: Sequence[str]) -> None:
+    """Loads the plugins that the command line names, and makes all schemas known to Hydra."""
+    for text in overrides:
+        if text.startswith("plugins="):
+            for file in _files(text):
+                plugins.load(file)
+    register()
+
+
+def _files(text: str) -> list[str]:
+    """The files of a setting ``plugins=[...]``, as they are given."""
+    value = parse(text).value()
+    if not isinstance(value, list):
+        raise UserError(f"{text} must be a list of Python files, such as plugins=[my_task.py].")
+    return [str(file) for file in value]
+
+
 def typed(node: DictConfig) -> Config:
     """Checks what Hydra composed; raises :class:`UserError` on bad input."""
     try:
@@ -67,7 +85,7 @@ def typed(node: DictConfig) -> Config:
     except OBJECTIONS as problem:
         raise translate(problem) from problem
     assert isinstance(config, Config)
-    validate(config)
+    config.check()
     return config
 
 
@@ -88,12 +106,21 @@ def canonical(overrides: Sequence[str]) -> list[str]:
         key, found, value = text.partition("=")
         if key == "task":
             value = ",".join(map(registry.canonical, value.split(",")))
+        if key == "plugins":
+            files = [os.path.abspath(os.path.expanduser(file)) for file in _files(text)]
+            value = f"[{','.join(map(as_text, files))}]"
         if key in _PATHS:
             value = _HOME.sub(lambda at: at[1] + os.path.expanduser("~"), value)
         if key in _TEXTS and re.fullmatch(r"[\w.+-]+(,[\w.+-]+)*", value, re.ASCII):
             value = ",".join(map(_quoted, value.split(",")))
         texts.append(f"{key}{found}{value}")
     return texts
+
+
+def as_text(text: str) -> str:
+    """A text in quotes, whatever is in it."""
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"
 
 
 def _quoted(text: str) -> str:
@@ -116,7 +143,7 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
     config = hydra.compose("config", [*hydra_settings, *groups])
     known = tuple(_keys(config))
     for override in settings:
-        if override.get_key_element() in resume.WHERE:
+        if override.get_key_element() in (*resume.WHERE, "plugins"):
             _set(config, override, known)
     source = resume.find(config, choices)
     if source is not None:
@@ -178,7 +205,8 @@ def _refuse_plus(override: Override) -> None:
 
 
 def _options(group: str) -> list[str]:
-    return [path.stem for path in (CONFIG_DIR / group).glob("*.yaml")]
+    folders = (CONFIG_DIR, *plugins.FOLDERS)
+    return [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
 
 
 def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 
 from madpo_isaac import pretrained
-from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.overrides import as_text, compose
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import unknown
 from madpo_isaac.tasks import TASKS
@@ -15,8 +15,7 @@ from madpo_isaac.tasks.registry import canonical
 
 def playing(policy: str, *settings: str) -> Config:
     """The configuration that plays ``policy``, as the command line names it."""
-    quoted = _checkpoint(policy).replace("\\", "\\\\").replace("'", "\\'")
-    return compose([f"checkpoint='{quoted}'", "test=True", *settings])
+    return compose([f"checkpoint={as_text(_checkpoint(policy))}", "test=True", *settings])
 
 
 def _checkpoint(name: str) -> str:

@@ -3,7 +3,8 @@
 A recipe is a file in ``cfg/recipe``. It has numbers for everything (``defaults``), for a suite of
 tasks (``suites``) and for a task (``tasks``); a task's own YAML file may add a section ``train``.
 The later ones take precedence. Each of these sections may have a part ``algos`` with numbers for
-one algorithm, and those take precedence over all numbers that are not for one algorithm.
+one algorithm, and those take precedence over all numbers that are not for one algorithm. Numbers
+that only one algorithm has (``recipe_keys`` of its settings) stand nowhere else.
 
 The YAML files of algorithms and tasks read it by ``${recipe:<key>}``.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.errors import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / "cfg" / "recipe"
@@ -26,9 +28,8 @@ KEYS = (
     *("num_minibatches", "entropy_coef", "value_aux_coef", "max_grad_norm"),
     *("init_std", "max_std", "std_scale", "input_norm", "hidden_norm"),
     *("reward_scale", "agents_see", "observation"),
-    *("lam", "sigma", "coef", "decay_steps", "kl_threshold"),
 )
-"""Everything that a recipe may set."""
+"""Everything that a recipe may set, beside what only one algorithm has."""
 
 
 def names() -> list[str]:
@@ -43,7 +44,7 @@ def value(recipe: str, task: str, algo: str, key: str, train: Mapping[str, Any])
         recipe: one of :func:`names`.
         task: name of a registered task.
         algo: name of an algorithm.
-        key: one of :data:`KEYS`.
+        key: one of :data:`KEYS`, or of the algorithm's ``recipe_keys``.
         train: the section ``train`` of the task's own YAML file.
 
     Raises:
@@ -87,10 +88,21 @@ def _read(recipe: str) -> dict[str, Any]:
 
 
 def _checked(section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    parts = [section, *section.get("algos", {}).values()]
-    for key in (key for part in parts for key in part):
-        if key not in (*KEYS, "algos"):
-            raise unknown(f"setting in {where}", key, KEYS)
+    """Returns a section whose keys are all known."""
+    own = {algo: schema.recipe_keys for algo, schema in ALGO_SCHEMAS.items()}
+    parts: list[tuple[Mapping[str, Any], tuple[str, ...], str]] = [(section, KEYS, where)]
+    for algo, part in section.get("algos", {}).items():
+        parts.append((part, (*KEYS, *own.get(algo, ())), f"{where}, algos.{algo}"))
+    for part, allowed, place in parts:
+        for key in part:
+            if key in allowed or (key == "algos" and part is section):
+                continue
+            if owner := next((algo for algo, keys in own.items() if key in keys), None):
+                raise UserError(
+                    f"{key} in {place} belongs to one algorithm: write algos: {{{owner}: "
+                    f"{{{key}: {part[key]}}}}}."
+                )
+            raise unknown(f"setting in {place}", key, allowed)
     return dict(section)
 
 

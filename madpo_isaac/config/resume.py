@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from madpo_isaac.config.schema import SIM_SCHEMAS, Config, from_record
+from madpo_isaac.config.nodes import from_record
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
-from madpo_isaac.sim import ENGINES
+from madpo_isaac.sim import ENGINES, SIM_SCHEMAS
 from madpo_isaac.system.files import plain_settings
 
 WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
 """Keys that say what to continue; they belong to a command line, never to a record."""
 STRUCTURE = (
     *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
-    *("algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
+    *("algo.network", "algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
     *("algo.hidden_norm", "algo.max_std", "algo.value_aux_coef"),
     *("task.agents_see", "task.observation"),
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
@@ -103,7 +104,7 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
         return None
     path = checkpoint.find(name, runs, chosen.get("task"), chosen.get("algo"))
     folder = RunFolder.of_checkpoint(path)
-    record = _record(path, folder)
+    record = _record(path, folder, config.plugins)
     if config.test and {record.sim.name, engine := chosen.get("sim", "auto")} <= set(ENGINES):
         # A policy means the same on every engine; which one plays it goes by the device.
         record.sim = OmegaConf.structured(SIM_SCHEMAS[engine](name=engine))
@@ -122,15 +123,21 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
     return Source(path, None if folder is None else folder.path, begun, record)
 
 
-def _record(path: Path, folder: RunFolder | None) -> DictConfig:
-    """The configuration of a run: its config.yaml, or what the checkpoint says."""
+def _record(path: Path, folder: RunFolder | None, plugins: Sequence[str]) -> DictConfig:
+    """The configuration of a run: its config.yaml, or what the checkpoint says.
+
+    ``plugins`` take the place of the run's own, unless there are none: files may have moved.
+    """
     where = path if folder is None else folder.path / "config.yaml"
     try:
         if folder is None:
             text = checkpoint.load(path, torch.device("cpu")).get("config", "")
         else:
             text = where.read_text(encoding="utf-8")
-        return from_record(plain_settings(text, where))
+        record = plain_settings(text, where)
+        if plugins:
+            record.plugins = plugins
+        return from_record(record)
     except UserError:
         raise
     except (OSError, ValueError, OmegaConfBaseException) as problem:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from madpo_isaac.divergence.bounds import BOUNDS
+from madpo_isaac.errors import UserError
+from madpo_isaac.settings import not_negative, one_of, positive, setting, unit, whole
+
+KINDS = ("cs", "kl", "entropy", "none")
+"""Kinds of the bonus, see :class:`DivergenceConfig`."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -48,31 +55,53 @@ PRESETS: dict[str, Preset] = {
 class DivergenceConfig:
     """MADPO's bonus: coef * [lam * inter + (1 - lam) * intra]; null takes the preset's value."""
 
-    kind: str = "cs"
+    kind: str = setting("cs", one_of(KINDS))
     """cs: Cauchy-Schwarz; kl: KL(policy || reference) in its place; entropy: the policy's own
     entropy in its place; none: no bonus, which is HAPPO. (Fig. 5)"""
-    preset: str = "gaussian"
+    preset: str = setting("gaussian", one_of(PRESETS))
     """gaussian: closed form for Gaussian policies. Kernel estimators, for reproduction: official,
     as the released code; printed, Eq. 10 and 11 as printed; printed_alg1, the same with lam as in
     Algorithm 1; yu, the consistent estimator."""
-    coef: float | None = None
+    coef: float | None = setting(None, not_negative)
     """gaussian 0.06, official 1000, yu 1, printed 1 / sigma."""
-    lam: float | None = None
+    lam: float | None = setting(None, unit)
     """Weight of the inter-agent term: 0.05 of official, else the task's."""
-    sigma: float | None = None
+    sigma: float | None = setting(None, positive)
     """Kernel width of printed, the task's (Tables 2 and 4 of the paper)."""
-    bound: str | None = None
+    bound: str | None = setting(None, one_of(BOUNDS))
     """What keeps the bonus of preset gaussian from growing without limit. exp, per state:
     1 - exp(-D / (2 scale)); exp_dim: its mean over action dimensions; clip: min(D, scale); tanh: D
     between policies with squashed means; none: D itself, which diverges in practice."""
-    scale: float | None = None
+    scale: float | None = setting(None, positive)
     """See bound, in nats; gaussian 0.1: twice this far the push has fallen to a third."""
-    rows: int | None = None
+    rows: int | None = setting(None, whole())
     """Rows of a minibatch, drawn anew at every step, that the kernel estimators sum over, against
     all columns; null for all. Their cost is proportional to it."""
-    decay_steps: float | None = None
+    decay_steps: float | None = setting(None, not_negative)
     """Environment steps after which the coefficient has fallen to zero, linearly; 0 for never.
     gaussian: the recipe's, others 0."""
+
+    def check(self, minibatch: int) -> None:
+        """Checks what goes with which preset; ``minibatch`` is the rows of a minibatch.
+
+        Raises:
+            UserError: naming the first bad value.
+        """
+        key = "algo.divergence"
+        if self.sigma is not None and PRESETS[self.preset].coef is not None:
+            raise UserError(
+                f"{key}.sigma={self.sigma} has no effect: {key}.preset={self.preset} has none."
+            )
+        if self.rows is not None:
+            whole(1, minibatch)(f"{key}.rows", self.rows)
+        if self.preset == "gaussian":
+            if self.rows is not None:
+                raise UserError(f"{key}.rows={self.rows} goes with the kernel presets only.")
+            return
+        if self.kind not in ("cs", "none"):
+            raise UserError(f"{key}.kind={self.kind} goes with {key}.preset=gaussian only.")
+        if self.bound not in (None, "none"):
+            raise UserError(f"{key}.bound={self.bound} goes with {key}.preset=gaussian only.")
 
 
 def completed(

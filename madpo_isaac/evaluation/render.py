@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from madpo_isaac import plugins
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.errors import UserError
 
@@ -214,7 +215,7 @@ def main(argv: list[str]) -> int:
     """
     from madpo_isaac import console
 
-    settings = {"task": "ShadowHandOver", "out": "scene.png", "seed": "1"}
+    settings = {"task": "ShadowHandOver", "out": "scene.png", "seed": "1", "plugins": ""}
     everything = "sheet" in argv
     try:
         for argument in argv:
@@ -224,6 +225,9 @@ def main(argv: list[str]) -> int:
             if not found or key not in settings:
                 usage = "task=<name> (or sheet) out=<file.png> seed=<number>"
                 raise UserError(f"'{argument}': use {usage}.")
+            if key == "plugins":
+                for file in value.strip("[]").split(","):
+                    plugins.load(file)
             settings[key] = value
         import matplotlib.image
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.config.playing import playing
-from madpo_isaac.config.schema import PpoConfig
 from madpo_isaac.env import Command, Reading, VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.models import Actors

@@ -2,7 +2,23 @@
 
 from madpo_isaac.models.actor import Actors
 from madpo_isaac.models.critic import Critic, LocalCritic, ValueNetworks
+from madpo_isaac.models.modules import NetworkSpec
 from madpo_isaac.models.moments import Moments
+from madpo_isaac.models.networks import NETWORKS, register_network
+from madpo_isaac.models.protocol import Networks
+from madpo_isaac.models.residual import ResidualNetwork
 from madpo_isaac.models.value_norm import ValueNorm
 
-__all__ = ["Actors", "Critic", "LocalCritic", "Moments", "ValueNetworks", "ValueNorm"]
+__all__ = [
+    "NETWORKS",
+    "Actors",
+    "Critic",
+    "LocalCritic",
+    "Moments",
+    "NetworkSpec",
+    "Networks",
+    "ResidualNetwork",
+    "ValueNetworks",
+    "ValueNorm",
+    "register_network",
+]

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import AgentSpec
-from madpo_isaac.models.mlp import FlatAdam, MLPStack, Network
+from madpo_isaac.models.mlp import FlatAdam
 from madpo_isaac.models.moments import Moments
+from madpo_isaac.models.networks import NETWORKS
+from madpo_isaac.models.protocol import Network
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 
@@ -81,6 +83,7 @@ class Actors:
         normalise: normalize observations by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
+        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
         value_head: networks predict the return, too.
     """
 
@@ -98,6 +101,7 @@ class Actors:
         normalise: bool = False,
         input_norm: bool = True,
         hidden_norm: bool = True,
+        network: str = "mlp",
         value_head: bool = False,
     ) -> None:
         self.agents = tuple(agents)
@@ -109,7 +113,7 @@ class Actors:
         self.moments = [Moments.initial(agent.obs_dim, device) for agent in agents if normalise]
         """Moments of each agent's observations; none if they are not normalized. The list is
         replaced, not changed, so that frozen policies keep theirs."""
-        self.stack = MLPStack(
+        self.stack = NETWORKS[network](
             [agent.obs_dim + shared * len(dims) for agent in agents],
             hidden,
             [self.heads + dim for dim in dims],
@@ -170,10 +174,10 @@ class Actors:
         self, p: int, obs: Tensor, net: Network | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The :meth:`distribution`, and the value (B,) that the network predicts, if it does."""
-        net = self.stack.nets[p] if net is None else net
-        log_std = net["log_std"][: self.agents[p].act_dim]
-        out = self.stack.apply(net, obs)
-        return out[:, self.heads :], self.std(log_std), out[:, 0] if self.heads else None
+        log_std = (self.stack.nets[p] if net is None else net)["log_std"]
+        std = self.std(log_std[: self.agents[p].act_dim])
+        out = self.stack.apply(p, obs, net)
+        return out[:, self.heads :], std, out[:, 0] if self.heads else None
 
     def freeze(self) -> JointPolicy:
         """Returns the policies as they are now, for fast joint evaluation."""

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.models.actor import Actors
-from madpo_isaac.models.mlp import FlatAdam, MLPStack
+from madpo_isaac.models.mlp import FlatAdam
 from madpo_isaac.models.moments import Moments
+from madpo_isaac.models.networks import NETWORKS
+from madpo_isaac.models.protocol import Networks
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 
 class ValueNetworks(ABC):
     """Base of the critics; their outputs are normalized values."""
 
-    stack: MLPStack
+    stack: Networks
     value_shape: tuple[int, ...]
     """Shape of the values of one joint state."""
     sharers: int
@@ -27,7 +29,7 @@ class ValueNetworks(ABC):
 
     @abstractmethod
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """Returns the networks' inputs from joint states (B, S). (B, in_dim) each"""
+        """Returns the inputs of the first layers at joint states (B, S). (B, in_dim) each"""
 
     @abstractmethod
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -66,6 +68,7 @@ class Critic(ValueNetworks):
         normalise: normalize the input by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
+        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     value_shape = ()
@@ -83,10 +86,11 @@ class Critic(ValueNetworks):
         normalise: bool = False,
         input_norm: bool = True,
         hidden_norm: bool = True,
+        network: str = "mlp",
     ) -> None:
         self._view = view
         self.moments = [Moments.initial(state_dim, device)] if normalise else []
-        self.stack = MLPStack(
+        self.stack = NETWORKS[network](
             [state_dim],
             hidden,
             [1],
@@ -99,7 +103,7 @@ class Critic(ValueNetworks):
         )
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """Returns the network's input from joint states (B, S). (B, in_dim)"""
+        """Returns the input of the network's first layer at joint states (B, S). (B, in_dim)"""
         seen = self._seen(state)
         if self.moments:
             seen = self.moments[0].normalise(seen)
@@ -107,7 +111,7 @@ class Critic(ValueNetworks):
 
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
         """Returns normalized values at :meth:`inputs`, differentiable. (B,)"""
-        return self.stack.apply(self.stack.nets[0], inputs[0])[:, 0]
+        return self.stack.apply(0, inputs[0])[:, 0]
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
@@ -129,6 +133,9 @@ class LocalCritic(ValueNetworks):
         activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
         generator: draws the initial weights.
         device: where the parameters live.
+        input_norm: a LayerNorm comes before the first layer.
+        hidden_norm: a LayerNorm comes after every hidden layer.
+        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     def __init__(
@@ -139,11 +146,14 @@ class LocalCritic(ValueNetworks):
         activation: str,
         generator: torch.Generator,
         device: torch.device,
+        input_norm: bool = True,
+        hidden_norm: bool = True,
+        network: str = "mlp",
     ) -> None:
         self._actors, self.moments = actors, []
         num_agents = len(actors.agents)
         self.value_shape = (num_agents,)
-        self.stack = MLPStack(
+        self.stack = NETWORKS[network](
             actors.stack.in_dims,
             hidden,
             [1] * num_agents,
@@ -152,20 +162,20 @@ class LocalCritic(ValueNetworks):
             generator=generator,
             device=device,
             shared=actors.stack.num_rows == 1,
-            input_norm=actors.stack.normed[0],
-            hidden_norm=actors.stack.normed[-1],
+            input_norm=input_norm,
+            hidden_norm=hidden_norm,
         )
         self.sharers = num_agents // self.stack.num_rows
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
-        """Returns each network's input from joint states (B, S). (B, in_dim) each"""
+        """Returns the input of each agent's first layer at joint states (B, S). (B, in_dim) each"""
         agents = enumerate(self._actors.agents)
         return [self._actors.inputs(p, agent.observe(state)) for p, agent in agents]
 
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
         """Returns each agent's normalized value at :meth:`inputs`, differentiable. (B, P)"""
-        nets = zip(self.stack.nets, inputs, strict=True)
-        return torch.stack([self.stack.apply(net, x)[:, 0] for net, x in nets], dim=1)
+        values = [self.stack.apply(p, x)[:, 0] for p, x in enumerate(inputs)]
+        return torch.stack(values, dim=1)
 
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Does nothing, since the moments are the actors'."""

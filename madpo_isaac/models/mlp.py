@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madpo_isaac.errors import unknown
+from madpo_isaac.models.protocol import Network, Networks
 
 
 class Activation(NamedTuple):
@@ -31,9 +32,6 @@ ACTIVATIONS = {
     "elu": Activation(F.elu_, nn.ELU, 1.0),
     "selu": Activation(torch.selu_, nn.SELU, 0.75),
 }
-
-Network = Mapping[str, Tensor]
-"""Parameters of one network by name."""
 
 
 class MLPStack:
@@ -159,24 +157,45 @@ class MLPStack:
         views = _carve(flat[None], {name: v.shape[1:] for name, v in self.stacked.items()})
         return {name: value[0][self._crop(name, p)] for name, value in views.items()}
 
-    def apply(self, net: Network, x: Tensor) -> Tensor:
-        """Runs a network of this shape on *prepared* inputs, differentiably.
+    def apply(self, p: int, x: Tensor, net: Network | None = None) -> Tensor:
+        """Runs network p on *prepared* inputs, differentiably.
 
         The affine part of each LayerNorm is folded into the Linear that follows, which saves its
         passes over the rows and, where the inputs need no gradient, a third of the first layer's
         products: that part's gradient follows from the weights' one.
 
         Args:
-            net: parameters by name.
+            p: the network.
             x: :meth:`prepare` of the inputs. (B, in_dim)
+            net: its parameters if they are not the current ones.
 
         Returns:
             (B, out_dim)
         """
+        net = self.nets[p] if net is None else net
         for k in range(self.depth):
             x = self._activation(_linear(net, k, f"linear{k}", x))
             x = standardise(x) if self.normed[k + 1] else x
         return _linear(net, self.depth, "out", x)
+
+    def module(self, p: int) -> nn.Sequential:
+        """Returns a copy of network p, a LayerNorm's affine part in the layer that follows."""
+        net = {name: value.detach().cpu().double() for name, value in self.nets[p].items()}
+        layers: list[nn.Module] = []
+        for k, name in enumerate([*(f"linear{k}" for k in range(self.depth)), "out"]):
+            weight = net[f"{name}.weight"]
+            linear = nn.Linear(weight.shape[1], weight.shape[0])
+            with torch.no_grad():
+                scale = net.get(f"norm{k}.weight", weight.new_ones(()))
+                shift = net.get(f"norm{k}.bias", weight.new_zeros(weight.shape[1]))
+                linear.weight.copy_(weight * scale)
+                linear.bias.copy_(net[f"{name}.bias"] + weight @ shift)
+            if self.normed[k]:
+                layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
+            layers.append(linear)
+            if k < self.depth:
+                layers.append(ACTIVATIONS[self.activation].module())
+        return nn.Sequential(*layers)
 
     @torch.no_grad()
     def fold(self) -> FoldedMLPs:
@@ -261,12 +280,12 @@ class _Adam(torch.optim.Adam):
 
 
 class FlatAdam:
-    """Adam with gradient-norm clipping, row by row, on rows of an :class:`MLPStack`.
+    """Adam with gradient-norm clipping, row by row, on rows of :class:`Networks`.
 
     One flat tensor instead of a dozen small ones: a step is a handful of vector operations.
     """
 
-    def __init__(self, stack: MLPStack, row: int | slice, lr: float, max_grad_norm: float) -> None:
+    def __init__(self, stack: Networks, row: int | slice, lr: float, max_grad_norm: float) -> None:
         self.lr = torch.tensor(lr, device=stack.flat.device)
         """Learning rate, a tensor so that it can change without a read of the device. ()"""
         self.gradient = stack.grad[row]

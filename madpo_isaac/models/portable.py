@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from madpo_isaac.env import Command, Reading
 from madpo_isaac.models.actor import Actors
-from madpo_isaac.models.mlp import ACTIVATIONS
 from madpo_isaac.models.moments import EPSILON, LIMIT
 
 
@@ -63,7 +62,8 @@ class PortablePolicy(nn.Module):
         self._shared = actors.numbers is not None
         if actors.numbers is not None:
             self._keep("number", actors.numbers[p])
-        self.network = _network(actors, p)
+        self._heads = actors.heads  # which serve learning only
+        self.network = actors.stack.module(p).requires_grad_(False)
 
     def _keep(self, name: str, values: Sequence[float] | Tensor) -> None:
         kept = torch.as_tensor(values, dtype=torch.float32).detach().cpu().clone()
@@ -78,27 +78,5 @@ class PortablePolicy(nn.Module):
             x = ((x - self.mean) * self.inverse_std).clamp(-LIMIT, LIMIT)
         if self._shared:
             x = torch.cat((self.number.expand(x.shape[0], -1), x), dim=1)
-        action = self.network(x).clamp(self.low, self.high)
+        action = self.network(x)[:, self._heads :].clamp(self.low, self.high)
         return action, self.offset + self.scale * action
-
-
-def _network(actors: Actors, p: int) -> nn.Sequential:
-    """Agent p's network; each LayerNorm's affine part is in the layer that follows."""
-    stack = actors.stack
-    net = {name: value.detach().cpu().double() for name, value in stack.nets[p].items()}
-    layers: list[nn.Module] = []
-    for k, name in enumerate([*(f"linear{k}" for k in range(stack.depth)), "out"]):
-        first = actors.heads if name == "out" else 0  # the value serves learning only
-        weight = net[f"{name}.weight"][first:]
-        linear = nn.Linear(weight.shape[1], weight.shape[0])
-        with torch.no_grad():
-            scale = net.get(f"norm{k}.weight", weight.new_ones(()))
-            shift = net.get(f"norm{k}.bias", weight.new_zeros(weight.shape[1]))
-            linear.weight.copy_(weight * scale)
-            linear.bias.copy_(net[f"{name}.bias"][first:] + weight @ shift)
-        if stack.normed[k]:
-            layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
-        layers.append(linear)
-        if k < stack.depth:
-            layers.append(ACTIVATIONS[stack.activation].module())
-    return nn.Sequential(*layers).requires_grad_(False)

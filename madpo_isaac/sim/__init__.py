@@ -1,23 +1,23 @@
 """Physics engines behind one contract."""
 
-from madpo_isaac.sim.base import (
+from madpo_isaac.sim.base import Sim, SimConfig, check_device
+from madpo_isaac.sim.factory import (
     BRIDGES,
     ENGINES,
-    Sim,
-    SimConfig,
+    SIM_SCHEMAS,
     WarpConfig,
-    check_device,
-    engine_for,
+    make_sim,
+    register_engine,
 )
-from madpo_isaac.sim.factory import make_sim
 
 __all__ = [
     "BRIDGES",
     "ENGINES",
+    "SIM_SCHEMAS",
     "Sim",
     "SimConfig",
     "WarpConfig",
     "check_device",
-    "engine_for",
     "make_sim",
+    "register_engine",
 ]

@@ -1,4 +1,4 @@
-"""Contract of all physics engines, and the names of engines."""
+"""Contract of all physics engines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from madpo_isaac.errors import UserError, unknown
-
-ENGINES = ("auto", "mujoco", "warp")
-"""Engines by the name users type: ``mujoco`` is mjbatch, MuJoCo's C engine on a thread pool;
-``warp`` is MuJoCo Warp, for GPUs; ``auto`` is ``warp`` on a GPU and else ``mujoco``."""
-
-BRIDGES = ("isaacgym", "isaaclab")
-"""Simulators with bimanual environments of their own; they do not have a Sim."""
+from madpo_isaac.errors import UserError
 
 SPEED_LIMIT = 1e4
 """Speed, m/s or rad/s, beyond which a simulation counts as unstable. Hands and robots stay below
@@ -28,20 +21,19 @@ class SimConfig:
     """The physics engine."""
 
     name: str = "auto"
-    """One of :data:`ENGINES` or :data:`BRIDGES`."""
+    """One of :data:`madpo_isaac.sim.ENGINES` or :data:`madpo_isaac.sim.BRIDGES`."""
 
+    def check(self, device: str) -> SimConfig:
+        """Checks what several settings decide together, and returns those of the engine to run.
 
-@dataclass
-class WarpConfig(SimConfig):
-    """MuJoCo Warp, which reserves memory for contacts and constraints at the start."""
+        Args:
+            device: where it is to run; this may be another machine's.
 
-    nconmax: int | None = None
-    """Room for contacts, the mean over simulations; null for twice the need of random motion."""
-    njmax: int | None = None
-    """Room for constraints in each simulation; null for twice the need of random motion."""
-    solver: str = "newton"
-    """newton, or cg: conjugate gradient, which is slower to converge and may survive stiff contacts
-    where Newton's method in float32 gives NaN."""
+        Raises:
+            UserError: naming the first bad value.
+        """
+        del device
+        return self
 
 
 class Sim(Protocol):
@@ -158,18 +150,3 @@ def check_device(device: str | torch.device) -> torch.device:
     if checked.type == "cuda" and checked.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return checked
-
-
-def engine_for(name: str, device: str | torch.device) -> str:
-    """Returns the engine that ``name``, one of :data:`ENGINES`, means on ``device``.
-
-    The device does not have to exist here, since another machine may simulate.
-
-    Raises:
-        UserError: for an unknown engine.
-    """
-    if name not in ENGINES:
-        raise unknown("sim", name, (*ENGINES, *BRIDGES))
-    if name != "auto":
-        return name
-    return "warp" if str(device).startswith("cuda") else "mujoco"

@@ -1,14 +1,58 @@
-"""Factory of physics engines."""
+"""Engines by the name users type, and the factory of simulations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import mujoco
 import torch
 
-from madpo_isaac.errors import UserError
-from madpo_isaac.sim.base import Sim, SimConfig, WarpConfig, check_device, engine_for
+from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.settings import one_of, setting, whole
+from madpo_isaac.sim.base import Sim, SimConfig, check_device
+from madpo_isaac.sim.isaacgym_bridge import IsaacGymConfig
+
+MAX_ROOM = 10**5
+
+Build = Callable[[Any, mujoco.MjModel, int, torch.device, int], Sim]
+"""Builds simulations from settings, model, their number, device and number of threads."""
+
+ENGINES: dict[str, Build] = {}
+"""Engines by the name users type: ``mujoco`` is mjbatch, MuJoCo's C engine on a thread pool;
+``warp`` is MuJoCo Warp, for GPUs; ``auto`` is ``warp`` on a GPU and else ``mujoco``."""
+
+BRIDGES = ("isaacgym", "isaaclab")
+"""Simulators that bring environments of their own, of the bimanual tasks; they have no Sim."""
+
+SIM_SCHEMAS: dict[str, type[SimConfig]] = {"isaacgym": IsaacGymConfig, "isaaclab": SimConfig}
+"""The settings of each engine and bridge."""
+
+
+def register_engine(name: str, settings: type[SimConfig] = SimConfig) -> Callable[[Build], Build]:
+    """Returns a decorator that makes a function an engine: ``sim=<name>`` simulates with it.
+
+    The function takes an object of ``settings``, the model, the number of simulations, the device
+    and the number of threads (0 for one per core).
+
+    Args:
+        name: what users type; ``cfg/sim/<name>.yaml`` has its defaults.
+        settings: the dataclass of its settings.
+
+    Raises:
+        UserError: the name is another engine's.
+    """
+
+    def add(build: Build) -> Build:
+        known = ENGINES.get(name)
+        if name in BRIDGES or (known is not None and known.__module__ != build.__module__):
+            raise UserError(f"There is an engine '{name}' already: choose another name.")
+        ENGINES[name], SIM_SCHEMAS[name] = build, settings
+        return build
+
+    return add
 
 
 def make_sim(
@@ -22,19 +66,71 @@ def make_sim(
 
     ``num_threads`` is for the engine that has threads, 0 for one per core.
     """
-    settings = SimConfig(engine) if isinstance(engine, str) else engine
-    name, checked = engine_for(settings.name, device), check_device(device)
-    if name == "mujoco":
-        from madpo_isaac.sim.cpu import MjBatchSim
+    name = engine if isinstance(engine, str) else engine.name
+    if name not in ENGINES:
+        raise unknown("sim", name, (*ENGINES, *BRIDGES))
+    kind = SIM_SCHEMAS[name]
+    settings = engine if isinstance(engine, kind) else kind(name)
+    return ENGINES[name](settings, model, num_envs, check_device(device), num_threads)
 
-        if checked.type != "cpu":
-            raise UserError(f"sim=mujoco runs on the CPU: use sim_device=cpu, not '{device}'.")
-        return MjBatchSim(model, num_envs, num_threads)
+
+# Engines ----------------------------------------------------------------------------------------
+
+
+@register_engine("mujoco")
+def _mujoco(
+    settings: SimConfig, model: mujoco.MjModel, num_envs: int, device: torch.device, threads: int
+) -> Sim:
+    from madpo_isaac.sim.cpu import MjBatchSim
+
+    if device.type != "cpu":
+        raise UserError(f"sim=mujoco runs on the CPU: use sim_device=cpu, not '{device}'.")
+    return MjBatchSim(model, num_envs, threads)
+
+
+@dataclass
+class WarpConfig(SimConfig):
+    """MuJoCo Warp, whose memory for contacts and constraints is set aside at the start."""
+
+    nconmax: int | None = setting(None, whole(1, MAX_ROOM))
+    """Room for contacts, simulations' mean; null for twice what random motion takes."""
+    njmax: int | None = setting(None, whole(1, MAX_ROOM))
+    """Room for constraints in each simulation; null for twice what random motion takes."""
+    solver: str = setting("newton", one_of(("newton", "cg")))
+    """newton, or cg: conjugate gradient, which is slower to converge and may survive stiff contacts
+    where Newton's method in float32 gives NaN."""
+
+
+@register_engine("warp", WarpConfig)
+def _warp(
+    settings: WarpConfig, model: mujoco.MjModel, num_envs: int, device: torch.device, threads: int
+) -> Sim:
     prepare_warp()
     from madpo_isaac.sim.mjwarp import WarpSim
 
-    chosen = settings if isinstance(settings, WarpConfig) else WarpConfig()
-    return WarpSim(model, num_envs, checked, chosen.nconmax, chosen.njmax, chosen.solver)
+    return WarpSim(model, num_envs, device, settings.nconmax, settings.njmax, settings.solver)
+
+
+@dataclass
+class AutoConfig(WarpConfig):
+    """The engine that goes with the device; the settings are those of MuJoCo Warp."""
+
+    def check(self, device: str) -> SimConfig:
+        """Returns the settings of ``warp`` on a GPU, else of ``mujoco``, which has none."""
+        if str(device).startswith("cuda"):
+            return WarpConfig("warp", self.nconmax, self.njmax, self.solver)
+        default = WarpConfig()
+        for key in ("nconmax", "njmax", "solver"):
+            if (value := getattr(self, key)) != getattr(default, key):
+                raise UserError(f"sim.{key}={value} goes with sim=warp only.")
+        return SimConfig("mujoco")
+
+
+@register_engine("auto", AutoConfig)
+def _auto(
+    settings: AutoConfig, model: mujoco.MjModel, num_envs: int, device: torch.device, threads: int
+) -> Sim:
+    return make_sim(settings.check(str(device)), model, num_envs, device, threads)
 
 
 def prepare_warp() -> None:

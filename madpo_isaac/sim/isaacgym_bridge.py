@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,33 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.errors import UserError
+from madpo_isaac.settings import positive, setting
 from madpo_isaac.sim import isaacgym_server as server
+from madpo_isaac.sim.base import SimConfig
 
 WRITTEN_FOR = "1.0rc4"
 """The version of isaacgym (Preview 4) whose interface the server uses."""
 PATIENCE = 5.0
 """Seconds that a server has to end after it was told to."""
+
+
+@dataclass
+class IsaacGymConfig(SimConfig):
+    """Isaac Gym, which runs in a process of its own."""
+
+    python: str = ""
+    """Its interpreter, Python 3.6 to 3.8 with isaacgym and bidexhands."""
+    timeout: float = setting(600.0, positive)
+    """Seconds to wait for any answer of it; building the task is one."""
+
+    def check(self, device: str) -> SimConfig:
+        """See :meth:`SimConfig.check`."""
+        if not self.python:
+            raise UserError(
+                "sim=isaacgym needs sim.python=<interpreter>, a Python 3.6 to 3.8 that has "
+                "isaacgym and bidexhands."
+            )
+        return super().check(device)
 
 
 class IsaacGymBridge:

@@ -8,13 +8,10 @@ import numpy as np
 
 from madpo_isaac import tasks
 from madpo_isaac.algos.learner import Learner
-from madpo_isaac.config.schema import (
-    AlgoConfig,
-    Config,
-    PpoConfig,
-    sim_settings,
-    task_settings,
-)
+from madpo_isaac.algos.ppo.settings import PpoConfig
+from madpo_isaac.algos.settings import AlgoConfig
+from madpo_isaac.config.nodes import sim_settings, task_settings
+from madpo_isaac.config.schema import Config
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.system.distributed import ALONE, Ranks

@@ -11,8 +11,8 @@ import torch
 
 from madpo_isaac.algos import ALGORITHMS
 from madpo_isaac.algos.learner import Collected, Learner, OnStep
+from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.storage import Rollout
-from madpo_isaac.config.schema import AlgoConfig
 from madpo_isaac.env import Policy, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.system import device

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from madpo_isaac.config.nodes import from_record
 from madpo_isaac.config.resume import difference
-from madpo_isaac.config.schema import Config, from_record
-from madpo_isaac.config.validation import validate
+from madpo_isaac.config.schema import Config
 from madpo_isaac.env import Step
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint
@@ -131,7 +131,7 @@ def _config(path: Path, content: dict[str, Any]) -> Config:
         reason = str(problem).strip().partition("\n")[0].rstrip(".")
         raise UserError(f"The configuration in '{path}' cannot be used: {reason}.") from problem
     assert isinstance(config, Config)
-    validate(config)
+    config.check()
     actions, faults = content["actions"], content["faults"]
     shape = (len(actions), config.num_envs)
     within = faults.dim() == 2 and faults.shape[1] == 2 and (faults >= 0).all()

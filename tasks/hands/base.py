@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Command, Reading, Step, VecEnv
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import UserError
+from madpo_isaac.settings import one_of, setting
 from madpo_isaac.sim import SimConfig, make_sim
 from madpo_isaac.system import device as devices
 from madpo_isaac.tasks.hands import readings
@@ -21,6 +22,7 @@ from madpo_isaac.tasks.hands.randomise import RandomiseConfig, Randomiser
 from madpo_isaac.tasks.hands.scene import Drive, Placement, Scenery, build_spec
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.rotations import quat_rotate, wxyz_to_xyzw
+from madpo_isaac.tasks.settings import size
 
 NUM_HANDS = 2
 SUBSTEPS = 2
@@ -41,13 +43,13 @@ class HandTaskConfig:
     """Agents: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
     a list of part lists used by each hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little
     finger, 5 thumb."""
-    agents_see: str = "own"
+    agents_see: str = setting("own", one_of(("own", "all")))
     """own: an agent observes its own hand and the objects; all: the other hand, too."""
     hand: str = SHADOW
     """Hand model: a name in ``tasks/hands/models`` or a YAML file of the same kind."""
     episode_length: int = 75
     """Control steps after which an episode is truncated."""
-    reset_dof_pos_noise: float = 0.2
+    reset_dof_pos_noise: float = setting(0.2, size)
     """n in the reset position n (low + (high - low) u) of a joint, u ~ U(-1, 1), kept within the
     joint's limits; 0 starts from the zero pose, the flat hand."""
     randomise: RandomiseConfig = field(default_factory=RandomiseConfig)
@@ -55,8 +57,6 @@ class HandTaskConfig:
 
     def __post_init__(self) -> None:
         self.randomise = RandomiseConfig.of(self.randomise)
-        if self.agents_see not in ("own", "all"):
-            raise unknown("task.agents_see", self.agents_see, ("own", "all"))
 
 
 class Outcome(NamedTuple):

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands.egg import EggConfig, EggTask
 from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
 from madpo_isaac.tasks.hands.objects import Vector, egg_at
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.settings import size
 
 
 @dataclass
@@ -32,9 +34,9 @@ class UnderarmConfig(CatchConfig):
 class LeashedConfig(CatchConfig):
     """Settings of a catching task whose hands have to stay in their place."""
 
-    reset_dof_pos_noise: float = 0.0
-    reset_object_pos_noise: float = 0.0
-    max_hand_offset: float = 0.1
+    reset_dof_pos_noise: float = setting(0.0, size)
+    reset_object_pos_noise: float = setting(0.0, size)
+    max_hand_offset: float = setting(0.1, size)
     """Meters between a hand and its place at which the episode terminates."""
 
 
@@ -42,7 +44,7 @@ class LeashedConfig(CatchConfig):
 class Over2UnderarmConfig(LeashedConfig):
     """Settings of ShadowHandCatchOver2Underarm."""
 
-    dist_reward_scale: float = 20.0
+    dist_reward_scale: float = setting(20.0, size)
     fall_height: float = 0.3
 
 

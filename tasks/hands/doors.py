@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.double_door import OPEN_ANGLE, DoubleDoor
 from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.settings import size
 
 
 @dataclass
@@ -24,10 +26,10 @@ class DoorConfig(ReachConfig):
     """Settings of every door task; the numbers are Bi-DexHands'."""
 
     episode_length: int = 250
-    spring: float = 0.0
+    spring: float = setting(0.0, size)
     """Stiffness of the hinges toward their initial angle, N m/rad. Bi-DexHands sets 5 in a drive
     mode that is documented as inactive."""
-    success_gap: float = 0.5
+    success_gap: float = setting(0.5, size)
     """Distance of the handles along the wall, meters, that divides open from closed."""
     reward_offset: float = 2.0
     """Reward per step before distances are taken off."""
@@ -46,7 +48,7 @@ class CloseConfig(DoorConfig):
 class CloseOutwardConfig(CloseConfig):
     """Settings of ShadowHandDoorCloseOutward."""
 
-    max_finger_distance: float = 3.0
+    max_finger_distance: float = setting(3.0, size)
     reward_offset: float = 6.0
 
 

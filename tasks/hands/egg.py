@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
 from madpo_isaac.tasks.hands.objects import OBJECT, Solid, Solids, Vector
@@ -20,6 +21,7 @@ from madpo_isaac.tasks.rotations import (
     quat_mul,
     wxyz_to_xyzw,
 )
+from madpo_isaac.tasks.settings import size
 
 NEAR = 0.1
 """Meters between egg and goal below which an episode counts in ``success_10cm``, the condition of
@@ -30,11 +32,11 @@ Isaac Lab's handover task."""
 class EggConfig(HandTaskConfig):
     """Settings of every throwing task; the numbers are Bi-DexHands'."""
 
-    reset_object_pos_noise: float = 0.01
+    reset_object_pos_noise: float = setting(0.01, size)
     """Half-width of the egg's start position noise, meters."""
-    dist_reward_scale: float = 50.0
+    dist_reward_scale: float = setting(50.0, size)
     """Weight of the distance in the reward, per meter."""
-    success_distance: float = 0.03
+    success_distance: float = setting(0.03, size)
     """Meters between egg and goal (their mean if there are two) below which the episode counts as
     a success."""
     fall_height: float = 0.2

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Command, Reading
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.base import NUM_HANDS, HandTaskConfig, HandTaskEnv
 from madpo_isaac.tasks.hands.hand import BASE_ROLES
 from madpo_isaac.tasks.hands.scene import Drive
 from madpo_isaac.tasks.rotations import quat_conjugate, quat_mul, quat_rotate, quat_to_rpy
+from madpo_isaac.tasks.settings import size
 
 _CONTROL_DT = 1.0 / 60.0
 
@@ -22,7 +24,7 @@ _CONTROL_DT = 1.0 / 60.0
 class FloatingConfig(HandTaskConfig):
     """Settings of every task with floating hands."""
 
-    base_gain: float = 1.0 / 12.0
+    base_gain: float = setting(1.0 / 12.0, size)
     """Share of the nominal force and torque that moves a hand's base. Bi-DexHands' code has 1. In a
     substep of PhysX the effect is 1/6, or 1/12 if the force acts in one substep of two."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.base import Outcome
 from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
@@ -16,6 +17,7 @@ from madpo_isaac.tasks.hands.objects import OBJECT
 from madpo_isaac.tasks.hands.pot import Pot
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.settings import size
 
 
 @dataclass
@@ -23,16 +25,16 @@ class Config(FloatingConfig):
     """Settings of ShadowHandLiftUnderarm; but for ``base_gain`` the numbers are Bi-DexHands'."""
 
     episode_length: int = 500
-    reset_dof_pos_noise: float = 0.0
-    base_gain: float = 1.0 / 6.0
+    reset_dof_pos_noise: float = setting(0.0, size)
+    base_gain: float = setting(1.0 / 6.0, size)
     """Factor of force and torque on the base; with the usual twelfth the pot rises too slowly."""
-    near_distance: float = 0.08
+    near_distance: float = setting(0.08, size)
     """Meters between palm and handle below which a hand is near; lifting pays if both are."""
-    max_palm_distance: float = 0.2
+    max_palm_distance: float = setting(0.2, size)
     """Meters between palm and handle at which the episode terminates."""
     fall_height: float = 0.3
     """Height of the pot, meters, at or below which the episode terminates."""
-    success_distance: float = 0.05
+    success_distance: float = setting(0.05, size)
     """Meters between pot and goal below which the episode counts as a success."""
 
 

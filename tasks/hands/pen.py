@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import contacts, readings
 from madpo_isaac.tasks.hands.hand import Hand
 from madpo_isaac.tasks.hands.objects import (
@@ -24,6 +25,7 @@ from madpo_isaac.tasks.hands.objects import (
 from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.settings import size
 
 CAP = "cap"
 
@@ -87,8 +89,8 @@ class Config(ReachConfig):
     """Settings of ShadowHandPen; the numbers are Bi-DexHands'."""
 
     episode_length: int = 125
-    near_distance: float = 0.75
-    success_distance: float = 0.3
+    near_distance: float = setting(0.75, size)
+    success_distance: float = setting(0.3, size)
     """Meters between the handle points of cap and body above which the cap is off."""
     mean_finger_distance: bool = False
     """Reward exp(-10 S / 5) for a finger distance S, which can be felt from afar; Bi-DexHands'

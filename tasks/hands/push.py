@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.blocks import BLOCKS, Blocks
 from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.settings import size
 
 
 @dataclass
@@ -21,8 +23,8 @@ class Config(ReachConfig):
     """Settings of ShadowHandPushBlock; the numbers are Bi-DexHands'."""
 
     episode_length: int = 125
-    max_finger_distance: float = 1.2
-    success_distance: float = 0.1
+    max_finger_distance: float = setting(1.2, size)
+    success_distance: float = setting(0.1, size)
     """Meters from each block to its place up to which the episode counts as a success."""
 
 

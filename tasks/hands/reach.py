@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands.base import Outcome
 from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+from madpo_isaac.tasks.settings import size
 
 
 @dataclass
@@ -20,10 +22,10 @@ class ReachConfig(FloatingConfig):
     and handle.
     """
 
-    reset_dof_pos_noise: float = 0.0
-    near_distance: float = 0.5
+    reset_dof_pos_noise: float = setting(0.0, size)
+    near_distance: float = setting(0.5, size)
     """Finger distance below which a hand is near its handle; the task's bonus needs both near."""
-    max_finger_distance: float = 1.5
+    max_finger_distance: float = setting(1.5, size)
     """Finger distance at which the episode terminates."""
 
 

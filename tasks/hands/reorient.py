@@ -9,12 +9,14 @@ import mujoco
 import torch
 from torch import Tensor
 
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands.base import Outcome
 from madpo_isaac.tasks.hands.blocks import CUBE_DENSITY, CUBE_SIDE
 from madpo_isaac.tasks.hands.egg import EggConfig, EggTask, random_turn
 from madpo_isaac.tasks.hands.objects import Solid, Vector
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.settings import size
 
 
 @dataclass
@@ -22,9 +24,9 @@ class Config(EggConfig):
     """Settings of ShadowHandReOrientation; the numbers are Bi-DexHands'."""
 
     episode_length: int = 600
-    dist_reward_scale: float = 10.0
+    dist_reward_scale: float = setting(10.0, size)
     """Weight of the cubes' distances to their places in the reward, per meter."""
-    success_angle: float = 0.1
+    success_angle: float = setting(0.1, size)
     """Radians between cube and goal below which the goal is reached."""
     both_cubes: bool = False
     """A goal counts when both cubes have reached it; otherwise one is enough."""

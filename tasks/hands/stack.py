@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.blocks import BLOCKS, Blocks
 from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
+from madpo_isaac.tasks.settings import size
 
 
 @dataclass
@@ -21,10 +23,10 @@ class Config(ReachConfig):
     """Settings of ShadowHandBlockStack; the numbers are Bi-DexHands'."""
 
     episode_length: int = 250
-    max_finger_distance: float = 0.75
-    reset_block_pos_noise: float = 0.0
+    max_finger_distance: float = setting(0.75, size)
+    reset_block_pos_noise: float = setting(0.0, size)
     """Half-width of the noise of the blocks' start along x and y, meters."""
-    target_distance: float = 0.07
+    target_distance: float = setting(0.07, size)
     """Meters from each block to its place below which stacking is rewarded."""
 
 

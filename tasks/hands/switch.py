@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
+from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.hands.switches import RELEASED, ROCKERS, Switches
+from madpo_isaac.tasks.settings import size
 
 
 @dataclass
@@ -21,7 +23,7 @@ class Config(ReachConfig):
     """Settings of ShadowHandSwitch."""
 
     episode_length: int = 125
-    max_finger_distance: float = 1e9
+    max_finger_distance: float = setting(1e9, size)
     """Finger distance at which the episode terminates; in Bi-DexHands none does."""
     success_drop: float = 0.012
     """Depth of both points to press below 0.7 m, in sum, for a success, meters. Bi-DexHands' 0.05

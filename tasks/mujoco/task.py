@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import UserError
+from madpo_isaac.settings import one_of, setting
 from madpo_isaac.sim import SimConfig, make_sim
 from madpo_isaac.system import device as devices
 from madpo_isaac.tasks.mujoco import readings
@@ -33,7 +34,7 @@ class Config:
     suite: ClassVar[str] = "mujoco"
     version: str = "v2"
     """v2: the papers' version; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
-    observation: str = "standardised"
+    observation: str = setting("standardised", one_of(OBSERVATIONS))
     """standardised: every agent observes the whole state and its own number, and the critic the
     state; each vector is standardized over its own entries, as in HARL and the papers. physical:
     the state itself, for networks that normalize by running moments."""
@@ -281,5 +282,3 @@ def standardise(x: Tensor) -> Tensor:
 def _check(config: Config) -> None:
     if config.episode_length < 1:
         raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
-    if config.observation not in OBSERVATIONS:
-        raise unknown("task.observation", config.observation, OBSERVATIONS)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from madpo_isaac.algos.learner import Collected, Learner, OnStep
 from madpo_isaac.algos.ppo.params import rl_games_params
+from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.algos.steps import Faults
-from madpo_isaac.config.schema import PpoConfig
 from madpo_isaac.env import AgentSpec, Policy, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.system import device

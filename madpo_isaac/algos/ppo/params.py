@@ -8,7 +8,7 @@ from rl_games.common.algo_observer import AlgoObserver
 from rl_games.common.tr_helpers import DefaultRewardsShaper
 
 from madpo_isaac.algos.ppo.env import RlGamesEnv
-from madpo_isaac.config.schema import PpoConfig
+from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.env import VecEnv
 
 

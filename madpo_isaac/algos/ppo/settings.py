@@ -1,0 +1,73 @@
+"""The settings of rl_games' PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from madpo_isaac.algos.settings import LR_SCHEDULES, RunSettings
+from madpo_isaac.errors import UserError
+from madpo_isaac.settings import not_negative, one_of, positive, setting, unit, whole, widths
+
+ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
+
+
+@dataclass
+class PpoConfig:
+    """Single-agent PPO over the joint action, by rl_games; the names are that library's."""
+
+    recipe_keys: ClassVar[tuple[str, ...]] = ()
+    name: str = MISSING
+    horizon: int = setting(75, whole())
+    """Steps collected per environment and iteration."""
+    num_minibatches: int = setting(4, whole())
+    """They are of equal size: the number must divide num_envs * horizon."""
+    mini_epochs: int = setting(5, whole())
+    gamma: float = setting(0.99, unit)
+    tau: float = setting(0.95, unit)
+    """The lambda of generalised advantage estimation."""
+    value_bootstrap: bool = True
+    """True: the value of its final state follows a truncated step; False: nothing does."""
+    lr: float = setting(5e-4, positive)
+    lr_schedule: str = setting("adaptive", one_of(LR_SCHEDULES))
+    """adaptive: follow kl_threshold; linear: decay to 1e-6 over max_iterations; constant."""
+    kl_threshold: float = setting(0.016, positive)
+    """KL per mini-epoch the adaptive schedule aims at."""
+    e_clip: float = setting(0.2, positive)
+    """Clip range of the policy ratio and, with clip_value, of the value update."""
+    clip_value: bool = True
+    entropy_coef: float = setting(0.0, not_negative)
+    critic_coef: float = setting(4.0, not_negative)
+    bounds_loss_coef: float = setting(1e-4, not_negative)
+    """Weight of the penalty on mean actions beyond 1.1."""
+    grad_norm: float = setting(1.0, positive)
+    """Gradients are clipped to this norm."""
+    reward_scale: float = setting(1.0, positive)
+    """Rewards are learnt from after multiplication with this."""
+    normalize_input: bool = True
+    normalize_value: bool = True
+    normalize_advantage: bool = True
+    hidden: list[int] = setting([512, 512, 256, 128], widths)
+    """Widths of the trunk that policy and value share."""
+    activation: str = setting("elu", one_of(ACTIVATIONS))
+
+    def take(self, recipe: Callable[[str], Any]) -> None:
+        """Does nothing: all its numbers are in its YAML file."""
+        del recipe
+
+    def check(self, run: RunSettings) -> None:
+        """See :meth:`madpo_isaac.algos.settings.AlgoConfig.check`."""
+        if run.multi_gpu:
+            raise UserError(
+                "multi_gpu=True does not go with algo=ppo, whose learner is rl_games' own."
+            )
+        batch = run.num_envs * self.horizon
+        if not run.test and (batch % self.num_minibatches or batch == self.num_minibatches):
+            raise UserError(
+                f"algo.num_minibatches={self.num_minibatches} must cut the {batch} samples of an "
+                f"iteration (num_envs={run.num_envs} x algo.horizon={self.horizon}) into equal "
+                "parts of at least 2."
+            )

@@ -1,0 +1,42 @@
+"""Algorithms by the name users type, with the settings of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from madpo_isaac.algos.ppo.settings import PpoConfig
+from madpo_isaac.algos.settings import AlgoConfig
+from madpo_isaac.errors import UserError
+
+if TYPE_CHECKING:
+    from madpo_isaac.algos.base import OnPolicy
+
+Kind = TypeVar("Kind", bound="type[OnPolicy]")
+
+ALGORITHMS: dict[str, type[OnPolicy]] = {}
+"""The class of each algorithm that this project's learner trains."""
+
+ALGO_SCHEMAS: dict[str, type[AlgoConfig] | type[PpoConfig]] = {"ppo": PpoConfig}
+"""The settings of each algorithm, those of rl_games' PPO included, which has its own learner."""
+
+
+def register_algorithm(name: str, settings: type[AlgoConfig]) -> Callable[[Kind], Kind]:
+    """Returns a decorator that makes a class an algorithm: ``algo=<name>`` trains with it.
+
+    Args:
+        name: what users type; ``cfg/algo/<name>.yaml`` has its defaults.
+        settings: the dataclass of its settings.
+
+    Raises:
+        UserError: the name is another algorithm's.
+    """
+
+    def add(kind: Kind) -> Kind:
+        known = ALGORITHMS.get(name)
+        if name == "ppo" or (known is not None and known.__module__ != kind.__module__):
+            raise UserError(f"There is an algorithm '{name}' already: choose another name.")
+        ALGORITHMS[name], ALGO_SCHEMAS[name] = kind, settings
+        return kind
+
+    return add

@@ -1,0 +1,152 @@
+"""The settings that all on-policy algorithms have, and their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from omegaconf import MISSING
+
+from madpo_isaac.errors import UserError
+from madpo_isaac.models import NETWORKS
+from madpo_isaac.settings import not_negative, one_of, positive, setting, unit, whole, widths
+
+LR_SCHEDULES = ("adaptive", "linear", "constant")
+AGENT_ORDERS = ("random", "default", "spec")
+TIME_LIMITS = ("bootstrap", "drop")
+ENTROPIES = ("mean", "sum")
+INPUT_NORMS = ("running", "layer", "both", "none")
+HIDDEN_NORMS = ("layer", "none")
+SIGMAS = ("keep", "initial")
+
+
+class RunSettings(Protocol):
+    """The part of a run's settings that those of its algorithm depend on."""
+
+    num_envs: int
+    test: bool
+    multi_gpu: bool
+
+
+@dataclass
+class AlgoConfig:
+    """Hyper-parameters every on-policy algorithm has."""
+
+    recipe_keys: ClassVar[tuple[str, ...]] = ()
+    """Numbers that a recipe may have for this algorithm alone, in its parts ``algos``."""
+
+    name: str = MISSING
+    horizon: int = setting(75, whole())
+    """Steps collected per environment and iteration."""
+    gamma: float = setting(0.99, unit)
+    gae_lambda: float = setting(0.95, unit)
+    time_limit: str = setting("bootstrap", one_of(TIME_LIMITS))
+    """Treatment of a truncated step. bootstrap: the value of its final state follows; drop: its
+    advantage is 0 (HARL)."""
+    actor_lr: float | None = setting(5e-4, positive)
+    """Learning rate of the policies; the first one if it is adaptive."""
+    critic_lr: float = setting(5e-4, positive)
+    lr_schedule: str = setting("constant", one_of(LR_SCHEDULES))
+    """constant; linear: both rates decay to zero over max_iterations; adaptive: each policy's rate
+    follows kl_target, the critic's stays as it is."""
+    kl_target: float | None = setting(None, positive)
+    """KL(old || new) of one iteration, in nats, that the adaptive schedule aims at."""
+    min_lr: float = setting(1e-5, positive)
+    max_lr: float = setting(1e-2, positive)
+    """Limits of the adaptive rates."""
+    clip: float = setting(0.2, positive)
+    """Clip range of the policy ratio."""
+    value_clip: float | None = setting(None, positive)
+    """Largest distance that a value may move from that of the collection before its loss stops to
+    fall, in standard deviations of the return; null for no limit."""
+    epochs: int = setting(5, whole())
+    critic_epochs: int = setting(5, whole())
+    num_minibatches: int = setting(1, whole())
+    entropy_coef: float = setting(0.01, not_negative)
+    entropy: str = setting("mean", one_of(ENTROPIES))
+    """mean: entropy_coef times the mean entropy of a minibatch; sum: times its sum, a slip of
+    MADPO's released code, kept for reproduction."""
+    value_coef: float = setting(1.0, not_negative)
+    value_aux_coef: float = setting(0.0, not_negative)
+    """Weight of an auxiliary loss of the policies: each network predicts the normalized return from
+    its last hidden layer (smooth L1 loss), which gives the hidden layers features of the value, as
+    a trunk shared with the critic would; 0 for networks without this output."""
+    huber_delta: float = setting(10.0, positive)
+    max_grad_norm: float = setting(10.0, positive)
+    agent_order: str = setting("random", one_of(AGENT_ORDERS))
+    """random: a new order each iteration; default: by index; spec: grouped by role (Fig. 9)."""
+    network: str = setting("mlp", one_of(NETWORKS))
+    """Kind of the policies' and critics' networks: mlp, residual, or one of your own."""
+    hidden: list[int] = setting([256, 256, 256], widths)
+    activation: str = "relu"
+    init_std: float = setting(1.0, positive)
+    """Policies' standard deviation at the start."""
+    max_std: float | None = setting(None, positive)
+    """null: std is exp(log_std / std_scale); a number: max_std * sigmoid(log_std / std_scale),
+    HARL's form, which starts at 0.3655 of at most 0.5."""
+    std_scale: float = setting(1.0, positive)
+    """The larger, the slower the standard deviation moves."""
+    output_gain: float = setting(0.01, not_negative)
+    input_norm: str = setting("running", one_of(INPUT_NORMS))
+    """Normalization of the networks' input. running: mean 0 and variance 1 by running moments,
+    clipped to [-5, 5]; layer: LayerNorm; both: running, then layer; none."""
+    hidden_norm: str = setting("layer", one_of(HIDDEN_NORMS))
+    """layer: LayerNorm after every hidden layer; none."""
+    reward_scale: float = setting(1.0, positive)
+    """The learner's rewards are the task's times this; reported returns are the task's."""
+    sigma_on_restore: str = setting("keep", one_of(SIGMAS))
+    """Policies' std when a run is continued. keep: the checkpoint's; initial: where it starts, each
+    time (the optimiser's moments are the checkpoint's)."""
+
+    @property
+    def running_moments(self) -> bool:
+        """True if inputs are normalized by running moments."""
+        return self.input_norm in ("running", "both")
+
+    @property
+    def layer_norm(self) -> bool:
+        """True if a LayerNorm comes before the first layer."""
+        return self.input_norm in ("layer", "both")
+
+    def take(self, recipe: Callable[[str], Any]) -> None:
+        """Fills in what only the recipe knows, by its number for a key of ``recipe_keys``."""
+        del recipe
+
+    def check(self, run: RunSettings) -> None:
+        """Checks what several settings decide together; each alone is checked already.
+
+        Raises:
+            UserError: naming the first bad value.
+        """
+        self.check_rates()
+        if self.max_std is not None and self.init_std >= self.max_std:
+            raise UserError(
+                f"algo.init_std={self.init_std} must be less than algo.max_std={self.max_std}."
+            )
+        batch = run.num_envs * self.horizon
+        if self.num_minibatches > batch:
+            raise UserError(
+                f"algo.num_minibatches={self.num_minibatches} exceeds the {batch} samples of an "
+                f"iteration (num_envs={run.num_envs} x algo.horizon={self.horizon})."
+            )
+
+    def check_rates(self) -> None:
+        """Checks the learning rates against their schedule."""
+        self.check_limits()
+        if self.actor_lr is None:
+            raise UserError("algo.actor_lr=null goes with hatrpo only: it is the policies' rate.")
+        if self.lr_schedule != "adaptive":
+            return
+        if self.kl_target is None:
+            raise UserError("algo.lr_schedule=adaptive needs algo.kl_target=<nats>, such as 0.05.")
+        if not self.min_lr <= self.actor_lr <= self.max_lr:
+            raise UserError(
+                f"algo.actor_lr={self.actor_lr} must lie between algo.min_lr={self.min_lr} and "
+                f"algo.max_lr={self.max_lr}, or be a fixed rate with algo.lr_schedule=constant."
+            )
+
+    def check_limits(self) -> None:
+        """Checks the limits of the adaptive rates."""
+        if self.min_lr > self.max_lr:
+            raise UserError(f"algo.min_lr={self.min_lr} must be at most algo.max_lr={self.max_lr}.")

@@ -1,0 +1,205 @@
+"""Ordinary modules as the networks of policies and critics."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.models.mlp import ACTIVATIONS, standardise
+from madpo_isaac.models.protocol import Network
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Description of a network; the class of a module is called with it."""
+
+    in_dim: int
+    out_dim: int
+    hidden: tuple[int, ...]
+    """``algo.hidden``, for the module to make of it what it can."""
+    activation: nn.Module
+    hidden_norm: bool
+    """True if hidden layers are normalized."""
+    output_gain: float
+    """Gain of the last layer's weights at the start: small for policies, so that the first actions
+    are near 0, and 1 for values."""
+
+
+class ModuleStack:
+    """P modules of one class, see :class:`madpo_isaac.models.protocol.Networks`.
+
+    A module is a function of its parameters and its input alone: it is used in evaluation mode, and
+    has no buffers. They are run one after another, which is slower than :class:`MLPStack`.
+
+    With ``shared`` there is one module of the largest widths; what a network does not have of its
+    inputs is 0, and what it does not have of its outputs is cut off.
+
+    Args:
+        kind: the module's class, called with a :class:`NetworkSpec`.
+        in_dims: input width of each network.
+        hidden: widths of hidden layers.
+        out_dims: output width of each network.
+        activation: one of :data:`ACTIVATIONS`.
+        output_gain: see :class:`NetworkSpec`.
+        generator: seeds the initial weights, which are drawn on the CPU.
+        device: where the parameters live.
+        vectors: extra parameter vectors per network, name to width.
+        shared: all networks have the same parameters.
+        input_norm: inputs are standardised, each row over its own entries.
+        hidden_norm: see :class:`NetworkSpec`.
+
+    Raises:
+        UserError: the module has buffers.
+    """
+
+    def __init__(
+        self,
+        kind: Callable[[NetworkSpec], nn.Module],
+        in_dims: Sequence[int],
+        hidden: Sequence[int],
+        out_dims: Sequence[int],
+        *,
+        activation: str,
+        output_gain: float,
+        generator: torch.Generator,
+        device: torch.device,
+        vectors: Mapping[str, int] | None = None,
+        shared: bool = False,
+        input_norm: bool = True,
+        hidden_norm: bool = True,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise unknown("activation", activation, ACTIVATIONS)
+        self.in_dims, self.out_dims = tuple(in_dims), tuple(out_dims)
+        self.num_nets = len(self.in_dims)
+        self.num_rows = 1 if shared else self.num_nets
+        self._input_norm = input_norm
+        widths = [(max(in_dims), max(out_dims))] if shared else zip(in_dims, out_dims, strict=True)
+        self._widths = list(widths)
+        make_activation = ACTIVATIONS[activation].module
+        specs = [
+            NetworkSpec(*pair, tuple(hidden), make_activation(), hidden_norm, output_gain)
+            for pair in self._widths
+        ]
+        self._modules = [_made(kind, spec, generator).to(device) for spec in specs]
+        self._shapes = [
+            {name: (width,) for name, width in (vectors or {}).items()}
+            | {f"{_PREFIX}{name}": tuple(x.shape) for name, x in module.named_parameters()}
+            for module in self._modules
+        ]
+        size = max(sum(map(math.prod, shapes.values())) for shapes in self._shapes)
+        self.flat = torch.zeros(self.num_rows, size, device=device)
+        self.grad = torch.zeros_like(self.flat)
+        self.stacked: dict[str, Tensor] = {}
+        start = 0
+        for name, width in (vectors or {}).items():
+            self.stacked[name] = self.flat[:, start : start + width]
+            start += width
+        rows = [self._leaves(row) for row in range(self.num_rows)]
+        self.nets = [rows[self._row(p)] for p in range(self.num_nets)]
+
+    def _row(self, p: int) -> int:
+        return p if self.num_rows > 1 else 0
+
+    def _leaves(self, row: int) -> dict[str, Tensor]:
+        """The parameters of a row as leaves, with the module's initial values."""
+        grads = _views(self.grad[row], self._shapes[row])
+        initial = dict(self._modules[row].named_parameters())
+        leaves: dict[str, Tensor] = {}
+        for name, view in _views(self.flat[row], self._shapes[row]).items():
+            leaf = nn.Parameter(view.detach())
+            if name.startswith(_PREFIX):
+                leaf.data.copy_(initial[name.removeprefix(_PREFIX)].detach())
+            leaf.grad = grads[name]
+            leaves[name] = leaf
+        return leaves
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Standardises inputs (B, in_dim), if asked for. (B, in_dim)"""
+        return standardise(x) if self._input_norm else x
+
+    def unpack(self, p: int, flat: Tensor) -> Network:
+        """Network p with the parameters ``flat`` (K,) instead of its own, as :attr:`nets` has."""
+        return _views(flat, self._shapes[self._row(p)])
+
+    def apply(self, p: int, x: Tensor, net: Network | None = None) -> Tensor:
+        """Runs network p on prepared inputs (B, in_dim), differentiably. (B, out_dim)"""
+        net, row = self.nets[p] if net is None else net, self._row(p)
+        parameters = {
+            name.removeprefix(_PREFIX): value
+            for name, value in net.items()
+            if name.startswith(_PREFIX)
+        }
+        x = F.pad(x, (0, self._widths[row][0] - x.shape[-1]))
+        return functional_call(self._modules[row], parameters, (x,))[:, : self.out_dims[p]]
+
+    def fold(self) -> Callable[[Sequence[Tensor]], Tensor]:
+        """Returns the networks as they are now; they are run one after another."""
+        flat, width = self.flat.clone(), max(self.out_dims)
+        nets = [self.unpack(p, flat[self._row(p)]) for p in range(self.num_nets)]
+
+        @torch.no_grad()
+        def run(inputs: Sequence[Tensor]) -> Tensor:
+            outputs = [self.apply(p, self.prepare(x), nets[p]) for p, x in enumerate(inputs)]
+            return torch.stack([F.pad(y, (0, width - y.shape[-1])) for y in outputs])
+
+        return run
+
+    def module(self, p: int) -> nn.Module:
+        """Returns a copy of network p on the CPU, for export."""
+        row = self._row(p)
+        module = copy.deepcopy(self._modules[row]).cpu()
+        with torch.no_grad():
+            for name, value in module.named_parameters():
+                value.copy_(self.nets[p][f"{_PREFIX}{name}"])
+        pad = self._widths[row][0] - self.in_dims[p]
+        return _Alone(module, self._input_norm, pad, self.out_dims[p])
+
+
+_PREFIX = "module."
+
+
+class _Alone(nn.Module):
+    """A module with what is done before and after it."""
+
+    def __init__(self, module: nn.Module, input_norm: bool, pad: int, out_dim: int) -> None:
+        super().__init__()
+        self.module, self._input_norm, self._pad, self._out_dim = module, input_norm, pad, out_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = standardise(x) if self._input_norm else x
+        return self.module(F.pad(x, (0, self._pad)))[:, : self._out_dim]
+
+
+def _made(
+    kind: Callable[[NetworkSpec], nn.Module], spec: NetworkSpec, generator: torch.Generator
+) -> nn.Module:
+    """A new module, whose initial weights follow from ``generator`` whatever draws them."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = kind(spec).eval()
+    if (name := next((name for name, _ in module.named_buffers()), None)) is not None:
+        raise UserError(
+            f"A network of class {type(module).__name__} has the buffer '{name}': networks have "
+            "parameters only."
+        )
+    return module
+
+
+def _views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Cuts (K,) into views by name, in order; what is left over belongs to none."""
+    views, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        views[name] = flat[start:stop].view(shape)
+        start = stop
+    return views

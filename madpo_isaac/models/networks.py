@@ -1,0 +1,40 @@
+"""Networks by the name users type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from torch import nn
+
+from madpo_isaac.errors import UserError
+from madpo_isaac.models.mlp import MLPStack
+from madpo_isaac.models.modules import ModuleStack
+from madpo_isaac.models.protocol import Networks
+
+Kind = TypeVar("Kind", bound=type[nn.Module])
+
+NETWORKS: dict[str, Callable[..., Networks]] = {"mlp": MLPStack}
+"""Builders of the networks of all agents; each takes the arguments of :class:`MLPStack`."""
+
+_owners: dict[str, str] = {"mlp": MLPStack.__module__}
+
+
+def register_network(name: str) -> Callable[[Kind], Kind]:
+    """Returns a decorator that makes a module's class a network: ``algo.network=<name>``.
+
+    The class is called with a :class:`madpo_isaac.models.modules.NetworkSpec`; its objects map
+    (B, in_dim) to (B, out_dim).
+
+    Raises:
+        UserError: the name is another network's.
+    """
+
+    def add(kind: Kind) -> Kind:
+        if _owners.setdefault(name, kind.__module__) != kind.__module__:
+            raise UserError(f"There is a network '{name}' already: choose another name.")
+        NETWORKS[name] = partial(ModuleStack, kind)
+        return kind
+
+    return add

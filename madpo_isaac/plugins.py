@@ -1,0 +1,83 @@
+"""Code of users: files and installed packages that add tasks, algorithms, engines and networks.
+
+A plugin registers what it adds when it is imported. The folder ``cfg`` beside it, if there is one,
+has the YAML files of what it adds, as this package's ``cfg`` has: ``task/<name>.yaml`` and so on.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+from madpo_isaac.errors import UserError
+
+GROUP = "madpo_isaac.plugins"
+"""Entry points of installed packages, whose values are modules to import."""
+
+FOLDERS: list[Path] = []
+"""The folders with YAML files of the plugins that are loaded."""
+
+
+def load(file: str) -> None:
+    """Imports a Python file, once; its folder can be imported from, too.
+
+    Raises:
+        UserError: there is no such file, another module has its name, or it cannot be imported.
+    """
+    path = Path(file).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"plugins: '{file}' is no Python file: give the path of one, x.py.")
+    name, folder = path.stem, str(path.parent)
+    if (module := sys.modules.get(name)) is None:
+        if importlib.util.find_spec(name) is None:
+            sys.path.append(folder)
+            # Processes that this one starts unpickle classes of the file.
+            paths = [x for x in os.environ.get("PYTHONPATH", "").split(os.pathsep) if x]
+            os.environ["PYTHONPATH"] = os.pathsep.join([*paths, folder])
+            importlib.invalidate_caches()
+        module = _imported(f"'{file}'", lambda: importlib.import_module(name))
+    if module.__file__ is None or Path(module.__file__).resolve() != path:
+        raise UserError(f"plugins: '{file}' has the name of another module: rename the file.")
+    _add_folder(path.parent)
+
+
+@functools.cache
+def load_installed() -> None:
+    """Imports the plugins of installed packages, their entry points :data:`GROUP`.
+
+    Raises:
+        UserError: one of them cannot be imported.
+    """
+    for point in metadata.entry_points(group=GROUP):
+        where = f"'{point.name}' of the package {point.dist.name if point.dist else 'unknown'}"
+        module = _imported(where, lambda point=point: importlib.import_module(point.module))
+        if module.__file__ is not None:
+            _add_folder(Path(module.__file__).parent)
+
+
+def _imported(where: str, load_module: Callable[[], ModuleType]) -> ModuleType:
+    try:
+        return load_module()
+    except UserError:
+        raise
+    except Exception as problem:
+        place = traceback.extract_tb(problem.__traceback__)[-1]
+        line = f"{place.filename}, line {place.lineno}"
+        if isinstance(problem, SyntaxError):
+            line = f"{problem.filename}, line {problem.lineno}"
+        reason = f"{type(problem).__name__}: {problem}"
+        raise UserError(f"plugins: {where} cannot be imported ({line}: {reason}).") from problem
+
+
+def _add_folder(place: Path) -> None:
+    folder = place / "cfg"
+    if folder.is_dir() and folder not in FOLDERS:
+        FOLDERS.append(folder)

@@ -1,0 +1,125 @@
+"""Settings that carry their own rules: a dataclass field says which values it takes.
+
+A class declares ``gamma: float = setting(0.99, unit)``, and :func:`check_fields` checks an object
+and those inside it. Rules that involve several fields are for the class's own ``check``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from madpo_isaac.errors import UserError, unknown
+
+MAX_COUNT = 10**9
+MAX_WHOLE = 2**63 - 1
+"""The largest whole number that fits into 64 bits."""
+
+Rule = Callable[[str, Any], None]
+"""Takes the key and the value of a setting; raises :class:`UserError` for a bad one."""
+
+
+def setting(default: Any, rule: Rule) -> Any:
+    """Returns a dataclass field whose values ``rule`` checks; None is left to the field's type.
+
+    Args:
+        default: its default; a list is copied for every object.
+        rule: one of those below, or a function of one's own.
+    """
+    metadata = {"rule": rule}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_fields(node: Any, prefix: str = "") -> None:
+    """Checks every field of a dataclass object, and of those inside, by its rule.
+
+    Args:
+        node: the object.
+        prefix: what comes before a field's name in messages, such as ``algo.``.
+
+    Raises:
+        UserError: naming the first bad value; numbers that are not finite come first.
+    """
+    fields = list(_fields(node, prefix))
+    for key, value, _ in fields:
+        _check_number(key, value)
+    for key, value, rule in fields:
+        if rule is not None and value is not None:
+            rule(key, value)
+
+
+def _fields(node: Any, prefix: str) -> Iterable[tuple[str, Any, Rule | None]]:
+    """Key, value and rule of every field, those of objects inside included."""
+    for field in dataclasses.fields(node):
+        value, key = getattr(node, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, f"{key}.")
+        else:
+            yield key, value, field.metadata.get("rule")
+
+
+def _check_number(key: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value} must be a finite number.")
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
+        limit = "least -" if value < 0 else "most "
+        raise UserError(f"{key}={value} must be at {limit}{MAX_WHOLE}.")
+
+
+# Rules ------------------------------------------------------------------------------------------
+
+
+def whole(least: int = 1, most: int = MAX_COUNT) -> Rule:
+    """A whole number from ``least`` to ``most``."""
+
+    def rule(key: str, value: int) -> None:
+        if value < least:
+            raise UserError(f"{key}={value} must be at least {least}.")
+        if value > most:
+            raise UserError(f"{key}={value} must be at most {most}.")
+
+    return rule
+
+
+def positive(key: str, value: float) -> None:
+    """A number greater than 0."""
+    if value <= 0.0:
+        raise UserError(f"{key}={value} must be greater than 0.")
+
+
+def not_negative(key: str, value: float) -> None:
+    """A number of at least 0."""
+    if value < 0.0:
+        raise UserError(f"{key}={value} must not be negative.")
+
+
+def unit(key: str, value: float) -> None:
+    """A number from 0 to 1."""
+    if not 0.0 <= value <= 1.0:
+        raise UserError(f"{key}={value} must lie between 0 and 1.")
+
+
+def fraction(key: str, value: float) -> None:
+    """A number greater than 0 and at most 1."""
+    unit(key, value)
+    positive(key, value)
+
+
+def one_of(choices: Iterable[str]) -> Rule:
+    """One of ``choices``, which are looked up at each check: a registry may grow."""
+
+    def rule(key: str, value: str) -> None:
+        if value not in choices:
+            raise unknown(key, value, choices)
+
+    return rule
+
+
+def widths(key: str, value: list[int]) -> None:
+    """The widths of one hidden layer or several."""
+    if not (value and all(isinstance(x, int) and 1 <= x <= MAX_COUNT for x in value)):
+        raise UserError(f"{key}={value} must list at least one width, each from 1 to {MAX_COUNT}.")
