@@ -7,10 +7,14 @@ by their own pace.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from madpo_isaac.config.schema import AlgoConfig, Config, HatrpoConfig, MadpoConfig
+from madpo_isaac.algos.hatrpo import HatrpoConfig
+from madpo_isaac.algos.madpo import MadpoConfig
+from madpo_isaac.algos.settings import AlgoConfig
+from madpo_isaac.config.schema import Config
 
 _ROBOTS = {
     "HalfCheetah": (24_000, 23),
@@ -59,7 +63,7 @@ def expected(config: Config, iterations: int) -> Cost:
     agents = int(task.rpartition("-")[2].partition("x")[0]) if "-" in task else 2
     batch = config.num_envs * algo.horizon
     widths = [inputs, *algo.hidden]
-    weights = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    weights = sum(a * b for a, b in itertools.pairwise(widths))
     update = algo.epochs * batch * (agents + 1) * (_SAMPLE_S + weights * _WEIGHT_S)
     update *= _HATRPO if isinstance(algo, HatrpoConfig) else 1.0
     copies = 3  # the weights and Adam's two moments

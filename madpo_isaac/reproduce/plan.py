@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from madpo_isaac.algos.madpo import MadpoConfig
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.schema import Config, MadpoConfig
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.arms import Arms
 from madpo_isaac.reproduce.cost import ONE_SECOND, Cost, expected
@@ -45,6 +47,9 @@ class Job:
     arm: str = ""
     """Name of its arm in the figure."""
     cost: Cost = ONE_SECOND
+    """Expected time and disk space."""
+    config: Config | None = field(default=None, repr=False, compare=False)
+    """Configuration of its settings but for seed and length."""
 
     @property
     def name(self) -> str:
@@ -138,21 +143,30 @@ def plan(
     chosen, _ = choose_tasks(figure, scale)
     jobs = []
     for task, (name, arm) in itertools.product(chosen, arms.items()):
-        own = [f"recipe={recipe}", f"task={task}", *arm.settings]
-        own += ["save_frequency=0", *scale.settings, *settings]
-        config = compose(own)
-        if scale.rows is not None and _has_rows(config):
-            minibatch = config.num_envs * config.algo.horizon // config.algo.num_minibatches
-            config.algo.divergence.rows = min(scale.rows, minibatch)
-            own.append(f"algo.divergence.rows={config.algo.divergence.rows}")
+        own = (f"recipe={recipe}", f"task={task}", *arm.settings)
+        own, config = _composed((*own, "save_frequency=0", *scale.settings, *settings), scale.rows)
         batch = config.num_envs * config.algo.horizon
         iterations = math.ceil(scale.steps[suite(task)] / batch)
         cost = expected(config, iterations)
         for seed in scale.seeds:
             every = (*own, f"seed={seed}", f"max_iterations={iterations}")
             folder = runs / f"{task}_{name}_s{seed}"
-            jobs.append((seed, Job(folder, task, every, iterations * batch, name, cost)))
+            jobs.append((seed, Job(folder, task, every, iterations * batch, name, cost, config)))
     return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
+
+
+@functools.cache
+def _composed(settings: tuple[str, ...], rows: int | None) -> tuple[tuple[str, ...], Config]:
+    """Returns settings and their configuration, with at most ``rows`` rows of kernel estimators."""
+    config = compose(settings)
+    algo = config.algo
+    if not isinstance(algo, MadpoConfig) or algo.divergence.preset == "gaussian" or rows is None:
+        return settings, config
+    if algo.divergence.rows is None:
+        minibatch = config.num_envs * algo.horizon // algo.num_minibatches
+        algo.divergence.rows = min(rows, minibatch)
+        settings = (*settings, f"algo.divergence.rows={algo.divergence.rows}")
+    return settings, config
 
 
 def _check_settings(settings: Sequence[str], arms: Arms) -> None:
@@ -167,12 +181,6 @@ def _check_settings(settings: Sequence[str], arms: Arms) -> None:
         for own in of_arms:
             if f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}."):
                 raise UserError(f"'{text}': the arms of the figure set {own}, see --list.")
-
-
-def _has_rows(config: Config) -> TypeGuard[Any]:
-    algo = config.algo
-    kernel = isinstance(algo, MadpoConfig) and algo.divergence.preset != "gaussian"
-    return kernel and algo.divergence.rows is None
 
 
 def _lasting(settings: Sequence[str]) -> set[str]:
