@@ -10,17 +10,22 @@ import threading
 from pathlib import Path
 
 import pytest
+import report_runs
 
 from madpo_isaac.__main__ import main
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.divergence.presets import PRESETS
 from madpo_isaac.errors import UserError
+from madpo_isaac.report import tables
+from madpo_isaac.report.runs import load
+from madpo_isaac.report.study import Study
 from madpo_isaac.reproduce import pool
 from madpo_isaac.reproduce.arms import METHODS, Arm, madpo
 from madpo_isaac.reproduce.caption import Request, caption
 from madpo_isaac.reproduce.cost import Cost, expected, total
 from madpo_isaac.reproduce.paper import FIGURES, HANDS, MUJOCO, SCALES, Figure, Scale, suite
 from madpo_isaac.reproduce.plan import Job, choose_tasks, plan
+from madpo_isaac.reproduce.run import reproduce
 from madpo_isaac.system.lock import Lock
 from madpo_isaac.tasks import TASKS, registry
 
@@ -270,8 +275,8 @@ def test_smoke_takes_tasks_by_turns_from_the_suites():
         ("fig6", "algo.divergence={lam: 1}", "the arms of the figure set algo.divergence."),
         ("fig2", "recipe=tuned", "choose with --recipe"),
         ("fig2", "algo.divergence.preset=yu", "choose with --method"),
-        ("fig2", "checkpoint=latest", "follows from the figure"),
-        ("fig2", "+max_iterations=1", "follows from the figure"),
+        ("fig2", "checkpoint=latest", "checkpoint follows from the figure"),
+        ("fig2", "+max_iterations=1", "max_iterations follows from the figure"),
     ],
 )
 def test_settings_that_would_be_ignored_or_undo_the_figure_are_refused(
@@ -450,6 +455,40 @@ def test_outlook_goes_by_the_pace_of_the_run_and_what_was_expected(tmp_path):
     share, left = pool.outlook([begun, fresh, slow, done], 1)
     assert (share, left) == (150 / 400, pytest.approx(6.0 + 8.0 + 80.0))
     assert pool.outlook([done], 1) == (1.0, 0.0)
+
+
+# The reports ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "picture"),
+    [("fig4", "efficiency"), ("fig6", "sensitivity"), ("fig10", "sensitivity_over_tasks")],
+)
+def test_figures_that_only_the_paper_has_are_drawn(name, picture, tmp_path, monkeypatch):
+    scale = dataclasses.replace(TINY, seeds=(1, 2), tasks=3)
+    request = Request(name, FIGURES[name], "tiny", scale, "printed", "paper")
+    jobs = plan(FIGURES[name], scale, tmp_path / "runs", method="printed")
+    for k, job in enumerate(jobs):
+        report_runs.write_run(job.folder, job.task, lines=3, gain=1.0 + k)
+    monkeypatch.setattr(pool, "run", lambda *_: ({}, 0))
+    out = tmp_path / "out"
+    assert reproduce({out: request}, {out: jobs}, 1, 1, reps=10) == 0
+    assert (out / "figures" / f"{picture}.pdf").read_bytes()[:5] == b"%PDF-"
+    page = (out / "report.html").read_text()
+    assert "Eq. 11 as printed" in page
+    assert f"(figures/{picture}.pdf)" in page
+    parts = {path.parent.name for path in out.glob("*/report.html")}
+    assert parts == ({"MA-MuJoCo", "Bi-DexHands", "HalfCheetah", "Walker2d"} & parts or set())
+    assert bool(parts) == (name == "fig4")
+
+
+def test_the_table_of_times_has_memory(tmp_path):
+    for name, mb in (("happo", 400.0), ("madpo", 412.0)):
+        run = report_runs.write_run(tmp_path / f"{name}_s1", algo=name)
+        (run / "status.json").write_text(json.dumps({"peak_memory_mb": mb}))
+    table = tables.wall_time(Study(load([str(tmp_path)])), "happo")
+    assert table.head[-2:] == ["peak memory (MB)", "- happo"]
+    assert [row[-2:] for row in table.rows] == [["400", "0"], ["412", "12"]]
 
 
 # The command ------------------------------------------------------------------------------------

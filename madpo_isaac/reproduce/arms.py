@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 ENTROPY_FREE = "algo.entropy_coef=0"
-"""No entropy bonus. The presets ``official`` and ``printed`` drop it anyway; here it is set, so that
-the recorded configuration says so."""
+"""No entropy bonus. The presets ``official`` and ``printed`` drop it anyway; here it is set, so
+that the recorded configuration says so."""
 
 
 @dataclass(frozen=True)
