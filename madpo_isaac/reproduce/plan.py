@@ -172,6 +172,7 @@ def _composed(settings: tuple[str, ...], rows: int | None) -> tuple[tuple[str, .
 def _check_settings(settings: Sequence[str], arms: Arms) -> None:
     """Refuses settings that would be ignored, or that would make different arms alike."""
     of_arms = {text.partition("=")[0] for arm in arms.values() for text in arm.settings}
+    of_arms -= {"algo"}  # the choice of the algorithm, not a key below it
     for text in settings:
         key = text.partition("=")[0].lstrip("+")
         if key in _BY_OPTION:
