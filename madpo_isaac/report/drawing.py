@@ -35,7 +35,7 @@ _DPI, _PAGE_DPI = 300, 150
 _DASHES = ("-", "--", ":", "-.")
 _HANDLE_WIDTH, _LETTER_WIDTH = 0.55, 0.062  # inches in a legend, with its gaps
 _WIDEST = 30.0
-_CAPTION_SIZE, _CAPTION_WIDTH, _CAPTION_HEIGHT = 5, 0.036, 0.085  # points; inches
+_CAPTION_SIZE, _CAPTION_WIDTH, _CAPTION_HEIGHT = 5, 0.041, 0.085  # points; inches
 
 
 @dataclass(frozen=True)
