@@ -3,57 +3,94 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.reproduce.paper import FIGURES, SCALES
-from madpo_isaac.reproduce.plan import plan
-from madpo_isaac.reproduce.run import reproduce
+from madpo_isaac.reproduce.arms import METHODS
+from madpo_isaac.reproduce.caption import Request, caption
+from madpo_isaac.reproduce.cost import total
+from madpo_isaac.reproduce.paper import FIGURES, RECIPES, SCALES
+from madpo_isaac.reproduce.plan import Job, plan
+from madpo_isaac.reproduce.run import reproduce, union
+
+ALL = "all"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Makes the missing runs of a figure and reports; returns 0, or 1 if a run failed.
+    """Makes the missing runs of a figure, or of all, and reports; returns 0, or 1 if a run failed.
 
     A signal gives 128 plus its number, without a report.
     """
-    parser = Parser("reproduce.py", "Runs what a figure of the paper shows.")
+    parser = Parser("reproduce.py", "Runs what a figure or table of the paper shows.")
     add = parser.add_argument
-    add("figure", nargs="?", default="", help=", ".join(FIGURES))
+    add("figure", nargs="?", default="", help=f"{', '.join(FIGURES)}, or {ALL}")
     add("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
-    add("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
+    add("--method", default="gaussian", help=f"MADPO's bonus: {_options(METHODS)}")
+    add("--recipe", default="paper", help=f"hyper-parameters: {_options(RECIPES)}")
+    add("--scale", default="smoke", help=f"extent: {_options(SCALES)}")
     add("--jobs", default="", metavar="J", help="runs at a time (default: one per core)")
     add("--runs", default="runs/reproduce", type=parser.path, help="folder of the run folders")
-    add("--out", default="report", type=parser.path, help="folder of the report")
-    add("--list", action="store_true", help="print the runs without starting any")
+    add("--out", default="report", type=parser.path, help="folder of the reports")
+    add("--list", action="store_true", help="print the runs, their time and disk space; start none")
     options = parser.parse(argv)
     if not argv:
         return _list()
-    if options.figure not in FIGURES:
-        raise unknown("figure", options.figure, FIGURES)
-    if options.scale not in SCALES:
-        raise unknown("scale", options.scale, SCALES)
+    for kind, allowed in (
+        ("figure", (*FIGURES, ALL)),
+        ("method", METHODS),
+        ("recipe", RECIPES),
+        ("scale", SCALES),
+    ):
+        if getattr(options, kind) not in allowed:
+            raise unknown(kind, getattr(options, kind), allowed)
     cores = os.cpu_count() or 1
     if options.jobs and not (options.jobs.isdecimal() and int(options.jobs) > 0):
         raise UserError(f"--jobs {options.jobs} must be a whole number of at least 1.")
-    figure, scale = FIGURES[options.figure], SCALES[options.scale]
-    jobs = plan(figure, scale, options.runs / options.scale, options.settings)
+    scale = SCALES[options.scale]
+    runs = options.runs / f"{options.recipe}_{options.scale}"
+    requests, jobs = {}, {}
+    for name in FIGURES if options.figure == ALL else (options.figure,):
+        out = options.out / f"{name}_{options.method}_{options.recipe}_{options.scale}"
+        how = (options.method, options.recipe)
+        more = tuple(options.settings)
+        requests[out] = Request(name, FIGURES[name], options.scale, scale, *how, more)
+        jobs[out] = plan(FIGURES[name], scale, runs, more, *how)
+    every = union(jobs.values())
+    workers = min(int(options.jobs or cores), len(every))
     if options.list:
-        for job in jobs:
-            console.info(f"{job.folder}: {' '.join(job.settings)}")
+        for out, request in requests.items():
+            for job in jobs[out]:
+                console.info(f"{job.folder}: {' '.join(job.settings)}")
+            console.info(f"{caption(request, jobs[out])}\n{_cost(jobs[out], workers)}")
+        if len(requests) > 1:
+            console.info(f"all, with shared runs counted once: {_cost(every, workers)}")
         return 0
-    workers = min(int(options.jobs or cores), len(jobs))
-    out = options.out / f"{options.figure}_{options.scale}"
-    title = f"{options.figure} of the MADPO paper at scale {options.scale}"
-    return reproduce(figure, scale, jobs, out, title, workers, max(1, cores // workers))
+    return reproduce(requests, jobs, workers, max(1, cores // workers))
+
+
+def _options(names: Collection[str]) -> str:
+    """Returns the values of an option; the default comes first or is the command's."""
+    return ", ".join(names)
+
+
+def _cost(jobs: Sequence[Job], workers: int) -> str:
+    """Returns the expected time and disk space of runs, in words."""
+    cost = total(job.cost for job in jobs)
+    hours = cost.seconds / 3600.0
+    return (
+        f"{len(jobs)} runs: about {hours:.3g} hours of one core (within a factor of two), "
+        f"{hours / workers:.3g} with {workers} at a time on as many cores; {cost.bytes / 1e9:.2g} "
+        "GB of disk"
+    )
 
 
 def _list() -> int:
     """Prints the figures and the scales; returns 0."""
     console.info("python reproduce.py <figure> --scale <scale>")
     for name, figure in FIGURES.items():
-        runs = f"{len(figure.tasks)} tasks x {len(figure.variants)} variants"
+        runs = f"{len(figure.tasks)} tasks x {len(figure.arms("gaussian"))} arms"
         console.info(f"  {name:<8}{figure.title} ({runs})")
     console.info("scales")
     for name, scale in SCALES.items():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from madpo_isaac.report.figures import Picture
+from madpo_isaac.report.drawing import Picture
 from madpo_isaac.report.tables import Table
 
 _NUMBER = re.compile(r"-|[-±]?[\d.,:]+( M)?( to -?[\d.,]+)?")

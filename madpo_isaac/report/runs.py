@@ -73,6 +73,13 @@ class Run:
         )
 
     @property
+    def peak_mb(self) -> float:
+        """Peak of main memory, or of the GPU's if it was used, in MB; NaN where unknown."""
+        status = {} if self.folder is None else _json(self.folder / "status.json")
+        found = status.get("peak_gpu_memory_mb", status.get("peak_memory_mb"))
+        return float(found) if is_number(found) else float("nan")
+
+    @property
     def revision(self) -> str:
         """The source revision of env.json; empty where there is none."""
         machine = {} if self.folder is None else _json(self.folder / "env.json")

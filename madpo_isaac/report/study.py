@@ -18,9 +18,11 @@ WINDOW = 0.05
 """Share of a task's steps before a point of a curve over which returns are averaged."""
 _EVEN = 0.9
 """Runs that reach this share of the longest run's steps count as equally long."""
+ARM = "arm"
+"""Key of a run's group where the groups have names of their own."""
 _OF_A_RUN = frozenset(
     (
-        *("seed", "run", "experiment", "runs_dir", "checkpoint", "resume", "num_threads"),
+        *(ARM, "seed", "run", "experiment", "runs_dir", "checkpoint", "resume", "num_threads"),
         *("headless", "save_frequency", "max_iterations", "max_dumps", "test", "test_episodes"),
         *("eval_frequency", "eval_episodes", "eval_envs"),
         *("capture_video", "capture_video_freq", "capture_video_len", "capture_video_envs"),
@@ -39,13 +41,18 @@ class Study:
             by its algorithm.
         window: environment steps before a point of a curve over which returns are averaged; 0
             for a twentieth of the task's steps.
+        caption: lines that stand on every figure and on the page.
 
     Raises:
         UserError: no run has a setting of that name.
     """
 
     def __init__(
-        self, runs: Sequence[Run], by: Sequence[str] = ("algo",), window: float = 0.0
+        self,
+        runs: Sequence[Run],
+        by: Sequence[str] = ("algo",),
+        window: float = 0.0,
+        caption: str = "",
     ) -> None:
         known = {key for run in runs for key in run.settings}
         for key in by:
@@ -57,6 +64,7 @@ class Study:
             runs = [run for run in runs if run not in idle]
         self.runs = list(runs)
         self.by = list(by)
+        self.caption = caption
         self._window = window
         cells: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in runs:
@@ -148,7 +156,9 @@ def label(run: Run, by: Sequence[str]) -> str:
     parts = []
     for key in by:
         full = SHORT.get(key, key)
-        if full in run.settings:
+        if key == ARM:
+            parts.append(str(run.settings[key]))
+        elif full in run.settings:
             value = show(run.settings[full])
             parts.append(value if key in (*SHORT, "run") else f"{full.split('.')[-1]}={value}")
     return " ".join(parts) or show(run.settings["algo.name"])

@@ -63,7 +63,10 @@ def results(study: Study, marks: Sequence[float], reps: int) -> Table:
 
 
 def wall_time(study: Study, baseline: str) -> Table:
-    """Mean time to a task's common end, also relative to the baseline, and steps per second."""
+    """Mean time to a task's common end, steps per second, and peak memory.
+
+    Time and memory are also relative to the baseline: a quotient and a difference.
+    """
     rows = []
     for (task, group), runs in study.cells.items():
         stop = study.end(task)
@@ -71,11 +74,16 @@ def wall_time(study: Study, baseline: str) -> Table:
         base = study.cells.get((task, baseline), [])
         ratio = seconds / _mean([run.until(stop) for run in base]) if base else np.nan
         pace = _mean([run.until(stop, "env_steps") / run.until(stop) for run in runs])
+        memory = _mean([run.peak_mb for run in runs])
+        more = memory - _mean([run.peak_mb for run in base]) if base else np.nan
         rows.append(
-            [task, group, _steps(stop), hours(seconds), _number(ratio, 2), _number(pace, 0)]
+            [
+                *(task, group, _steps(stop), hours(seconds), _number(ratio, 2), _number(pace, 0)),
+                *(_number(memory, 0), _number(more, 0)),
+            ]
         )
     head = ["task", "group", "steps", "wall time", f"/ {baseline}", "steps per second"]
-    return Table("Wall time", head, rows)
+    return Table("Wall time", [*head, "peak memory (MB)", f"- {baseline}"], rows)
 
 
 def settings(study: Study) -> Table:

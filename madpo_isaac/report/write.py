@@ -10,8 +10,9 @@ import numpy as np
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
 from madpo_isaac.report import figures, statistics, tables
+from madpo_isaac.report.drawing import Picture
 from madpo_isaac.report.page import Page
-from madpo_isaac.report.study import Study, baseline
+from madpo_isaac.report.study import ARM, Study, baseline
 from madpo_isaac.system.files import write_atomic
 
 REPS = 2000
@@ -27,6 +28,7 @@ def write(
     marks: Sequence[float] = (),
     base: str = "",
     reps: int = REPS,
+    front: Sequence[Picture] = (),
 ) -> None:
     """Writes ``report.html``, ``curves.csv`` and ``figures/`` to ``out``, and prints the results.
 
@@ -37,6 +39,7 @@ def write(
         marks: environment steps at which to list returns.
         base: the group others are compared with, see :func:`baseline`.
         reps: resamples of every bootstrap.
+        front: figures to show before all others.
 
     Raises:
         UserError: there is no group ``base``, or ``out`` cannot be written.
@@ -45,7 +48,7 @@ def write(
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         results = tables.results(study, marks, reps)
-        page = _page(study, out / "figures", title, results, base, reps)
+        page = _page(study, out / "figures", title, results, base, reps, front)
         tables.write_csv(study, out / "curves.csv")
         write_atomic(out / "report.html", page.html().encode(errors="replace"))
     except OSError as problem:
@@ -58,10 +61,18 @@ def write(
 
 
 def _page(
-    study: Study, folder: Path, title: str, results: tables.Table, base: str, reps: int
+    study: Study,
+    folder: Path,
+    title: str,
+    results: tables.Table,
+    base: str,
+    reps: int,
+    front: Sequence[Picture],
 ) -> Page:
     page = Page(title)
-    page.notes([*_explained(study, reps), *study.notes()])
+    page.notes([*study.caption.splitlines(), *_explained(study, reps), *study.notes()])
+    for picture in front:
+        page.picture(picture)
     page.heading("Learning curves")
     page.picture(figures.curves(study, folder, reps))
     rates = np.concatenate([run.metrics.get("success_rate", np.zeros(0)) for run in study.runs])
@@ -73,9 +84,10 @@ def _page(
     page.table(results)
     _aggregated(page, study, folder, base, reps)
     if any("wall_s" in run.metrics for run in study.runs):  # files of curves have no times
-        page.heading("Wall time")
+        page.heading("Wall time and memory")
         page.table(tables.wall_time(study, base))
-    pictures = [figures.sensitivity(study, folder, reps, key) for key in figures.SENSITIVE]
+    keys = () if ARM in study.by else figures.SENSITIVE  # named groups bring their own figure
+    pictures = [figures.sensitivity(study, folder, reps, key) for key in keys]
     if any(pictures):
         page.heading("Sensitivity")
         for picture in pictures:

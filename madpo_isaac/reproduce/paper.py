@@ -1,15 +1,17 @@
-"""Runs behind the figures and tables of the MADPO paper (Dou et al., NeurIPS 2024).
+"""Figures and tables of the MADPO paper (Dou et al., NeurIPS 2024), and the scales to run them at.
 
-Hyper-parameters are those of the recipe and the presets (cfg/). ``Figure.chosen`` names the choices
-that the paper, as far as it is known here, leaves open. The assignment of Figure 2 to multi-agent
-MuJoCo and of Figure 3 to Bi-DexHands, and the tasks of Figures 5 and 6, come from descriptions of
-the figures.
+Section 5.1 of the paper states that Figure 2 is on multi-agent MuJoCo and Figure 3 on Bi-DexHands,
+with ten scenarios each, which Figures 7 and 8 show in full. Hyper-parameters are those of the
+recipe and the presets (cfg/). ``Figure.chosen`` names what the paper leaves open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from madpo_isaac.reproduce import arms
+from madpo_isaac.reproduce.arms import Arms
 
 MUJOCO = (
     *("HalfCheetah-2x3", "Walker2d-2x3", "Ant-4x2", "Humanoid-17x1", "HalfCheetah-3x2"),
@@ -22,104 +24,90 @@ HANDS = (
     "ShadowHandBlockStack",
 )
 SUITES = {"MA-MuJoCo": MUJOCO, "Bi-DexHands": HANDS}
-
-Variants = Mapping[str, tuple[str, ...]]
-"""Settings of each variant by its name, which is the same in all figures."""
-
-ALGORITHMS: Variants = {
-    name: (f"algo={name}",) for name in ("madpo", "happo", "hatrpo", "a2po", "mappo")
+PANELS = {
+    **SUITES,
+    **{
+        robot: tuple(task for task in MUJOCO if task.startswith(robot))
+        for robot in ("Ant", "HalfCheetah", "Walker2d")
+    },
 }
-
-
-def _madpo(**variants: str) -> Variants:
-    """Variants of MADPO that differ in one setting, as name=setting."""
-    return {f"madpo_{name}": ("algo=madpo", setting) for name, setting in variants.items()}
-
-
-INCENTIVES: Variants = {
-    "madpo": ALGORITHMS["madpo"],
-    "happo": ALGORITHMS["happo"],
-    **_madpo(kl="algo.divergence.kind=kl", entropy="algo.divergence.kind=entropy"),
-}
-LAMBDAS: Variants = {
-    f"madpo_lam{lam}": ("algo=madpo", f"algo.divergence.lam={lam}") for lam in (0, 0.1, 0.2, 0.5, 1)
-}
-SIGMAS: Variants = {
-    f"madpo_printed_sigma{sigma}": (
-        *("algo=madpo", "algo.divergence.preset=printed", "algo.divergence.rows=256"),
-        f"algo.divergence.sigma={sigma}",
-    )
-    for sigma in (500, 1000, 2000)
-}
-ORDERS: Variants = {
-    "madpo": ALGORITHMS["madpo"],
-    **_madpo(index="algo.agent_order=default", role="algo.agent_order=spec"),
-}
+"""Panels of Figure 4: the tasks over which each aggregates."""
+RECIPES = ("paper", "tuned")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure or table: every variant on every task."""
+    """One figure or table: every arm on every task."""
 
     title: str
     tasks: tuple[str, ...]
-    variants: Variants
+    arms: Callable[[str], Arms]
+    """Arms for a method, one of :data:`arms.METHODS`."""
     shows: str
-    """Figure of the report that corresponds to it, or ``wall time``, a table."""
-    by: tuple[str, ...] = ("algo",)
-    """Settings by which the report groups runs."""
-    per_suite: bool = False
-    """True for one report per suite, since scores are aggregated over tasks."""
+    """Picture of the report that corresponds to it, or ``wall time``, a table."""
+    panels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sets of tasks over which to aggregate, each with a report of its own."""
     chosen: str = ""
 
 
 FIGURES: dict[str, Figure] = {
     "fig2": Figure(
         "Learning curves on multi-agent MuJoCo",
-        *(MUJOCO, ALGORITHMS, "curves"),
-        chosen="all ten scenarios, of which the paper has some in its appendix",
+        *(MUJOCO, arms.algorithms, "curves"),
+        chosen="all ten scenarios, as in Figure 7; the paper shows some of them here",
     ),
     "fig3": Figure(
         "Learning curves on Bi-DexHands",
-        *(HANDS, ALGORITHMS, "curves"),
-        chosen="all ten tasks, of which the paper has some in its appendix",
+        *(HANDS, arms.algorithms, "curves"),
+        chosen="all ten tasks, as in Figure 8; the paper shows some of them here",
     ),
     "fig4": Figure(
         "Sample efficiency: interquartile mean over tasks",
-        *((*MUJOCO, *HANDS), ALGORITHMS, "iqm"),
-        per_suite=True,
-        chosen="normalisation: 0 all runs' first point, 1 the best algorithm's end",
+        *((*MUJOCO, *HANDS), arms.algorithms, "efficiency"),
+        panels=PANELS,
+        chosen="normalization: 0 is all runs' first point, 1 the best algorithm's end",
     ),
     "fig5": Figure(
-        "What to explore with: Cauchy-Schwarz, KL, entropy, nothing",
+        "Incentives: Cauchy-Schwarz, KL, entropy, none",
         ("HalfCheetah-6x1", "ShadowHandDoorOpenInward", "Walker2d-3x2"),
-        *(INCENTIVES, "curves"),
-        by=("algo", "algo.divergence.kind"),
-        chosen="coefficients: the presets'",
+        *(arms.incentives, "curves"),
+        chosen="the coefficient of KL and of the entropy is the closed form's",
     ),
     "fig6": Figure(
         "Sensitivity to lambda and sigma",
         ("Walker2d-6x1", "ShadowHandDoorOpenInward"),
-        {"happo": ALGORITHMS["happo"], **LAMBDAS, **SIGMAS},
-        "sensitivity_lam",
-        by=("algo", "algo.divergence.preset", "algo.divergence.lam", "algo.divergence.sigma"),
-        chosen="the values; sigma with preset printed, which alone has one",
+        *(arms.sensitivity, "sensitivity"),
+        chosen="the values",
+    ),
+    "fig7": Figure(
+        "Learning curves on all ten scenarios of multi-agent MuJoCo",
+        *(MUJOCO, arms.algorithms, "curves"),
+    ),
+    "fig8": Figure(
+        "Learning curves on all ten tasks of Bi-DexHands",
+        *(HANDS, arms.algorithms, "curves"),
     ),
     "fig9": Figure(
         "Order of the agents' updates: random, by index, by role",
         ("HalfCheetah-6x1", "Walker2d-6x1", "Ant-8x1"),
-        *(ORDERS, "curves"),
-        by=("algo", "algo.agent_order"),
+        *(arms.orders, "curves"),
         chosen="the tasks",
     ),
+    "fig10": Figure(
+        "Sensitivity to lambda and sigma, aggregated over tasks",
+        ("Walker2d-6x1", "ShadowHandDoorOpenInward", "HalfCheetah-6x1", "Ant-4x2"),
+        *(arms.sensitivity, "sensitivity_over_tasks"),
+        chosen="the values; the tasks: those of Figure 6 and two more robots; "
+        "normalization: 0 is all runs' first point, 1 the best arm's end",
+    ),
     "table5": Figure(
-        "Wall time",
+        "Wall time and memory",
         (
             *("Ant-2x4", "Walker2d-6x1", "HalfCheetah-6x1", "Humanoid-17x1"),
             *("ShadowHandDoorOpenInward", "ShadowHandDoorOpenOutward"),
         ),
-        *(ALGORITHMS, "wall time"),
-        chosen="nothing; times mean something with --jobs 1 on an idle machine",
+        *(arms.costs, "wall time"),
+        chosen="the arms; times mean something with --jobs 1 on an idle machine",
     ),
 }
 
@@ -133,17 +121,19 @@ class Scale:
     seeds: tuple[int, ...]
     tasks: int | None = None
     """Number of the figure's tasks, taken by turns from each suite; None for all."""
+    rows: int | None = None
+    """Rows of a minibatch that the kernel estimators sum over; None for all."""
     settings: tuple[str, ...] = ()
     """Further settings of every run."""
 
 
 SCALES: dict[str, Scale] = {
-    "smoke": Scale({"MA-MuJoCo": 6e4, "Bi-DexHands": 9.6e4}, (1, 2), tasks=2),
-    "short": Scale({"MA-MuJoCo": 1e6, "Bi-DexHands": 2e6}, (1, 2, 3)),
+    "smoke": Scale({"MA-MuJoCo": 6e4, "Bi-DexHands": 9.6e4}, (1, 2), tasks=2, rows=64),
+    "short": Scale({"MA-MuJoCo": 1e6, "Bi-DexHands": 2e6}, (1, 2, 3), rows=256),
     "paper": Scale({"MA-MuJoCo": 1e7, "Bi-DexHands": 2e7}, (1, 2, 3, 4, 5)),
 }
 
 
 def suite(task: str) -> str:
-    """The suite of a task."""
+    """Returns the suite of a task."""
     return next(name for name, tasks in SUITES.items() if task in tasks)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from madpo_isaac.algos.madpo import MadpoConfig
 from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
+from madpo_isaac.reproduce.arms import Arms
+from madpo_isaac.reproduce.cost import ONE_SECOND, Cost, expected
 from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
 from madpo_isaac.system.files import parse_json
 from madpo_isaac.system.lock import Lock
@@ -18,8 +23,13 @@ from madpo_isaac.tasks import TASKS
 
 _TAIL = 1 << 16
 """Bytes at the end of metrics.jsonl that hold its last line."""
-_GIVEN = ("task", "algo", "seed", "max_iterations", "experiment", "runs_dir", "resume", "test")
+_GIVEN = (
+    *("task", "algo", "seed", "max_iterations", "experiment", "runs_dir"),
+    *("checkpoint", "resume", "test"),
+)
 """Keys that every job has of its own."""
+_BY_OPTION = {"recipe": "--recipe", "algo.divergence.preset": "--method"}
+"""Keys that an option of the command decides."""
 _MANY = 1e18
 """Limit of counts; a larger number is not one."""
 _OF_A_PROCESS = ("experiment", "runs_dir", "resume", "num_threads")
@@ -34,6 +44,12 @@ class Job:
     settings: tuple[str, ...]
     steps: int
     """Environment steps of the finished run."""
+    arm: str = ""
+    """Name of its arm in the figure."""
+    cost: Cost = ONE_SECOND
+    """Expected time and disk space."""
+    config: Config | None = field(default=None, repr=False, compare=False)
+    """Configuration of its settings but for seed and length."""
 
     @property
     def name(self) -> str:
@@ -101,34 +117,71 @@ def choose_tasks(figure: Figure, scale: Scale) -> tuple[list[str], list[str]]:
     return by_turns[: scale.tasks], missing
 
 
-def plan(figure: Figure, scale: Scale, runs: Path, settings: Sequence[str] = ()) -> list[Job]:
+def plan(
+    figure: Figure,
+    scale: Scale,
+    runs: Path,
+    settings: Sequence[str] = (),
+    method: str = "gaussian",
+    recipe: str = "paper",
+) -> list[Job]:
     """Returns the runs of a figure, with those of the first seed first.
 
     Args:
-        figure: what to reproduce.
+        figure: the figure to reproduce.
         scale: the extent.
         runs: folder of the run folders; figures share the runs in it.
         settings: further settings of every run.
+        method: the way to compute MADPO's bonus, one of ``arms.METHODS``.
+        recipe: the recipe of every run.
 
     Raises:
-        UserError: a setting is wrong.
+        UserError: a setting is wrong, or the figure or an option decides it.
     """
-    for text in settings:
-        key = text.partition("=")[0].lstrip("+")
-        if key in _GIVEN:
-            raise UserError(f"'{text}': {key} follows from the figure and --scale, see --list.")
+    arms = figure.arms(method)
+    _check_settings(settings, arms)
     chosen, _ = choose_tasks(figure, scale)
     jobs = []
-    for task, name in itertools.product(chosen, figure.variants):
-        own = ("recipe=paper", f"task={task}", *figure.variants[name], *scale.settings, *settings)
-        config = compose(own)
+    for task, (name, arm) in itertools.product(chosen, arms.items()):
+        own = (f"recipe={recipe}", f"task={task}", *arm.settings)
+        own, config = _composed((*own, "save_frequency=0", *scale.settings, *settings), scale.rows)
         batch = config.num_envs * config.algo.horizon
         iterations = math.ceil(scale.steps[suite(task)] / batch)
+        cost = expected(config, iterations)
         for seed in scale.seeds:
             every = (*own, f"seed={seed}", f"max_iterations={iterations}")
             folder = runs / f"{task}_{name}_s{seed}"
-            jobs.append((seed, Job(folder, task, every, iterations * batch)))
+            jobs.append((seed, Job(folder, task, every, iterations * batch, name, cost, config)))
     return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
+
+
+@functools.cache
+def _composed(settings: tuple[str, ...], rows: int | None) -> tuple[tuple[str, ...], Config]:
+    """Returns settings and their configuration, with at most ``rows`` rows of kernel estimators."""
+    config = compose(settings)
+    algo = config.algo
+    if not isinstance(algo, MadpoConfig) or algo.divergence.preset == "gaussian" or rows is None:
+        return settings, config
+    if algo.divergence.rows is None:
+        minibatch = config.num_envs * algo.horizon // algo.num_minibatches
+        algo.divergence.rows = min(rows, minibatch)
+        settings = (*settings, f"algo.divergence.rows={algo.divergence.rows}")
+    return settings, config
+
+
+def _check_settings(settings: Sequence[str], arms: Arms) -> None:
+    """Refuses settings that would be ignored, or that would make different arms alike."""
+    of_arms = {text.partition("=")[0] for arm in arms.values() for text in arm.settings}
+    of_arms -= {"algo"}  # the choice of the algorithm, not a key below it
+    for text in settings:
+        key = text.partition("=")[0].lstrip("+")
+        if key in _BY_OPTION:
+            raise UserError(f"'{text}': choose with {_BY_OPTION[key]}.")
+        if key in _GIVEN:
+            raise UserError(f"'{text}': {key} follows from the figure and --scale, see --list.")
+        for own in of_arms:
+            if f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}."):
+                raise UserError(f"'{text}': the arms of the figure set {own}, see --list.")
 
 
 def _lasting(settings: Sequence[str]) -> set[str]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
@@ -42,6 +42,8 @@ class View:
         if console.out.is_terminal:
             self._bars.start()
             self._rows[""] = self._bars.add_task("all runs", total=1.0, note="")
+        else:
+            console.info(self._line())
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -72,34 +74,29 @@ class View:
 
     def _line(self) -> str:
         share, left = outlook(self._jobs, self._workers)
-        eta = "unknown" if left is None else _time(left)
+        eta = _time(left)
         return f"{self._done} of {len(self._jobs)} runs, {share:.0%} of the steps, ETA {eta}"
 
 
-def outlook(jobs: Sequence[Job], workers: int) -> tuple[float, float | None]:
+def outlook(jobs: Sequence[Job], workers: int) -> tuple[float, float]:
     """Returns the share of all steps that is done, and the seconds that the rest will take.
 
-    A run is assumed to continue at its own pace, else at that of runs of its task, else at that of
-    all runs. The seconds are None before any run has a pace.
+    A run is assumed to continue at its own pace. A run that has none yet takes the time that was
+    expected of it, corrected by how much longer the others take than was expected of them.
     """
     so_far = {job: job.progress() for job in jobs}
     share = sum(min(steps, job.steps) for job, (steps, _) in so_far.items())
     share /= sum(job.steps for job in jobs)
-    left = []
-    for job, (steps, _) in so_far.items():
+    taken = sum(seconds for _, seconds in so_far.values())
+    foreseen = sum(job.cost.seconds * steps / job.steps for job, (steps, _) in so_far.items())
+    correction = taken / foreseen if taken > 0.0 and foreseen > 0.0 else 1.0
+    left = [0.0]
+    for job, (steps, seconds) in so_far.items():
         if steps < job.steps:
-            same = [so_far[other] for other in jobs if other.task == job.task]
-            pace = next(filter(None, map(_pace, ([so_far[job]], same, so_far.values()))), None)
-            if pace is None:
-                return share, None
-            left.append((job.steps - steps) / pace)
-    return share, max(sum(left) / workers, *left, 0.0) if left else 0.0
-
-
-def _pace(so_far: Collection[tuple[float, float]]) -> float | None:
-    """Returns the steps per second over several runs."""
-    steps, seconds = sum(s for s, _ in so_far), sum(t for _, t in so_far)
-    return steps / seconds if seconds > 0.0 else None
+            known = steps > 0.0 and seconds > 0.0
+            pace = seconds / steps if known else correction * job.cost.seconds / job.steps
+            left.append((job.steps - steps) * pace)
+    return share, max(sum(left) / workers, *left)
 
 
 def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, str], int]:

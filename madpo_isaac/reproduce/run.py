@@ -1,64 +1,119 @@
-"""Runs the unfinished jobs of a figure, and reports."""
+"""Runs the unfinished jobs of figures, and reports each figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from madpo_isaac import console
-from madpo_isaac.report.runs import load
-from madpo_isaac.report.study import Study
+from madpo_isaac.report import overview
+from madpo_isaac.report.drawing import Picture
+from madpo_isaac.report.runs import Run, load
+from madpo_isaac.report.study import ARM, Study
 from madpo_isaac.report.write import REPS, write
 from madpo_isaac.reproduce import pool
-from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
-from madpo_isaac.reproduce.plan import Job, choose_tasks
+from madpo_isaac.reproduce.arms import Arms
+from madpo_isaac.reproduce.caption import Request, caption
+from madpo_isaac.reproduce.plan import Job
 
 
 def reproduce(
-    figure: Figure,
-    scale: Scale,
-    jobs: Sequence[Job],
-    out: Path,
-    title: str,
+    requests: Mapping[Path, Request],
+    jobs: Mapping[Path, Sequence[Job]],
     workers: int,
     threads: int,
     reps: int = REPS,
 ) -> int:
-    """Runs ``jobs``, ``workers`` at a time with ``threads`` each, and reports in ``out``.
+    """Runs the jobs of several figures, and reports each figure in its folder.
+
+    Args:
+        requests: folder of the report to the figure.
+        jobs: the same for the figure's runs; figures may share runs.
+        workers: processes at a time.
+        threads: threads of each.
+        reps: resamples of every bootstrap.
 
     Returns:
-        The exit code, see :func:`main`.
+        The exit code: 0, 1 if a run failed, or after a signal 128 plus its number.
     """
-    chosen, missing = choose_tasks(figure, scale)
-    console.info(f"{title}: {figure.title}")
-    console.info(
-        f"{len(jobs)} runs, {workers} at a time: {len(chosen)} tasks, {len(figure.variants)} "
-        f"variants, {len(scale.seeds)} seeds"
-    )
-    if figure.chosen:
-        console.info(f"chosen here: {figure.chosen}")
-    if missing:
-        console.info(f"left out, since this project does not have them: {', '.join(missing)}")
-    failed, code = pool.run(jobs, workers, threads)
+    every = union(jobs.values())
+    for out, request in requests.items():
+        console.info(f"{len(jobs[out])} runs. {caption(request, jobs[out])}")
+    console.info(f"{len(every)} runs in all, {workers} at a time")
+    failed, code = pool.run(every, workers, threads)
     if code:
         console.info("run the same command again to continue")
         return code
-    shown = [job for job in jobs if job.name not in failed]
-    suites = {suite(job.task) for job in shown} if figure.per_suite else {""}
-    for name in sorted(suites):
-        tasks = SUITES.get(name, figure.tasks)
-        folders = [str(job.folder) for job in shown if job.task in tasks]
-        if folders:
-            place = out / name if name else out
-            head = f"{title}: {figure.title}" + (f", {name}" if name else "")
-            write(Study(load(folders), figure.by), place, title=head, reps=reps)
-            console.info(f"what the paper shows: {_shown(figure, place)}")
+    for out, request in requests.items():
+        shown = [job for job in jobs[out] if job.name not in failed]
+        if shown:
+            _report(request, shown, out, reps)
     for name, reason in failed.items():
         console.error(f"{name} failed: {reason}")
     return 1 if failed else 0
 
 
-def _shown(figure: Figure, out: Path) -> str:
-    if figure.shows == "wall time":
-        return f"the table of wall times in {out / 'report.html'}"
-    return str(out / "figures" / f"{figure.shows}.pdf")
+def union(figures: Iterable[Sequence[Job]]) -> list[Job]:
+    """Returns the jobs of several figures, each run once, in their order."""
+    return list({job.folder: job for jobs in figures for job in jobs}.values())
+
+
+def _report(request: Request, jobs: Sequence[Job], out: Path, reps: int) -> None:
+    """Writes the report of a figure, and one for each of its panels."""
+    arms = request.figure.arms(request.method)
+    text = caption(request, jobs)
+    runs = [_named(job, arms) for job in jobs]
+    study = Study(runs, (ARM,), caption=text)
+    parts = {}
+    for name, tasks in request.figure.panels.items():
+        if inside := [run for run in runs if run.task in tasks]:
+            parts[name] = Study(inside, (ARM,), caption=text)
+        else:
+            console.info(f"{name}: none of its tasks is in scale {request.scale_name}")
+    for name, part in parts.items():
+        base = _base(part, arms)
+        write(part, out / name, title=f"{request.title}, {name}", base=base, reps=reps)
+    front = _front(request, study, parts, arms, out / "figures", reps)
+    base = _base(study, arms)
+    write(study, out, title=request.title, base=base, reps=reps, front=front)
+    shows = request.figure.shows
+    where = out / "figures" / f"{shows}.pdf"
+    if shows == "wall time":
+        console.info(f"what the paper shows: the table of wall times in {out / 'report.html'}")
+    elif where.is_file():
+        console.info(f"what the paper shows: {where}")
+
+
+def _named(job: Job, arms: Arms) -> Run:
+    """Returns the run of a job, in the group of its arm."""
+    (run,) = load([str(job.folder)])
+    return dataclasses.replace(run, settings={**run.settings, ARM: arms[job.arm].title})
+
+
+def _base(study: Study, arms: Arms) -> str:
+    """Returns the group to compare with: HAPPO, if it is there."""
+    titles = [arms[name].title for name in ("happo", "only_none") if name in arms]
+    return next((title for title in titles if title in study.groups), study.groups[0])
+
+
+def _front(
+    request: Request,
+    study: Study,
+    parts: Mapping[str, Study],
+    arms: Arms,
+    folder: Path,
+    reps: int,
+) -> list[Picture]:
+    """Draws the figure of the paper where it is none of an ordinary report."""
+    knobs = {arm.title: arm.knob for arm in arms.values() if arm.knob is not None}
+    pictures = {
+        "efficiency": lambda: overview.efficiency(parts, folder, reps),
+        "sensitivity": lambda: overview.sensitivity(study, folder, reps, knobs),
+        "sensitivity_over_tasks": lambda: overview.sensitivity_over_tasks(
+            study, folder, reps, knobs
+        ),
+    }
+    draw = pictures.get(request.figure.shows)
+    picture = None if draw is None else draw()
+    return [] if picture is None else [picture]

@@ -15,7 +15,7 @@ from madpo_isaac.config import resume
 from madpo_isaac.config.schema import Config
 from madpo_isaac.evaluation.render import choose_backend
 from madpo_isaac.runs.folder import RunFolder
-from madpo_isaac.system import distributed
+from madpo_isaac.system import distributed, memory
 from madpo_isaac.system.distributed import Ranks
 from madpo_isaac.training import parallel
 from madpo_isaac.training.callback import BestEffort, Callback
@@ -97,7 +97,8 @@ def _train(work: Run, folder: RunFolder) -> int:
     def mark() -> None:
         total, caught = work.config.max_iterations, signals.request.signal
         name = None if caught is None else caught.name
-        folder.mark(state, iteration=work.iteration, max_iterations=total, signal=name)
+        facts = {"iteration": work.iteration, "max_iterations": total, "signal": name}
+        folder.mark(state, **facts, **memory.peak_mb())
 
     try:
         state = "running"

@@ -1,0 +1,84 @@
+"""Estimates of the time and the disk space of a run before it starts.
+
+They hold within a factor of two on one core of an AMD processor with AVX-512
+(docs/results/update.json, mamujoco.json, divergence.json). Once runs are under way, ``pool`` goes
+by their own pace.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from madpo_isaac.algos.hatrpo import HatrpoConfig
+from madpo_isaac.algos.madpo import MadpoConfig
+from madpo_isaac.algos.settings import AlgoConfig
+from madpo_isaac.config.schema import Config
+
+_ROBOTS = {
+    "HalfCheetah": (24_000, 23),
+    "Walker2d": (9_500, 23),
+    "Ant": (5_500, 120),
+    "Humanoid": (3_800, 400),
+    "ShadowHand": (10_500, 420),
+}
+"""Environment steps collected per second, and inputs of a network."""
+_SAMPLE_S, _WEIGHT_S = 6e-7, 3.4e-11
+"""Seconds of a gradient step per sample and network, and per sample and weight."""
+_PAIR_S = 1e-8
+"""Seconds of a kernel divergence per pair of samples, forward and backward."""
+_HATRPO = 3.5
+"""Time of HATRPO's update relative to HAPPO's."""
+_LINE, _PER_AGENT = 700, 500
+"""Bytes of metrics.jsonl and of TensorBoard's file per iteration, and per agent beside."""
+_CHECKPOINTS = 2
+"""last.pth and best.pth."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time and space of a run, or of several."""
+
+    seconds: float
+    """Of one core."""
+    bytes: float
+    """On the disk."""
+
+
+ONE_SECOND = Cost(1.0, 0.0)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """Returns the sum of costs."""
+    every = list(costs)
+    return Cost(sum(cost.seconds for cost in every), sum(cost.bytes for cost in every))
+
+
+def expected(config: Config, iterations: int) -> Cost:
+    """Returns the expected cost of a run of an on-policy algorithm."""
+    algo, task = config.algo, config.task.name
+    assert isinstance(algo, AlgoConfig)
+    pace, inputs = next(known for robot, known in _ROBOTS.items() if task.startswith(robot))
+    agents = int(task.rpartition("-")[2].partition("x")[0]) if "-" in task else 2
+    batch = config.num_envs * algo.horizon
+    widths = [inputs, *algo.hidden]
+    weights = sum(a * b for a, b in itertools.pairwise(widths))
+    update = algo.epochs * batch * (agents + 1) * (_SAMPLE_S + weights * _WEIGHT_S)
+    update *= _HATRPO if isinstance(algo, HatrpoConfig) else 1.0
+    copies = 3  # the weights and Adam's two moments
+    if isinstance(algo, MadpoConfig):
+        copies += 2  # the policies to compare with
+        update += _kernels(algo, batch, agents)
+    disk = _CHECKPOINTS * 4 * copies * (agents + 1) * weights
+    disk += iterations * (_LINE + agents * _PER_AGENT)
+    return Cost(iterations * (batch / pace + update), disk)
+
+
+def _kernels(algo: MadpoConfig, batch: int, agents: int) -> float:
+    """Returns the seconds of an iteration's kernel divergences, two per agent and step."""
+    if algo.divergence.preset == "gaussian":
+        return 0.0
+    minibatch = batch // algo.num_minibatches
+    rows = algo.divergence.rows or minibatch
+    return 2 * agents * algo.epochs * algo.num_minibatches * rows * minibatch * _PAIR_S
