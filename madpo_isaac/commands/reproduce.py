@@ -90,7 +90,8 @@ def _list() -> int:
     """Prints the figures and the scales; returns 0."""
     console.info("python reproduce.py <figure> --scale <scale>")
     for name, figure in FIGURES.items():
-        runs = f"{len(figure.tasks)} tasks x {len(figure.arms("gaussian"))} arms"
+        arms = len(figure.arms("gaussian"))
+        runs = f"{len(figure.tasks)} tasks x {arms} arms"
         console.info(f"  {name:<8}{figure.title} ({runs})")
     console.info("scales")
     for name, scale in SCALES.items():
