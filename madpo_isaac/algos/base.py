@@ -30,7 +30,7 @@ over such tiles, whose activations stay in the cache. The sum is the same."""
 
 
 class OnPolicy(ABC):
-    """What all algorithms share: collection, advantages, the critic, and a policy's gradient step.
+    """Base of the algorithms: collection, advantages, the critic, and a policy's gradient step.
 
     Where observations are normalised, collection and update use the same moments; the batch is
     taken into them after the update.

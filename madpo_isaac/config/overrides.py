@@ -27,7 +27,7 @@ CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 """The YAML files, which are part of the package."""
 
 OBJECTIONS = (HydraException, OmegaConfBaseException, OverflowError, RecursionError)
-"""What Hydra and OmegaConf raise for settings that they cannot take; see :func:`translate`."""
+"""Errors of Hydra and OmegaConf for settings that they cannot take; see :func:`translate`."""
 
 RENAMED = {
     "algo.divergence.decay": "algo.divergence.decay_steps=<environment steps>",
@@ -90,7 +90,7 @@ def typed(node: DictConfig) -> Config:
 
 
 def continues(overrides: Sequence[str]) -> bool:
-    """Whether a run is continued or played, as far as the command line says."""
+    """Returns whether the command line asks to continue or to play a run."""
     return any(text.partition("=")[0] in ("checkpoint", "resume") for text in overrides)
 
 
@@ -242,7 +242,7 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
 
 
 def _kind(example: Any) -> str:
-    """What to call values of the type of ``example``."""
+    """Returns a phrase for the values of the type of ``example``."""
     if isinstance(example, DictConfig):
         return "a group of settings, each of its own type"
     if isinstance(example, ListConfig):
