@@ -12,7 +12,7 @@ from madpo_isaac.algos.registry import ALGO_SCHEMAS, ALGORITHMS, register_algori
 AGENT_METRICS = tuple(
     dict.fromkeys(name for algorithm in ALGORITHMS.values() for name in algorithm.agent_metrics)
 )
-"""Metrics of an agent that only some of the algorithms have; in runs of the others they are null."""
+"""Metrics of an agent that only some algorithms have; in runs of the others they are null."""
 
 __all__ = [
     "A2PO",

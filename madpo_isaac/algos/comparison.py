@@ -136,7 +136,7 @@ class GaussianComparison(Comparison):
 
 
 def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[slice | list[int], slice | list[int]]:
-    """Returns the actions of two agents that correspond: those of equal roles, in the order of ``a``.
+    """Returns two agents' actions that correspond: those of equal roles, in the order of ``a``.
 
     If an agent names no roles, they are the leading ones that both have.
     """

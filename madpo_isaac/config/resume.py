@@ -1,4 +1,4 @@
-"""The checkpoint that a run continues from: where it is, its configuration, and checks that it fits."""
+"""The checkpoint that a run continues from: its place, its configuration, and checks."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ class Record:
 
 
 def _is_step(step: object) -> bool:
-    """Returns whether ``step`` is one that :meth:`Record.add` made: a count, and lists of numbers."""
+    """Returns whether :meth:`Record.add` made ``step``: a count, and lists of numbers."""
     if not isinstance(step, dict) or not {"step_count", "return"} <= step.keys():
         return False
     columns = {name: values for name, values in step.items() if name != "step_count"}

@@ -205,7 +205,8 @@ class Run:
 def _scorer(config: Config) -> str:
     """Returns the source of the scores that say which policy is the best.
 
-    Scores of one source are not compared with those of the other."""
+    Scores of one source are not compared with those of the other.
+    """
     return "evaluation" if config.eval_frequency else "training"
 
 

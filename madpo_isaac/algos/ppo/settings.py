@@ -28,8 +28,8 @@ class PpoConfig:
     mini_epochs: int = setting(5, whole())
     gamma: float = setting(0.99, unit)
     tau: float = setting(0.95, unit)
-    """The lambda of generalised advantage estimation, under rl_games' own name; the other algorithms
-    call it ``gae_lambda``."""
+    """The lambda of generalised advantage estimation. The name is rl_games' own; the other
+    algorithms call it ``gae_lambda``."""
     value_bootstrap: bool = True
     """True: the value of its final state follows a truncated step; False: nothing does."""
     lr: float = setting(5e-4, positive)
