@@ -411,6 +411,7 @@ class OnPolicy(ABC):
                 name: [moments.state_dict() for moments in owner.moments]
                 for name, owner in self._observers().items()
             },
+            # The spelling of keys is the checkpoint format's.
             "actor_optimisers": [optimiser.state_dict() for optimiser in self.actor_optimisers],
             "critic_optimiser": self.critic_optimiser.state_dict(),
             "actor_rates": self.rates.state_dict(),
