@@ -29,7 +29,7 @@ def make_stack(activation="relu", seed=0, **changed):
 
 def run(stack, p, x):
     """Network p on inputs that are not prepared."""
-    return stack.apply(stack.nets[p], stack.prepare(x))
+    return stack.apply(p, stack.prepare(x))
 
 
 def scatter(stack, seed=3):
