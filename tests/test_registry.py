@@ -231,5 +231,7 @@ def test_contract_is_abstract_and_agents_cannot_be_changed():
 
 def test_an_environment_says_its_sizes():
     env = tasks.make("HalfCheetah-6x1", 2, num_threads=1)
-    agents = "agent0 (17 -> 1), agent1 (17 -> 1), agent2 (17 -> 1), agent3 (17 -> 1), 2 more"
+    agents = (
+        ", ".join(f"agent{p} ({17 + 6} -> 1)" for p in range(4)) + ", 2 more"
+    )  # with its number
     assert repr(env) == f"<Env: 2 environments on cpu, state 17, action 6, agents {agents}>"
