@@ -12,7 +12,7 @@ from madpo_isaac.algos.registry import ALGO_SCHEMAS, ALGORITHMS, register_algori
 AGENT_METRICS = tuple(
     dict.fromkeys(name for algorithm in ALGORITHMS.values() for name in algorithm.agent_metrics)
 )
-"""What any of them reports of an agent beyond what all do; runs of the others have null there."""
+"""Metrics of an agent that only some algorithms have; in runs of the others they are null."""
 
 __all__ = [
     "A2PO",

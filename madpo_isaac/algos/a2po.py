@@ -115,7 +115,7 @@ class A2PO(HAPPO):
 
 
 def influence(advantage: Tensor, log_prob: Tensor, ranks: Ranks = ALONE) -> Tensor:
-    """How much of the advantage's variance each agent's own action accounts for.
+    """Returns the part of the advantage's variance that each agent's own action accounts for.
 
     With z the agent's standardised action, log pi = const - |z|^2 / 2. Where the advantage is
     linear in independent z_i with coefficients b_i(s), -Cov(A^2, log pi_i) = E|b_i(s)|^2, that is
@@ -124,7 +124,7 @@ def influence(advantage: Tensor, log_prob: Tensor, ranks: Ranks = ALONE) -> Tens
 
     Args:
         advantage: (B,)
-        log_prob: of each agent's action under the behaviour policy. (B, P)
+        log_prob: log-density of each agent's action under the behaviour policy. (B, P)
         ranks: the processes whose batches count.
 
     Returns:

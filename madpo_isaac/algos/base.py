@@ -30,7 +30,7 @@ over such tiles, whose activations stay in the cache. The sum is the same."""
 
 
 class OnPolicy(ABC):
-    """What all algorithms share: collection, advantages, the critic, and a policy's gradient step.
+    """Base of the algorithms: collection, advantages, the critic, and a policy's gradient step.
 
     Where observations are normalised, collection and update use the same moments; the batch is
     taken into them after the update.
@@ -411,6 +411,7 @@ class OnPolicy(ABC):
                 name: [moments.state_dict() for moments in owner.moments]
                 for name, owner in self._observers().items()
             },
+            # The spelling of keys is the checkpoint format's.
             "actor_optimisers": [optimiser.state_dict() for optimiser in self.actor_optimisers],
             "critic_optimiser": self.critic_optimiser.state_dict(),
             "actor_rates": self.rates.state_dict(),

@@ -1,4 +1,4 @@
-"""What an update works on: a rollout's valid steps as one batch, and one agent's share of it."""
+"""The data of an update: a rollout's valid steps as one batch, and one agent's share of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch:
     """The valid steps of a rollout, flattened to B rows (T N unless worlds went bad)."""
 
     rollout: Rollout
-    """Where it comes from."""
+    """The rollout that the rows come from."""
     state: Tensor
     """(B, S)"""
     action: Tensor
@@ -35,7 +35,7 @@ class Batch:
     next_value: Tensor
     """Normalised values of the states the steps led to. (B,)"""
     rows: Tensor | None = None
-    """Which of the T N steps the rows are (B,); None for all."""
+    """Indices of the rows among the T N steps (B,); None for all."""
 
     def pick(self, x: Tensor) -> Tensor:
         """The batch's rows of something with a value for every step. (T, N, ...) -> (B, ...)"""
@@ -51,13 +51,13 @@ class Batch:
 
 @dataclass
 class AgentView:
-    """What one agent's update works on."""
+    """The data of one agent's update."""
 
     index: int
     clip: float
     """Clip range of the ratio."""
     obs: Tensor
-    """What its first layer sees, see :meth:`madpo_isaac.models.Actors.inputs`. (B, in_dim)"""
+    """Input of the first layer, see :meth:`madpo_isaac.models.Actors.inputs`. (B, in_dim)"""
     action: Tensor
     """(B, act_dim)"""
     old_log_prob: Tensor
@@ -67,7 +67,7 @@ class AgentView:
     value_target: Tensor | None = None
     """The normalised return, for networks that predict it. (B,)"""
     factor: Tensor | None = None
-    """What the ratio is multiplied with in the objective, before it is clipped. (B,)"""
+    """Factor of the ratio in the objective, before it is clipped. (B,)"""
 
 
 def pick(x: Tensor, rows: Tensor | None) -> Tensor:

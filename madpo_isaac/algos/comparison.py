@@ -1,4 +1,4 @@
-"""How MADPO compares policies on a batch, and the comparison in closed form."""
+"""MADPO's comparisons of policies on a batch, and the one in closed form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from madpo_isaac.divergence.presets import DivergenceConfig
 from madpo_isaac.env import AgentSpec
 
 Columns = slice | Tensor
-"""Of actions: a slice, or indices (k,) on the device, where a list would be copied every time."""
+"""Columns of actions: a slice, or indices (k,) on the device; a list would be copied every time."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Comparison(ABC):
     """
 
     is_sum_over_rows: ClassVar[bool]
-    """Whether the divergence of a batch is the sum of those of its parts."""
+    """True: the divergence of a batch is the sum of those of its parts."""
     batch: Batch
 
     def __init__(
@@ -136,9 +136,9 @@ class GaussianComparison(Comparison):
 
 
 def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[slice | list[int], slice | list[int]]:
-    """Which actions of two agents correspond: those of equal roles, in the order of ``a``.
+    """Returns two agents' actions that correspond: those of equal roles, in the order of ``a``.
 
-    Where an agent names no roles, the leading ones that both have.
+    If an agent names no roles, they are the leading ones that both have.
     """
     if not (a.action_roles and b.action_roles):
         leading = slice(0, min(a.act_dim, b.act_dim))

@@ -61,7 +61,7 @@ class HatrpoConfig(AlgoConfig):
 
 @dataclass
 class Trial:
-    """What a policy would change on the batch, in float64."""
+    """The effect of a new policy on the batch, in float64."""
 
     improvement: float = 0.0
     """Growth of the surrogate mean(ratio * M)."""
@@ -214,7 +214,7 @@ class HATRPO(HAPPO):
 def compare(
     view: AgentView, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], ranks: Ranks
 ) -> Trial:
-    """What replacing one policy by another changes on the batch.
+    """Returns the effect of replacing one policy by another on the batch.
 
     Args:
         view: the agent, its actions and M.

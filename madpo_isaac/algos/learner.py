@@ -33,7 +33,7 @@ class Learner(ABC):
     """
 
     agents: Sequence[AgentSpec]
-    """Who learns a policy."""
+    """The agents that learn a policy."""
     faults: Faults
     clip: float
     """Clip range of the policy ratio."""

@@ -26,7 +26,7 @@ COMPARISONS: dict[str, type[Comparison]] = {
     "printed": PrintedComparison,
     "official": OfficialComparison,
 }
-"""What measures the divergence, by a preset's estimator."""
+"""The measure of the divergence for a preset's estimator."""
 
 
 @dataclass

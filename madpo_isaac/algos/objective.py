@@ -23,7 +23,7 @@ def clipped_objective(ratio: Tensor, weighted_advantage: Tensor, clip: float) ->
 
 
 def is_outside(ratio: Tensor, clip: float) -> Tensor:
-    """Whether a ratio is further from 1 than ``clip``. (b,) bool"""
+    """Returns where a ratio is further from 1 than ``clip``. (b,) bool"""
     return (ratio - 1.0).abs() > clip
 
 

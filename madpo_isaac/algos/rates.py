@@ -11,7 +11,7 @@ from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.models.mlp import FlatAdam
 
 FACTOR = 1.5
-"""What the adaptive schedule multiplies or divides a rate by; rl_games' number."""
+"""Factor by which the adaptive schedule raises or lowers a rate; rl_games' number."""
 
 
 class ActorRates:
@@ -34,7 +34,7 @@ class ActorRates:
 
     @property
     def adaptive(self) -> bool:
-        """Whether the rates follow the KL divergence."""
+        """True if the rates follow the KL divergence."""
         return self._config.lr_schedule == "adaptive"
 
     def of(self, agent: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which launcher of a sweep is asked for, and the extra that brings it."""
+"""The launcher of a sweep, and the extra of this package that brings it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from madpo_isaac.errors import UserError
 
 PLUGINS = {"submitit": "cluster"}
-"""How the names of launchers start that an extra of this package brings, and which."""
+"""The extra of this package that brings the launchers whose names start with the key."""
 
 
 def launcher(overrides: Sequence[str]) -> str | None:

@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from madpo_isaac import plugins
 from madpo_isaac.algos import ALGO_SCHEMAS
+from madpo_isaac.config import renamed
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SIM_SCHEMAS
@@ -68,7 +69,11 @@ def _task_node(settings: type) -> type:
 
 
 def from_record(record: DictConfig) -> DictConfig:
-    """Gives a recorded config.yaml, which is plain values, its types back."""
+    """Gives a recorded config.yaml, which is plain values, its types back.
+
+    Names of earlier versions become those of today.
+    """
+    record = renamed.translated(record)
     for file in record.get("plugins", ()):
         plugins.load(file)
     plugins.load_installed()

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from madpo_isaac import plugins
-from madpo_isaac.config import launchers, recipes, resume
+from madpo_isaac.config import launchers, recipes, renamed, resume
 from madpo_isaac.config.nodes import from_record, register
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, unknown
@@ -27,16 +27,7 @@ CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 """The YAML files, which are part of the package."""
 
 OBJECTIONS = (HydraException, OmegaConfBaseException, OverflowError, RecursionError)
-"""What Hydra and OmegaConf raise for settings that they cannot take; see :func:`translate`."""
-
-RENAMED = {
-    "algo.divergence.decay": "algo.divergence.decay_steps=<environment steps>",
-    "algo.lr_decay": "algo.lr_schedule=linear",
-    "algo.normalise_observations": "algo.input_norm=running, layer, both or none",
-    "algo.std_x": "algo.std_scale",
-    "algo.std_y": "algo.max_std",
-}
-"""Keys of earlier versions and what they are called now."""
+"""Errors of Hydra and OmegaConf for settings that they cannot take; see :func:`translate`."""
 
 _GROUPS = ("task", "algo", "sim")
 _PATHS = ("runs_dir", "checkpoint", "task.hand", "sim.python")
@@ -90,7 +81,7 @@ def typed(node: DictConfig) -> Config:
 
 
 def continues(overrides: Sequence[str]) -> bool:
-    """Whether a run is continued or played, as far as the command line says."""
+    """Returns whether the command line asks to continue or to play a run."""
     return any(text.partition("=")[0] in ("checkpoint", "resume") for text in overrides)
 
 
@@ -213,7 +204,7 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
     """Sets one value, if its key is ``known`` and its type is right."""
     key = override.get_key_element().lstrip("+")
     if key not in known:
-        raise _renamed(key) or _unknown_key(key, known)
+        raise renamed.error(key) or _unknown_key(key, known)
     _refuse_plus(override)
     group, _, setting = key.partition(".")
     if setting == "name":
@@ -242,7 +233,7 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
 
 
 def _kind(example: Any) -> str:
-    """What to call values of the type of ``example``."""
+    """Returns a phrase for the values of the type of ``example``."""
     if isinstance(example, DictConfig):
         return "a group of settings, each of its own type"
     if isinstance(example, ListConfig):
@@ -252,14 +243,6 @@ def _kind(example: Any) -> str:
     if isinstance(example, (int, float)):
         return f"a {'whole ' * isinstance(example, int)}number, such as {example}"
     return "text"
-
-
-def _renamed(key: str) -> UserError | None:
-    """The error for a key that has another name now, if it is one."""
-    if key.startswith("task.train."):
-        name = key.removeprefix("task.train.")
-        return UserError(f"{key} is gone: set the key itself (algo.{name}, or {name}), or recipe=.")
-    return UserError(f"{key} is now {RENAMED[key]}.") if key in RENAMED else None
 
 
 def _unknown_key(key: str, known: Sequence[str]) -> UserError:

@@ -1,4 +1,4 @@
-"""What a run continues from: which checkpoint, with which configuration, and whether it fits."""
+"""The checkpoint that a run continues from: its place, its configuration, and checks."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def check_state(
 def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     """Names the first entry of ``ours`` that ``theirs`` lacks or has as something else.
 
-    Tensors are to have the same shape and type; what is empty asks for nothing.
+    Tensors have to have the same shape and type. Empty entries of ``ours`` match anything.
     """
     if isinstance(ours, list):
         ours = dict(enumerate(ours))

@@ -30,7 +30,7 @@ class Config:
     """Python files of yours that add tasks, algorithms, engines or networks, see docs/new_task.md;
     installed packages do it by entry points. The run's record holds their absolute paths."""
     recipe: str = "tuned"
-    """Where the defaults of num_envs, max_iterations and the algorithm's settings come from:
+    """The source of the defaults of num_envs, max_iterations and the algorithm's settings:
     tuned, the best known here; paper, the MADPO paper's tables; harl, HARL's tuned files."""
     num_envs: int = setting(128, whole())
     """Parallel environments, of each process."""

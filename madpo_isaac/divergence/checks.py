@@ -1,4 +1,4 @@
-"""What the divergences ask of their inputs, said in one place."""
+"""Checks of the divergences' inputs."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Estimator:
     sweep: Callable[..., tuple[Tensor, Tensor] | None] | None = None
     """Faster sums in the precision of the samples, where they are exact enough; None for none."""
     pairs_rows: bool = False
-    """Whether row i of p goes with row i of q."""
+    """True: row i of p goes with row i of q."""
     scale: float = 1.0
     """The number of its units in a nat: 1 for nats, 1 / log 2 for bits."""
 
@@ -124,7 +124,7 @@ def kernel_cs(
 
 
 class _KernelCS(torch.autograd.Function):
-    """Sums value and gradient in the forward sweep; backward only scales the latter."""
+    """Sums value and gradient in the forward pass; backward only scales the latter."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""What MADPO compares, one preset per source; docs/fidelity.md says where they disagree."""
+"""MADPO's bonus, with one preset per source; docs/fidelity.md lists where the sources disagree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = ("cs", "kl", "entropy", "none")
 
 @dataclass(frozen=True)
 class Preset:
-    """How a bonus is measured and weighed."""
+    """The measure of a bonus and its weights."""
 
     estimator: str
     """gaussian: closed form; yu, printed, official: variants of ``kernel_cs``."""
@@ -26,7 +26,7 @@ class Preset:
     bound: str = "none"
     scale: float = 1.0
     keep_entropy: bool = True
-    """Whether the entropy bonus stays beside the divergence."""
+    """True: the entropy bonus stays beside the divergence."""
     swap: bool = False
     """Give the weight lam to the intra-agent term and 1 - lam to the other."""
     previous: str = "iteration"
@@ -69,7 +69,7 @@ class DivergenceConfig:
     sigma: float | None = setting(None, positive)
     """Kernel width of printed, the task's (Tables 2 and 4 of the paper)."""
     bound: str | None = setting(None, one_of(BOUNDS))
-    """What keeps the bonus of preset gaussian from growing without limit. exp, per state:
+    """Limit of the bonus of preset gaussian, which would grow without one. exp, per state:
     1 - exp(-D / (2 scale)); exp_dim: its mean over action dimensions; clip: min(D, scale); tanh: D
     between policies with squashed means; none: D itself, which diverges in practice."""
     scale: float | None = setting(None, positive)

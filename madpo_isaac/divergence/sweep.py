@@ -1,4 +1,4 @@
-"""The fast sweep of Yu's estimator: four numbers and their gradient in one pass over the tiles."""
+"""The fast form of Yu's estimator: four numbers and their gradient in one pass over the tiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST = 1e-12
 
 
 class Sums:
-    """What the pairs (i, j) of two samples x and y add to their two terms.
+    """Sums over the pairs (i, j) of two samples x and y, for their two terms.
 
     With A_ij = u_i K_ij (rows), B_ij = t_j K_ij (columns) and L_ij = exp(-|x_i - y_j|^2 / 2):
 

@@ -1,1 +1,1 @@
-"""What a policy is worth and what it looks like: episodes, scores, pictures, videos."""
+"""Evaluation of policies: episodes, scores, pictures, videos."""

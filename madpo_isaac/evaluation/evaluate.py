@@ -1,4 +1,4 @@
-"""What a policy is worth, from equally many episodes of every environment."""
+"""Evaluation of a policy, from equally many episodes of every environment."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def means(episodes: Episodes) -> dict[str, float]:
 def summary(episodes: Episodes) -> dict[str, Any]:
     """Scores of E episodes: means, robust means, intervals of :data:`stats.LEVEL`, and counts.
 
-    Readings are means over the episodes whose physics did not blow up; null if none did not.
+    Readings are means over the episodes whose physics did not blow up, and null if it did in all of
+    them.
     """
     returns = episodes.returns.double().cpu().numpy()
     lengths = episodes.lengths.cpu().numpy()
@@ -155,7 +156,7 @@ class Record:
 
 
 def _is_step(step: object) -> bool:
-    """Whether ``step`` is one that :meth:`Record.add` made: a count, and lists of numbers."""
+    """Returns whether :meth:`Record.add` made ``step``: a count, and lists of numbers."""
     if not isinstance(step, dict) or not {"step_count", "return"} <= step.keys():
         return False
     columns = {name: values for name, values in step.items() if name != "step_count"}

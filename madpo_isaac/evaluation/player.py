@@ -11,14 +11,14 @@ from torch import Tensor
 from madpo_isaac.env import Policy, Step, VecEnv, is_success
 
 CAUSES = ("terminated", "time_limit", "diverged")
-"""How an episode ends: by the task's rules, by its time limit, or because its physics blew up."""
+"""Ends of an episode: by the task's rules, by its time limit, or because its physics blew up."""
 
 _NOT_READINGS = ("diverged", "overflow")
 
 
 @dataclass
 class Episodes:
-    """What became of E = episodes x N episodes."""
+    """The results of E = episodes x N episodes."""
 
     returns: Tensor
     """(E,)"""
@@ -27,11 +27,11 @@ class Episodes:
     success: Tensor
     """0 or 1. (E,)"""
     milestones: dict[str, Tensor]
-    """What the task logs as ``success_<name>``: another condition, 0 or 1. (E,) each"""
+    """Further conditions, which the task logs as ``success_<name>``: 0 or 1. (E,) each"""
     causes: dict[str, Tensor]
     """By cause of :data:`CAUSES`, 1 where it ended the episode. (E,) each"""
     readings: dict[str, Tensor]
-    """What else the task logs, means over an episode's steps. (E,) each"""
+    """The task's other logged quantities, means over an episode's steps. (E,) each"""
 
 
 class Scores:
@@ -72,7 +72,7 @@ class Scores:
         self._length.masked_fill_(done, 0.0)
 
     def complete(self) -> bool:
-        """Whether every environment has had its episodes; waits for the device."""
+        """Returns whether every environment has had its episodes; waits for the device."""
         return bool((self._finished >= self.episodes).all())
 
     def result(self) -> Episodes:

@@ -38,7 +38,7 @@ _OWN_CHOICE = "mujoco.rendering.classic.gl_context"
 
 
 class Drawable(Protocol):
-    """What an environment has to have for pictures; those of all tasks do."""
+    """An environment that pictures can be made of; those of all tasks are."""
 
     agents: tuple[AgentSpec, ...]
     view: Any

@@ -190,7 +190,7 @@ def check_path(path: Path) -> None:
 
 
 def partial(path: Path) -> Path:
-    """Where a video is until it is whole: beside its place, so that it can be moved there."""
+    """Returns the path of a video until it is complete, beside its final place."""
     return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 

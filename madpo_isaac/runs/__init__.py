@@ -1,1 +1,1 @@
-"""What is kept of a run: its folder, checkpoints and metrics."""
+"""The files of a run: its folder, checkpoints and metrics."""

@@ -37,7 +37,9 @@ def serialise(content: dict[str, Any]) -> io.BytesIO:
 
 
 def write(paths: Sequence[Path], data: io.BytesIO) -> None:
-    """Writes a serialised checkpoint under every one of ``paths``, in one folder, the last last.
+    """Writes a serialised checkpoint under every one of ``paths``, in their order.
+
+    All paths are in one folder.
 
     Raises:
         UserError: it cannot be written; the files that were there are as before.
@@ -140,7 +142,7 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
 
 
 def _last_sign(run: Path) -> float:
-    """When a run saved for the last time, or began; seconds since the epoch."""
+    """Returns the time at which a run last saved, or began; seconds since the epoch."""
     times = [os.stat(path).st_mtime for path in run.glob("nn/*.pth") if path.exists()]
     return max(times) if times else os.stat(run / "config.yaml").st_mtime
 

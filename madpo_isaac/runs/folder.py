@@ -211,7 +211,7 @@ class RunFolder:
 
 
 def _is_alive(status: dict[str, Any]) -> bool:
-    """Whether the process of a status.json still trains, as far as this machine can tell."""
+    """Returns whether the process of a status.json still trains, if this machine can tell."""
     pid, here = status.get("pid"), status.get("host") == platform.node()
     if status.get("state") != "running" or not here or type(pid) is not int or pid == os.getpid():
         return False

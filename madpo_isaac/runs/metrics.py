@@ -42,7 +42,7 @@ TENSORBOARD_TAGS = {
 
 _OF_EPISODES = ("episode_return", "episode_length")
 _COUNTED = {"diverged": "nan_resets", "overflow": "overflows"}
-"""What a task logs that is counted, not averaged, and the metric it becomes."""
+"""Logged quantities of a task that are counted, not averaged, and the metrics they become."""
 
 
 class EpisodeTracker:

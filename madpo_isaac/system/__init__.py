@@ -1,1 +1,1 @@
-"""What the machine gives: threads, processes, files, locks and signals."""
+"""Access to the machine: threads, processes, files, locks and signals."""

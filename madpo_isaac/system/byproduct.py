@@ -1,4 +1,4 @@
-"""What a run makes beside its results, and can do without."""
+"""By-products of a run, which it can do without."""
 
 from __future__ import annotations
 

@@ -32,10 +32,10 @@ def single_threaded() -> Iterator[None]:
 
 
 def surely_none(flags: Tensor) -> bool:
-    """Whether none of ``flags`` is set, where asking costs nothing.
+    """Returns True if none of ``flags`` is set and they are on the CPU.
 
-    On a GPU reading one number waits for everything before it: the answer is always False there,
-    and whoever asks does the work for rows that may not need it.
+    On a GPU the answer is always False, since reading a flag would wait for all work before it.
+    The caller then does the work for rows that may not need it.
     """
     return flags.device.type == "cpu" and not flags.any()
 

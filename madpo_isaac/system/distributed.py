@@ -24,7 +24,7 @@ class Ranks:
     """
 
     index = 0
-    """Of this process; 0 writes the run folder."""
+    """Rank of this process; 0 writes the run folder."""
     count = 1
     """Number of processes."""
 
@@ -49,7 +49,7 @@ class Ranks:
         return number if self.count == 1 else max(self._all(number))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Returns whether the flag is set in any process."""
         return flag if self.count == 1 else any(self._all(flag))
 
     def add_up(self, gradient: Tensor, sums: Tensor) -> Tensor:
@@ -135,15 +135,15 @@ def join(multi_gpu: bool) -> Ranks:
 
 
 def let_the_first_speak() -> None:
-    """Called before saying why this process ends, which the first of them may be about to say.
+    """Waits before an error is shown, unless this is the first process, which shows the same one.
 
-    torchrun ends the others as soon as one has ended. Who is still there after a while has a
-    reason that the first one does not have.
+    torchrun ends the others as soon as one has ended. A process that is still there after a while
+    has an error that the first one does not have.
     """
     if _started() and os.environ["RANK"] != "0":
         time.sleep(_PATIENCE)
 
 
 def _started() -> bool:
-    """Whether torchrun started this process."""
+    """Returns whether torchrun started this process."""
     return all(name in os.environ for name in _VARIABLES)

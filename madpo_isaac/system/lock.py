@@ -41,7 +41,7 @@ class Lock:
         return True
 
     def lost(self) -> bool:
-        """Whether the file that is locked is no longer the one of this name."""
+        """Returns whether the file that is locked is no longer the one of this name."""
         if self._descriptor is None:
             return False
         try:

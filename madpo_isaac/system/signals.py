@@ -17,7 +17,7 @@ SIGHUP when the terminal is closed."""
 
 
 class StopRequest:
-    """Which of :data:`STOPS` came first, if any did."""
+    """The first of :data:`STOPS` that came, if any did."""
 
     signal: signal.Signals | None = None
 
@@ -25,7 +25,7 @@ class StopRequest:
         return self.signal is not None
 
     def agreed(self, ranks: Ranks) -> bool:
-        """Whether any process got a signal; then all of them have it."""
+        """Returns whether any process got a signal; then all of them have it."""
         if ranks.count > 1:
             number = ranks.most(self.signal or 0)
             self.signal = signal.Signals(number) if number else None

@@ -1,4 +1,4 @@
-"""How long OpenMP's threads spin at a barrier before they sleep."""
+"""The time that OpenMP's threads spin at a barrier before they sleep."""
 
 from __future__ import annotations
 

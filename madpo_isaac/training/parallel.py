@@ -1,4 +1,4 @@
-"""What each of several processes that train one run makes of the configuration."""
+"""The configuration of each of several processes that train one run."""
 
 from __future__ import annotations
 

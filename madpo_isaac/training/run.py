@@ -34,7 +34,7 @@ class Moment(NamedTuple):
 
 
 class Run:
-    """What is trained, from a configuration alone; nothing is written.
+    """A training run, made from a configuration alone; nothing is written.
 
     Args:
         config: a validated configuration.
@@ -176,7 +176,7 @@ class Run:
             self._load(content)
 
     def _state(self, moment: Moment) -> dict[str, Any]:
-        """What changes in the course of a run, as this process has it."""
+        """Returns everything that changes in the course of a run, as this process has it."""
         learnt = self.learner.state_dict()
         learnt["algo_state"] = {**learnt["algo_state"], **moment.draws}
         return {
@@ -203,7 +203,10 @@ class Run:
 
 
 def _scorer(config: Config) -> str:
-    """Who says which policy is the best; scores of one are not compared with the other's."""
+    """Returns the source of the scores that say which policy is the best.
+
+    Scores of one source are not compared with those of the other.
+    """
     return "evaluation" if config.eval_frequency else "training"
 
 

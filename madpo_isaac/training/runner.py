@@ -29,7 +29,7 @@ from madpo_isaac.training.worlds import WorldGuard
 
 
 class Ended(NamedTuple):
-    """How a run ended."""
+    """The end of a run."""
 
     exit_code: int
     """0, or 128 plus the number of the signal that ended it."""

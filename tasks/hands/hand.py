@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from madpo_isaac.errors import UserError, closest, unknown
@@ -27,6 +27,8 @@ _FARTHEST = 1e3
 _NO_TURN = 1e-12
 """Least square of the length of a quaternion that can be normalized."""
 
+_RENAMED = {"palm_centre": "palm_center", "centre_of_mass": "center_of_mass"}
+"""Keys of the group ``base`` in earlier versions."""
 BASE_ROLES = ("force_x", "force_y", "force_z", "torque_x", "torque_y", "torque_z")
 """Roles of the first actions of a floating hand, in world axes; they belong to its first part."""
 
@@ -201,6 +203,7 @@ def load(name: str) -> Hand:
         raise unknown("hand", name, sorted(file.stem for file in MODELS.glob("*.yaml")))
     try:
         given = plain_settings(path.read_text(encoding="utf-8"), path)
+        _refuse_old_names(given, path)
         merged = OmegaConf.merge(OmegaConf.structured(Hand), given, {"name": name})
         found = OmegaConf.to_object(merged)
     except UserError:
@@ -214,6 +217,13 @@ def load(name: str) -> Hand:
     except (AttributeError, TypeError):  # OmegaConf lets a group pass for a text
         raise UserError(f"The hand in '{path}' has an entry of another type.") from None
     return found
+
+
+def _refuse_old_names(given: DictConfig, path: Path) -> None:
+    base = given.get("base")
+    for old, new in _RENAMED.items():
+        if isinstance(base, DictConfig) and old in base:
+            raise UserError(f"'{path}': base.{old} is now base.{new}.")
 
 
 def _check_numbers(hand: Hand, path: Path) -> None:

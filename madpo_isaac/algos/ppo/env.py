@@ -1,4 +1,4 @@
-"""What rl_games sees of an environment."""
+"""An environment as rl_games sees it."""
 
 from __future__ import annotations
 

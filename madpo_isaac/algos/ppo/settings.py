@@ -30,7 +30,8 @@ class PpoConfig:
     gamma: float = setting(0.99, unit)
     """Discount factor of a step."""
     tau: float = setting(0.95, unit)
-    """The lambda of generalised advantage estimation."""
+    """The lambda of generalised advantage estimation. The name is rl_games' own; the other
+    algorithms call it ``gae_lambda``."""
     value_bootstrap: bool = True
     """True: the value of its final state follows a truncated step; False: nothing does."""
     lr: float = setting(5e-4, positive)
