@@ -141,7 +141,7 @@ def training(settings: list[str], device: torch.device, iterations: int) -> dict
     def collecting() -> None:
         run.state, _ = run.learner.collect(run.state, lambda action, step: run.tracker.add(step))
 
-    rollout.whole = True
+    rollout.all_valid = True
     waits = count_waits(device, lambda: (collecting(), algo.update(rollout)))
     collect = seconds(device, collecting, iterations)
     update = seconds(device, lambda: algo.update(rollout), iterations)

@@ -54,7 +54,7 @@ class Probe(MADPO):
         super().begin_agent(view)
         self._epoch = 0
 
-    def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
+    def bonus(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """Measures instead of adding."""
         if self.listening and self._predecessor is not None:
             self._measure(view, rows, mean, std)

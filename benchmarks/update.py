@@ -54,11 +54,11 @@ class PlainHappo:
         self.actors = [plain_network(a.obs_dim, cfg.hidden, a.act_dim) for a in env.agents]
         self.log_std = [nn.Parameter(torch.ones(a.act_dim)) for a in env.agents]
         self.critic = plain_network(env.state_dim, cfg.hidden, 1)
-        self.optimisers = [
+        self.optimizers = [
             torch.optim.Adam([*net.parameters(), std], lr=cfg.actor_lr, eps=1e-5)
             for net, std in zip(self.actors, self.log_std, strict=True)
         ]
-        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=cfg.critic_lr)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=cfg.critic_lr)
 
     def log_prob(self, p: int, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Log-densities (B,) and entropy ()."""
@@ -81,19 +81,19 @@ class PlainHappo:
                 objective = torch.min(ratio * factor * target, clipped * factor * target)
                 loss = -(objective.mean() + cfg.entropy_coef * entropy)
                 self._step(
-                    self.optimisers[p], loss, [*self.actors[p].parameters(), self.log_std[p]]
+                    self.optimizers[p], loss, [*self.actors[p].parameters(), self.log_std[p]]
                 )
             with torch.no_grad():
                 factor = factor * torch.exp(self.log_prob(p, obs, action)[0] - old)
         for _ in range(cfg.critic_epochs):
             loss = F.huber_loss(self.critic(state)[:, 0], target, delta=cfg.huber_delta)
-            self._step(self.critic_optimiser, loss, list(self.critic.parameters()))
+            self._step(self.critic_optimizer, loss, list(self.critic.parameters()))
 
-    def _step(self, optimiser: torch.optim.Adam, loss: Tensor, params: list[nn.Parameter]) -> None:
-        optimiser.zero_grad()
+    def _step(self, optimizer: torch.optim.Adam, loss: Tensor, params: list[nn.Parameter]) -> None:
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(params, self.cfg.max_grad_norm)
-        optimiser.step()
+        optimizer.step()
 
 
 def clock() -> tuple[float, float]:

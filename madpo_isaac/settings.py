@@ -14,7 +14,7 @@ from typing import Any
 from madpo_isaac.errors import UserError, unknown
 
 MAX_COUNT = 10**9
-MAX_WHOLE = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 """The largest whole number that fits into 64 bits."""
 
 Rule = Callable[[str, Any], None]
@@ -65,15 +65,15 @@ def _fields(node: Any, prefix: str) -> Iterable[tuple[str, Any, Rule | None]]:
 def _check_number(key: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key}={value} must be a finite number.")
-    if isinstance(value, int) and abs(value) > MAX_WHOLE:
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
         limit = "least -" if value < 0 else "most "
-        raise UserError(f"{key}={value} must be at {limit}{MAX_WHOLE}.")
+        raise UserError(f"{key}={value} must be at {limit}{MAX_INTEGER}.")
 
 
 # Rules ------------------------------------------------------------------------------------------
 
 
-def whole(least: int = 1, most: int = MAX_COUNT) -> Rule:
+def integer(least: int = 1, most: int = MAX_COUNT) -> Rule:
     """A whole number from ``least`` to ``most``."""
 
     def rule(key: str, value: int) -> None:

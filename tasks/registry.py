@@ -14,7 +14,7 @@ from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import BRIDGES, SIM_SCHEMAS
 from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
-from madpo_isaac.tasks.settings import check_settings, plain, whole
+from madpo_isaac.tasks.settings import check_settings, integer, plain
 
 MAX_ENVS = 10**7
 MAX_THREADS = 1024
@@ -128,9 +128,9 @@ def make(
         UserError: for an unknown task, engine, device or override, or a bad value.
     """
     module = load(task)
-    num_envs = whole("num_envs", num_envs, 1, MAX_ENVS)
-    num_threads = whole("num_threads", num_threads, 0, MAX_THREADS)
-    seed = whole("seed", seed, -MAX_SEED - 1, MAX_SEED)
+    num_envs = integer("num_envs", num_envs, 1, MAX_ENVS)
+    num_threads = integer("num_threads", num_threads, 0, MAX_THREADS)
+    seed = integer("seed", seed, -MAX_SEED - 1, MAX_SEED)
     allowed = [field.name for field in fields(module.Config)]
     for key in overrides:
         if key not in allowed:

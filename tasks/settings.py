@@ -22,7 +22,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def whole(name: str, value: Any, least: int, most: int) -> int:
+def integer(name: str, value: Any, least: int, most: int) -> int:
     """Returns a whole number that is given from Python or NumPy.
 
     Raises:

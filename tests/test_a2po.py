@@ -50,7 +50,7 @@ class Recorded(A2PO):
             norm=[x.item() for x in self.value_norm.mean_std()],
             returns=self.batch.returns.clone(),
             value=self.batch.value.clone(),
-            critic_steps=int(self.critic_optimiser.state_dict().get("step", torch.zeros(()))),
+            critic_steps=int(self.critic_optimizer.state_dict().get("step", torch.zeros(()))),
         )
         self.turns.append(turn)
 
@@ -64,7 +64,7 @@ def fresh(kind=A2PO, seed=1, **changed):
 
 
 def second_update(seed=1, **changed):
-    """A learner after its second update: by then its critic and normaliser are not trivial."""
+    """A learner after its second update: by then its critic and normalizer are not trivial."""
     algo, env = fresh(Recorded, seed, **changed), ToyEnv()
     rollout, state = collect(algo, env, env.reset())
     algo.update(rollout)
@@ -123,9 +123,9 @@ def test_advantages_and_returns_of_every_turn(seed):
         np.testing.assert_allclose(
             turn.value.numpy(), ((value - mean) / std).ravel(), rtol=2e-3, atol=2e-4
         )
-        normalised = (expected - expected.mean()) / (expected.std() + 1e-5)
+        normalized = (expected - expected.mean()) / (expected.std() + 1e-5)
         np.testing.assert_allclose(
-            turn.view.weighted_advantage.numpy(), normalised.ravel(), rtol=5e-3, atol=2e-3
+            turn.view.weighted_advantage.numpy(), normalized.ravel(), rtol=5e-3, atol=2e-3
         )
         reported = metrics[f"agent{p}/preceding_ratio"].item()
         assert reported == pytest.approx(ratio.mean(), rel=1e-3)
@@ -145,7 +145,7 @@ def test_agents_share_the_critics_epochs(epochs):
     train(algo, env, 1)
     steps = [turn.critic_steps for turn in algo.turns]
     assert steps == [2 * (epochs * k // 3) for k in range(3)]
-    assert algo.critic_optimiser.state_dict()["step"].item() == 2 * epochs
+    assert algo.critic_optimizer.state_dict()["step"].item() == 2 * epochs
 
 
 def test_the_critic_learns_each_agents_returns():

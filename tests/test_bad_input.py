@@ -196,7 +196,7 @@ def hand(tmp_path):
 
 POS = "pos: [0.0, -0.265, 0.0]"
 QUAT = "quat: [0.0, 0.0, -0.7071068, 0.7071068]"
-BASE = "base: {palm: plam, palm_centre: [0, 0, 0], mass: 1, centre_of_mass: [0, 0, 0]"
+BASE = "base: {palm: plam, palm_center: [0, 0, 0], mass: 1, center_of_mass: [0, 0, 0]"
 
 
 @pytest.mark.parametrize(

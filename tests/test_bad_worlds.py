@@ -151,7 +151,7 @@ def updated(kind, garbage, t=5, i=2, **changed):
 
 @pytest.mark.parametrize("kind", ALGORITHMS)
 def test_an_invalid_step_does_not_enter_the_loss(kind):
-    """Whatever is in it, all parameters and normalisers come out the same, and finite."""
+    """Whatever is in it, all parameters and normalizers come out the same, and finite."""
     options = {"input_norm": "both"}
     (one, _, metrics), (two, _, _), (without, _, _) = (
         updated(kind, garbage, **options) for garbage in (math.nan, 1e30, None)
@@ -182,8 +182,8 @@ def test_batch_and_statistics_are_those_of_the_valid_steps(kind):
     np.testing.assert_allclose(advantage.mean(0), 0.0, atol=1e-6)
     np.testing.assert_allclose(advantage.std(0), 1.0, atol=1e-3)
     numbers = torch.arange(71.0)
-    spread = batch.spread(numbers, -1.0).flatten()
-    assert spread[5 * 6 + 2] == -1.0 and torch.equal(spread[kept], numbers)
+    scattered = batch.scatter(numbers, -1.0).flatten()
+    assert scattered[5 * 6 + 2] == -1.0 and torch.equal(scattered[kept], numbers)
 
 
 # Loss and gradient ------------------------------------------------------------------------------
@@ -199,8 +199,8 @@ class Planted(MADPO):
         super().begin_minibatch(view, rows)
         self.taken += view.index == self.agent
 
-    def regulariser(self, view, rows, mean, std):
-        bonus = super().regulariser(view, rows, mean, std)
+    def bonus(self, view, rows, mean, std):
+        bonus = super().bonus(view, rows, mean, std)
         bad = view.index == self.agent and self.taken - 1 in self.steps
         return bonus * math.nan if bad and mean.requires_grad else bonus
 
@@ -217,15 +217,15 @@ def test_a_minibatch_with_a_loss_that_is_not_finite_is_skipped():
     class Missing(MADPO):
         def update_agent(self, view):
             if view.index == Planted.agent:
-                optimiser, step = self.actor_optimisers[view.index], FlatAdam.step
+                optimizer, step = self.actor_optimizers[view.index], FlatAdam.step
                 calls = iter(range(6))
 
                 def but_one(loss):
                     if next(calls) not in Planted.steps:
-                        return step(optimiser, loss)
+                        return step(optimizer, loss)
                     return loss.new_tensor(math.nan)
 
-                optimiser.step = but_one
+                optimizer.step = but_one
             return super().update_agent(view)
 
     (one, rollout), (two, twin) = trained(Planted, ToyEnv()), trained(Missing, ToyEnv())
@@ -233,7 +233,7 @@ def test_a_minibatch_with_a_loss_that_is_not_finite_is_skipped():
     assert_same(one.state_dict(), two.state_dict())
     skipped = [metrics[f"agent{p}/skipped"].item() for p in range(3)]
     assert skipped == [0, 1, 0] == [wanted[f"agent{p}/skipped"].item() for p in range(3)]
-    steps = [optimiser.state_dict()["step"].item() for optimiser in one.actor_optimisers]
+    steps = [optimizer.state_dict()["step"].item() for optimizer in one.actor_optimizers]
     assert steps == [6, 5, 6]
     assert metrics["agent1/loss"].isfinite() and metrics["agent1/grad_norm"].isfinite()
     one.faults.check(2)
@@ -292,27 +292,27 @@ def test_skips_in_a_row_end_with_a_step():
 
 
 @pytest.mark.parametrize("broken", ["gradient", "loss"])
-def test_the_optimiser_stays_as_it_is(broken):
+def test_the_optimizer_stays_as_it_is(broken):
     generator = torch.Generator().manual_seed(3)
     stack = MLPStack(
         [3], [4], [2], activation="tanh", output_gain=1.0, generator=generator, device=CPU
     )
-    optimiser = FlatAdam(stack, 0, lr=0.1, max_grad_norm=1.0)
+    optimizer = FlatAdam(stack, 0, lr=0.1, max_grad_norm=1.0)
     stack.grad.fill_(0.5)
-    assert optimiser.step(torch.tensor(1.0)).isfinite()
-    kept = stack.flat.clone(), optimiser.state_dict()
+    assert optimizer.step(torch.tensor(1.0)).isfinite()
+    kept = stack.flat.clone(), optimizer.state_dict()
     loss = torch.tensor(math.inf if broken == "loss" else 1.0)
     stack.grad.fill_(0.5)
     if broken == "gradient":
         stack.grad[0, 3] = math.inf
-    assert optimiser.step(loss).isnan()
-    assert_same((stack.flat, optimiser.state_dict()), kept)
+    assert optimizer.step(loss).isnan()
+    assert_same((stack.flat, optimizer.state_dict()), kept)
     stack.grad.fill_(0.5)
-    assert optimiser.step().isfinite()
+    assert optimizer.step().isfinite()
     assert not torch.equal(stack.flat, kept[0])
 
 
-def test_returns_that_are_not_finite_do_not_reach_the_normaliser():
+def test_returns_that_are_not_finite_do_not_reach_the_normalizer():
     norm = ValueNorm(CPU)
     norm.update(torch.arange(5.0))
     kept = norm.state_dict()

@@ -25,13 +25,13 @@ def place_egg(env, row, pos, quat=(1.0, 0.0, 0.0, 0.0)):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_starts_and_goals(name):
-    start, spread, goal, _, _, joint_noise, length = TASKS[name]
+    start, half_width, goal, _, _, joint_noise, length = TASKS[name]
     env = make(name, 64)
     env.reset()
     assert env.max_episode_length == length
     offset = env.sim.qpos[:, 62:65].numpy() - np.array(start)
-    assert (np.abs(offset) <= spread + 1e-6).all()
-    assert (np.abs(offset).max(0) >= 0.8 * spread).all()
+    assert (np.abs(offset) <= half_width + 1e-6).all()
+    assert (np.abs(offset).max(0) >= 0.8 * half_width).all()
     assert (env.joint_pos.abs().max() > 0).item() == (joint_noise > 0)
     low, high = env.sim.model.jnt_range[1:25].T
     reach = joint_noise * (np.abs(low) + high - low) + 1e-6
@@ -167,17 +167,17 @@ def test_two_eggs_are_swapped():
     env.reset()
     assert env.max_episode_length == 75
     starts, goals = ((0, -0.39, 0.54), (0, -0.78, 0.54)), ((0, -0.79, 0.54), (0, -0.38, 0.54))
-    assert (env.egg_poses[..., :3] - torch.tensor(starts)).abs().max() <= 0.01 + 1e-6
+    assert (env.object_poses[..., :3] - torch.tensor(starts)).abs().max() <= 0.01 + 1e-6
     # Offsets of the two eggs from their goals, their turns; exp(-10 d - 0.2 turn), summed.
     offsets = np.array(((0.0, 0.0), (0.059, 0.0), (0.03, 0.0301), (0.1, 0.35)))
     turns = np.array(((0.0, 0.0), (1.0, 0.0), (0.0, 2.0), (0.5, 0.5)))
     env.goal_quats[:] = torch.tensor((1.0, 0.0, 0.0, 0.0))
     for k in range(2):
-        env.egg_poses[:, k, :3] = torch.tensor(goals[k]) - torch.tensor((0.0, 0.0, 1.0)) * (
+        env.object_poses[:, k, :3] = torch.tensor(goals[k]) - torch.tensor((0.0, 0.0, 1.0)) * (
             torch.tensor(offsets[:, k, None], dtype=torch.float32)
         )
         turned = Rotation.from_rotvec(turns[:, k, None] * (0, 0.6, 0.8))
-        env.egg_poses[:, k, 3:] = torch.tensor(turned.as_quat(scalar_first=True))
+        env.object_poses[:, k, 3:] = torch.tensor(turned.as_quat(scalar_first=True))
     outcome = env.evaluate()
     expected = np.exp(-10 * offsets - 0.2 * turns).sum(1)
     np.testing.assert_allclose(outcome.reward.numpy(), expected, rtol=3e-4)

@@ -132,7 +132,7 @@ def test_several_names_of_one_checkpoint(tmp_path, monkeypatch, links):
 
         monkeypatch.setattr(os, "link", unsupported)
     (tmp_path / "best.tmp").write_text("of a process that was killed")
-    checkpoint.write(paths, checkpoint.serialise(content()))
+    checkpoint.write(paths, checkpoint.serialize(content()))
     assert order == ["ep_3.pth", "best.pth", "last.pth"]
     checkpoint.save(paths[-1], content(iteration=8))
     assert [checkpoint.load(path, CPU)["iteration"] for path in paths] == [7, 7, 8]
@@ -146,9 +146,9 @@ def test_what_a_kill_left_is_not_written_to(tmp_path):
     assert checkpoint.load(tmp_path / "ep_3.pth", CPU)["iteration"] == 7
 
 
-def test_later_changes_do_not_reach_what_was_serialised(tmp_path):
+def test_later_changes_do_not_reach_what_was_serialized(tmp_path):
     whole = content()
-    data = checkpoint.serialise(whole)
+    data = checkpoint.serialize(whole)
     whole["algo_state"]["actors"].zero_()
     checkpoint.write([tmp_path / "last.pth"], data)
     loaded = checkpoint.load(tmp_path / "last.pth", CPU)["algo_state"]["actors"]

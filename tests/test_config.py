@@ -16,7 +16,7 @@ from madpo_isaac.config.schema import MAX_THREADS, Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.settings import MAX_COUNT
-from madpo_isaac.settings import MAX_WHOLE as MAX_SEED
+from madpo_isaac.settings import MAX_INTEGER as MAX_SEED
 from madpo_isaac.sim import SimConfig, WarpConfig
 from madpo_isaac.tasks.registry import TASKS, suite
 
@@ -208,7 +208,7 @@ REFUSED = [
     ("algo.max_grad_norm=0", "algo.max_grad_norm=0.0 must be greater than 0"),
     ("algo.reward_scale=0", "algo.reward_scale=0.0 must be greater than 0"),
     ("algo.reward_scale=-1", "algo.reward_scale=-1.0 must be greater than 0"),
-    ("algo.sigma_on_restore=inital", "Did you mean 'initial'? Allowed: initial, keep"),
+    ("algo.std_on_restore=inital", "Did you mean 'initial'? Allowed: initial, keep"),
     ("algo.entropy_coef=-1", "algo.entropy_coef=-1.0 must not be negative"),
     ("algo.value_coef=-1", "algo.value_coef=-1.0 must not be negative"),
     ("algo.output_gain=-1", "algo.output_gain=-1.0 must not be negative"),

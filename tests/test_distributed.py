@@ -95,7 +95,7 @@ def test_both_processes_come_to_the_same_bits(updates, case):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "happo_minibatches"])
 def test_two_processes_equal_one_with_twice_the_batch(updates, case):
-    """Parameters, optimisers, normalisers, order of agents and metrics."""
+    """Parameters, optimizers, normalizers, order of agents and metrics."""
     alone, first, _ = updates(case)
     names = [name for name, _ in flatten(alone)]
     assert {"/state/actors", "/state/critic", "/metrics/1/agent2/kl"} <= set(names)
@@ -110,7 +110,7 @@ def test_minibatches_are_drawn_from_both_shares(updates):
     alone, first, _ = updates("happo_minibatches")
     gap = (alone["state"]["actors"] - first["state"]["actors"]).abs().max().item()
     assert 1e-5 < gap < 0.05
-    steps = [optimiser["step"].item() for optimiser in first["state"]["actor_optimisers"]]
+    steps = [optimizer["step"].item() for optimizer in first["state"]["actor_optimisers"]]
     assert steps == [2 * 3 * 3] * 3
 
 
@@ -215,13 +215,13 @@ def test_every_process_takes_its_own_gpu_and_the_record_says_cuda(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     config = dataclasses.replace(compose([]), multi_gpu=True, sim_device="cuda")
-    assert parallel.of_this_rank(config, ALONE, "").sim_device == "cuda"
+    assert parallel.config_for_rank(config, ALONE, "").sim_device == "cuda"
     assert taken == [torch.device("cuda:1")] == [check_device("cuda")]
     with pytest.raises(UserError, match="sim_device=cuda:0 is one GPU for several processes"):
-        parallel.of_this_rank(dataclasses.replace(config, sim_device="cuda:0"), ALONE, "")
+        parallel.config_for_rank(dataclasses.replace(config, sim_device="cuda:0"), ALONE, "")
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(UserError, match="'cuda:2' is not there"):
-        parallel.of_this_rank(config, ALONE, "")
+        parallel.config_for_rank(config, ALONE, "")
 
 
 @pytest.mark.parametrize(

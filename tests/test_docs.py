@@ -160,7 +160,7 @@ def test_the_new_algorithm_does_what_the_page_says(parts, tmp_path):
     assert record["algo"]["lr_schedule"] == "adaptive"  # the recipe's
     algo = build(ALGORITHMS["calm"], settings(ALGO_SCHEMAS["calm"], effort_coef=0.5), ToyEnv())
     mean = torch.tensor([[1.0, 2.0], [0.0, -3.0]])
-    bonus = algo.regulariser(None, slice(0, 2), mean, torch.ones(2))
+    bonus = algo.bonus(None, slice(0, 2), mean, torch.ones(2))
     assert bonus.item() == -0.5 * 14.0
     for value, part in ((-1, "must not be negative"), ("x", "must be a number")):
         with pytest.raises(UserError, match=f"algo.effort_coef={value}.* {part}"):

@@ -47,7 +47,7 @@ RUNS = {
     ),
     "robot": (
         "task=HalfCheetah-2x3",
-        "task.observation=standardised",
+        "task.observation=standardized",
         "algo=mappo",
         "algo.input_norm=both",
     ),
@@ -92,7 +92,7 @@ def test_files_act_as_the_player_does(runs, run, kind, tmp_path):
     assert len(files) == AGENTS[run] and contract["format"] == kind
     env, act = the_policy(runs / run)
     env.generator.manual_seed(99)  # states that the export has not seen
-    state, spread = env.reset(), 0.0
+    state, largest_std = env.reset(), 0.0
     for _ in range(6):
         mean, clipped = act(state), torch.zeros(5, env.action_dim)
         covered = []
@@ -114,9 +114,9 @@ def test_files_act_as_the_player_does(runs, run, kind, tmp_path):
             clipped[:, agent["action_columns"]] = torch.from_numpy(action)
             covered += agent["action_columns"]
         assert sorted(covered) == list(range(env.action_dim))
-        spread = max(spread, mean.std(0).max().item())
+        largest_std = max(largest_std, mean.std(0).max().item())
         state = env.step(clipped).state
-    assert spread > 1e-3  # the policies do react to what they see
+    assert largest_std > 1e-3  # the policies do react to what they see
 
 
 @pytest.mark.parametrize("kind", FORMATS)

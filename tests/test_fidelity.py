@@ -55,7 +55,7 @@ def test_no_bound_on_the_divergence_exists():
         assert value == pytest.approx(distance**2 / 2.0)
 
 
-def test_maximising_the_divergence_narrows_the_policy():
+def test_maximizing_the_divergence_narrows_the_policy():
     """At equal widths dD/dlog s = -dmu^2 / (2 s^2): entropy enters with a minus sign.
 
     KL(p || q) does not push there, KL(q || p), as a function of p, does as D does.

@@ -115,11 +115,11 @@ def test_the_hands_constants_are_those_of_its_model():
     mujoco.mj_forward(model, data)
     mass = model.body_mass[1:]
     assert mass.sum() == pytest.approx(base.mass, abs=1e-4)
-    centre = mass @ data.xipos[1:] / mass.sum()
-    np.testing.assert_allclose(centre, base.centre_of_mass, atol=1e-6)
+    center = mass @ data.xipos[1:] / mass.sum()
+    np.testing.assert_allclose(center, base.center_of_mass, atol=1e-6)
     inertia = np.zeros((3, 3))
     for body in range(1, model.nbody):
-        axes, arm = data.ximat[body].reshape(3, 3), data.xipos[body] - centre
+        axes, arm = data.ximat[body].reshape(3, 3), data.xipos[body] - center
         inertia += axes @ np.diag(model.body_inertia[body]) @ axes.T
         inertia += model.body_mass[body] * (arm @ arm * np.eye(3) - np.outer(arm, arm))
     np.testing.assert_allclose(np.diag(inertia), base.inertia, atol=1e-6)
@@ -133,7 +133,7 @@ def test_nothing_pulls_the_hands_at_the_start(name, envs):
         env = make(name, 1, reset_dof_pos_noise=0.0)
         env.reset()
     if "Catch" in name:
-        env.egg_poses[..., 2] += 1.0  # eggs may start inside fingers
+        env.object_poses[..., 2] += 1.0  # eggs may start inside fingers
     data = current(env, 0)
     assert data.ncon == 0 or name in STANDING
     np.testing.assert_allclose(data.qacc[:60], 0.0, atol=2e-3)
@@ -285,10 +285,10 @@ def test_hand_blocks_of_a_state_put_in_by_hand(name, envs):
             start = Rotation.from_quat(model.body_quat[body], scalar_first=True)
             turn = Rotation.from_matrix(base) * start.inv()
             palm = body_of(model, h, "palm")
-            centre = data.xpos[palm] + data.xmat[palm].reshape(3, 3) @ (0, -0.02, 0.08)
+            center = data.xpos[palm] + data.xmat[palm].reshape(3, 3) @ (0, -0.02, 0.08)
             mount = data.xpos[body_of(model, h, "hand mount")]
             blocks = expected_blocks(model, data, h) | {
-                (167, 170): mount if "Catch" in name else centre,
+                (167, 170): mount if "Catch" in name else center,
                 (170, 173): turn.as_euler("xyz"),
             }
             for (first, stop), block in blocks.items():

@@ -165,7 +165,7 @@ def test_pooled_survives_policies_whose_overlap_underflows():
 
 @pytest.mark.parametrize(("dmu", "ds"), [(1e-3, 0.0), (0.0, 1e-3), (1e-4, 1e-4), (3e-5, 1e-5)])
 def test_float32_is_accurate_near_equality(dmu, ds):
-    """Steps of one optimiser update: D is down to 1e-9, far below the rounding of log(1)."""
+    """Steps of one optimizer update: D is down to 1e-9, far below the rounding of log(1)."""
     p = torch.tensor([[0.2 + dmu]]), torch.tensor([[0.3655 + ds]])
     q = torch.tensor([[0.2]]), torch.tensor([[0.3655]])
     expected = integrated(*(x.item() for x in (*p, *q)))

@@ -246,7 +246,7 @@ def test_update_does_not_depend_on_the_tile(num_minibatches):
 
 
 def test_first_step_of_the_first_agent():
-    """One epoch: ratio 1 and a centred advantage leave the loss -coef H; nothing is clipped.
+    """One epoch: ratio 1 and a centered advantage leave the loss -coef H; nothing is clipped.
 
     H of two dimensions of std 0.3655293 is log(2 pi e) + 2 log 0.3655293 = 0.8250698.
     """
@@ -282,9 +282,9 @@ def test_every_sample_is_visited_once_an_epoch(num_minibatches):
     seen = {"critic": [], 0: [], 1: [], 2: []}
 
     class Visits(HAPPO):
-        def regulariser(self, view, rows, mean, std):
+        def bonus(self, view, rows, mean, std):
             seen[view.index].append(torch.arange(72)[rows])
-            return super().regulariser(view, rows, mean, std)
+            return super().bonus(view, rows, mean, std)
 
         def critic_loss(self, batch, inputs, rows, size):
             seen["critic"].append(torch.arange(72)[rows])
@@ -300,9 +300,9 @@ def test_every_sample_is_visited_once_an_epoch(num_minibatches):
         assert torch.equal(order.sort(1).values, torch.arange(72).expand(epochs, 72))
         if num_minibatches > 1:
             assert not torch.equal(order[0], order[1])
-    taken = [optimiser.state_dict()["step"].item() for optimiser in algo.actor_optimisers]
+    taken = [optimizer.state_dict()["step"].item() for optimizer in algo.actor_optimizers]
     assert taken == [3 * num_minibatches] * 3
-    assert algo.critic_optimiser.state_dict()["step"].item() == 2 * num_minibatches
+    assert algo.critic_optimizer.state_dict()["step"].item() == 2 * num_minibatches
 
 
 # Values, returns and advantages -----------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_critic_loss_is_the_larger_huber_loss():
     old = torch.from_numpy(exact).float() + 0.4 * torch.randn(60, generator=generator)
     rollout, _ = collect(algo, ToyEnv(), ToyEnv().reset())
     batch = Batch(rollout, state, *[torch.zeros(60)] * 4, value=old, next_value=old)
-    batch.returns = algo.value_norm.denormalise(target)
+    batch.returns = algo.value_norm.denormalize(target)
     inputs = algo.critic.inputs(state)
     loss, stats = algo.critic_loss(batch, inputs, torch.arange(60).flip(0), 60)
     loss.backward()
@@ -345,7 +345,7 @@ def test_critic_loss_is_the_larger_huber_loss():
     assert weight.grad.item() == pytest.approx(0.7 * slope, rel=1e-4)
 
 
-def test_critic_update_reports_the_loss_on_normalised_returns():
+def test_critic_update_reports_the_loss_on_normalized_returns():
     """At the first step nothing is clipped: the critic still predicts what it predicted."""
     algo, (metrics,) = trained(Recorded, critic_epochs=1)
     initial = critic_parameters(fresh(Recorded))
@@ -379,10 +379,10 @@ def expected_returns(algo, rollout):
     return returns, returns - values
 
 
-def test_returns_and_normalised_advantages():
+def test_returns_and_normalized_advantages():
     algo, env = fresh(Recorded), ToyEnv()
     rollout, state = collect(algo, env, env.reset())
-    algo.update(rollout)  # so that the values' normaliser is no longer trivial
+    algo.update(rollout)  # so that the values' normalizer is no longer trivial
     rollout, _ = collect(algo, env, state)
     for flag in (rollout.terminated, rollout.truncated):
         assert 3 < flag.sum() < flag.numel()
@@ -390,8 +390,8 @@ def test_returns_and_normalised_advantages():
     algo.update(rollout)
     batch = algo.batch
     np.testing.assert_allclose(batch.returns.numpy(), returns.ravel(), rtol=1e-4, atol=1e-4)
-    normalised = (advantage - advantage.mean()) / (advantage.std() + 1e-5)
-    np.testing.assert_allclose(batch.advantage.numpy(), normalised.ravel(), rtol=1e-3, atol=1e-4)
+    normalized = (advantage - advantage.mean()) / (advantage.std() + 1e-5)
+    np.testing.assert_allclose(batch.advantage.numpy(), normalized.ravel(), rtol=1e-3, atol=1e-4)
     assert batch.advantage.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert batch.advantage.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
 
@@ -405,7 +405,7 @@ def test_only_truncated_steps_bootstrap_from_the_final_state():
     algo.update(rollout)
     returns = algo.batch.returns.view(12, 6)
     torch.testing.assert_close(returns[rollout.terminated], rollout.reward[rollout.terminated])
-    # Before its first batch the normaliser has mean 0 and standard deviation 0.1.
+    # Before its first batch the normalizer has mean 0 and standard deviation 0.1.
     expected = rollout.reward + 0.99 * 0.1 * value
     torch.testing.assert_close(returns[rollout.truncated], expected[rollout.truncated])
 

@@ -101,11 +101,11 @@ def gaussian(algo, p, flat, obs):
     net, x = algo.actors.stack.unpack(p, flat), obs.double()
 
     def norm(x, k):
-        centred = x - x.mean(1, keepdim=True)
-        scale = (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
-        return centred / scale * net[f"norm{k}.weight"] + net[f"norm{k}.bias"]
+        centered = x - x.mean(1, keepdim=True)
+        scale = (centered.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        return centered / scale * net[f"norm{k}.weight"] + net[f"norm{k}.bias"]
 
-    x = x * net["norm0.weight"] + net["norm0.bias"]  # standardised already
+    x = x * net["norm0.weight"] + net["norm0.bias"]  # standardized already
     for k in range(2):
         x = norm((x @ net[f"linear{k}.weight"].T + net[f"linear{k}.bias"]).clamp(min=0.0), k + 1)
     std = 0.5 / (1.0 + torch.exp(-net["log_std"][: algo.agents[p].act_dim]))
@@ -204,7 +204,7 @@ def test_conjugate_gradient_against_a_solver(seed):
     assert np.linalg.norm(residual) < 1e-10
 
 
-def test_conjugate_gradient_minimises_over_the_krylov_space():
+def test_conjugate_gradient_minimizes_over_the_krylov_space():
     matrix, b = system()
     H, products = torch.from_numpy(matrix), []
     x, residual = conjugate_gradient(

@@ -51,7 +51,7 @@ def test_every_key_has_a_line_with_a_text(lines):
         for schema in schemas.values():
             assert shown >= {prefix + name for name in names(schema)}
     assert shown >= {f"algo.divergence.{name}" for name in names(DivergenceConfig)}
-    assert {"task.agents", "task.randomise.friction", "task.observation"} <= shown
+    assert {"task.agents", "task.randomize.friction", "task.observation"} <= shown
     assert [key for key, _, text in lines if not text] == []
 
 

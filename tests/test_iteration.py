@@ -119,7 +119,7 @@ def recorded(run, k):
 
 
 def values(run, update, state):
-    """The critic's normalised values of joint states (..., S)."""
+    """The critic's normalized values of joint states (..., S)."""
     seen = run.env.critic_view(state.flatten(0, -2)).double().numpy()
     return network(update.critic, seen).reshape(state.shape[:-1])
 

@@ -34,7 +34,7 @@ def test_wide_printed_shrinks_the_variance(sigma):
     wanted = variance(a_q) - variance(a_p) + (s_p.mean(0) - s_q.mean(0)).square().sum()
     value = kernel_cs(s_p, a_p, s_q, a_q, **settings)
     assert sigma**2 * float(value) == pytest.approx(float(wanted), rel=1e-4)
-    # Maximising it pulls every action towards the mean, and is blind to the mean itself.
+    # Maximizing it pulls every action toward the mean, and is blind to the mean itself.
     grad = gradient(kernel_cs, s_p, a_p, s_q, a_q, **settings)
     assert relative(sigma**2 * grad, -2.0 / 300 * (a_p - a_p.mean(0))) < 1e-4
 

@@ -1,4 +1,4 @@
-"""Options of all algorithms: normalised observations, scaled rewards, std of a continued run."""
+"""Options of all algorithms: normalized observations, scaled rewards, std of a continued run."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_moments_are_those_of_all_rows_and_one_to_start_with():
     np.testing.assert_allclose(moments.mean, mean, rtol=1e-6)
     np.testing.assert_allclose(moments.square, square, rtol=1e-5)
     x = rng.normal(3.0, 10.0, (50, 4))
-    found = moments.normalise(torch.from_numpy(x).float())
+    found = moments.normalize(torch.from_numpy(x).float())
     expected = np.clip((x - mean) / np.sqrt(square / 39 + 1e-5), -5.0, 5.0)
     assert np.abs(expected).max() == 5.0
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -53,10 +53,10 @@ def test_a_constant_observation_becomes_zero():
     moments = Moments.initial(1, CPU)
     for _ in range(50):
         moments = moments.merged(torch.zeros(100, 1))
-    assert not moments.normalise(torch.zeros(3, 1)).any()
+    assert not moments.normalize(torch.zeros(3, 1)).any()
 
 
-# Normalised observations ------------------------------------------------------------------------
+# Normalized observations ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["happo", "madpo"])
@@ -97,11 +97,11 @@ def test_moments_are_frozen_in_an_update_and_take_its_batch_in_afterwards():
     assert torch.equal(frozen.distribution(observations)[0], kept)
 
 
-def test_the_critic_sees_normalised_states():
+def test_the_critic_sees_normalized_states():
     plain, algo = fresh(), fresh(input_norm="both")
     algo.critic.moments = [Moments.initial(6, CPU).merged(4.0 + 3.0 * torch.randn(500, 6))]
     state = 4.0 + 3.0 * torch.randn(20, 6)
-    expected = plain.critic.values(algo.critic.moments[0].normalise(state), 7)
+    expected = plain.critic.values(algo.critic.moments[0].normalize(state), 7)
     torch.testing.assert_close(algo.critic.values(state, 7), expected)
 
 
@@ -144,7 +144,7 @@ def test_older_states_have_no_moments():
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
-def test_reward_scale_multiplies_what_is_learnt_from(name):
+def test_reward_scale_multiplies_what_is_learned_from(name):
     scaled, plain = fresh(name, reward_scale=0.25), fresh(name)
     rollout, _ = collect(plain, ToyEnv(), ToyEnv().reset())
     paid = rollout.reward.clone()
@@ -161,13 +161,13 @@ def test_reward_scale_multiplies_what_is_learnt_from(name):
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
-def test_sigma_on_restore(name):
+def test_std_on_restore(name):
     algo = fresh(name, actor_lr=1e-2)
     train(algo, ToyEnv(), 2)
     trained, start = algo.actors.freeze().std, fresh(name).actors.freeze().std
     assert (trained - start).abs().min() > 1e-5
     for option, expected in (("keep", trained), ("initial", start)):
-        other = fresh(name, seed=5, sigma_on_restore=option)
+        other = fresh(name, seed=5, std_on_restore=option)
         other.load_state_dict(algo.state_dict())
         assert torch.equal(other.actors.freeze().std, expected)
         for key, value in other.actors.stack.stacked.items():

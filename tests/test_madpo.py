@@ -45,8 +45,8 @@ class Recorded(MADPO):
         self.snapshots.append(self.snapshot())
         self.bonuses.append({0: [], 1: [], 2: []})
 
-    def regulariser(self, view, rows, mean, std):
-        bonus = super().regulariser(view, rows, mean, std)
+    def bonus(self, view, rows, mean, std):
+        bonus = super().bonus(view, rows, mean, std)
         grad = torch.autograd.grad(bonus, (mean, std), retain_graph=True, allow_unused=True)
         size = sum(float(g.abs().sum()) for g in grad if g is not None)
         self.bonuses[-1][view.index].append((bonus.item() / len(mean), size))
@@ -162,7 +162,7 @@ def test_bonus_against_an_oracle(lam, bound):
         algo.actors.stack.nets[2]["out.bias"] += 0.1
         algo.actors.stack.nets[2]["log_std"] += 0.2
     mean, std = algo.actors.distribution(2, view.obs[rows])
-    found = algo.regulariser(view, rows, mean, std).item()
+    found = algo.bonus(view, rows, mean, std).item()
     own, reference = parameters(algo, 2), algo.snapshots[1][2]
     intra = between(2, own, 2, reference, state, bound)
     inter = between(2, own, 1, parameters(algo, 1), state, bound)
@@ -176,7 +176,7 @@ def test_bonus_gradient_against_finite_differences():
     rows = torch.arange(72)
     mean, std = algo.actors.distribution(2, view.obs)
     algo.actors.stack.grad.zero_()
-    algo.regulariser(view, rows, mean, std).backward()
+    algo.bonus(view, rows, mean, std).backward()
     own, reference = parameters(algo, 2), algo.snapshots[1][2]
 
     def bonus():
@@ -204,7 +204,7 @@ def test_bonus_gradient_against_finite_differences():
 def test_without_advantage_the_update_increases_the_divergence(lam, term, bound):
     algo, batch, view = between_updates(lam=lam, coef=1.0, bound="exp" if bound else "none")
     algo.entropy_coef, algo.config.epochs = 0.0, 5
-    algo.actor_optimisers = algo.actors.optimisers(1e-3, 10.0)
+    algo.actor_optimizers = algo.actors.optimizers(1e-3, 10.0)
     view = AgentView(
         index=2,
         clip=view.clip,

@@ -76,14 +76,14 @@ def shared_density(net, p, state, action):
 # One network for all ----------------------------------------------------------------------------
 
 
-def test_a_shared_network_is_one_row_with_one_optimiser():
+def test_a_shared_network_is_one_row_with_one_optimizer():
     for kind in (MAPPO, IPPO):
         algo = fresh(kind)
-        assert len(algo.actors.stack.flat) == len(algo.actor_optimisers) == 1
+        assert len(algo.actors.stack.flat) == len(algo.actor_optimizers) == 1
         assert algo.actors.stack.stacked["linear0.weight"].shape == (1, 7, 8)
         assert algo.actors.stack.stacked["out.weight"].shape == (1, 3, 5)
         algo = fresh(kind, share_parameters=False)
-        assert len(algo.actors.stack.flat) == len(algo.actor_optimisers) == 3
+        assert len(algo.actors.stack.flat) == len(algo.actor_optimizers) == 3
     assert len(fresh(IPPO).critic.stack.flat) == 1
     assert len(fresh(IPPO, share_parameters=False).critic.stack.flat) == 3
 
@@ -100,11 +100,11 @@ def test_a_shared_network_starts_orthogonal_as_a_whole():
             assert not net[f"{name}.bias"].any()
 
 
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("kind", [MAPPO, IPPO])
-def test_density_at_collection_is_that_at_the_first_step(kind, share, normalise):
-    options = {"share_parameters": share, "input_norm": "both" if normalise else "layer"}
+def test_density_at_collection_is_that_at_the_first_step(kind, share, normalize):
+    options = {"share_parameters": share, "input_norm": "both" if normalize else "layer"}
     algo, env = fresh(kind, actor_lr=1e-2, **options), ToyEnv()
     rollout, state = collect(algo, env, env.reset())
     algo.update(rollout)
@@ -117,7 +117,7 @@ def test_density_at_collection_is_that_at_the_first_step(kind, share, normalise)
         part = batch.action[:, ACTION_COLUMNS[p]].double()
         found = stats.norm.logpdf(part, mean.double(), std.double()).sum(1)
         np.testing.assert_allclose(view.old_log_prob, found, rtol=1e-4, atol=1e-4)
-        if share and not normalise:
+        if share and not normalize:
             net = whole(algo.actors.stack)
             exact = shared_density(net, p, batch.state, batch.action)
             np.testing.assert_allclose(view.old_log_prob, exact, rtol=1e-4, atol=1e-4)
@@ -374,7 +374,7 @@ def test_local_critic_loss_is_the_mean_of_the_agents(share):
     rollout, _ = collect(algo, env, env.reset())
     batch = algo._prepare(rollout)
     target = torch.randn(72, 3, generator=torch.Generator().manual_seed(0))
-    batch.returns = algo.value_norm.denormalise(target)
+    batch.returns = algo.value_norm.denormalize(target)
     inputs = algo.critic.inputs(batch.state)
     loss, stats = algo.critic_loss(batch, inputs, slice(0, 72), 72)
     loss.backward()
@@ -396,9 +396,9 @@ def test_every_sample_is_visited_once_an_epoch(share, num_minibatches):
     seen = [[], [], []]
 
     class Visits(IPPO):
-        def regulariser(self, view, rows, mean, std):
+        def bonus(self, view, rows, mean, std):
             seen[view.index].append(torch.arange(72)[rows])
-            return super().regulariser(view, rows, mean, std)
+            return super().bonus(view, rows, mean, std)
 
     options = {"num_minibatches": num_minibatches, "epochs": 3, "share_parameters": share}
     algo = fresh(Visits, **options)
@@ -408,7 +408,7 @@ def test_every_sample_is_visited_once_an_epoch(share, num_minibatches):
         order = torch.cat(rows).view(3, 72)
         assert torch.equal(order.sort(1).values, torch.arange(72).expand(3, 72))
         assert torch.equal(order, torch.cat(seen[0]).view(3, 72))
-    taken = [optimiser.state_dict()["step"].item() for optimiser in algo.actor_optimisers]
+    taken = [optimizer.state_dict()["step"].item() for optimizer in algo.actor_optimizers]
     assert taken == [3 * num_minibatches] * (1 if share else 3)
 
 

@@ -1,4 +1,4 @@
-"""Stacked networks, policies, critic, their optimiser and the value normaliser."""
+"""Stacked networks, policies, critic, their optimizer and the value normalizer."""
 
 import copy
 import math
@@ -191,7 +191,7 @@ def test_flat_adam_equals_adam_on_separate_parameters_with_clipping():
 
 def test_flat_adam_on_all_rows_clips_each_by_itself():
     together, apart = make_stack(), make_stack()
-    optimiser = FlatAdam(together, slice(None), lr=0.01, max_grad_norm=15.0)
+    optimizer = FlatAdam(together, slice(None), lr=0.01, max_grad_norm=15.0)
     single = [FlatAdam(apart, p, lr=0.01, max_grad_norm=15.0) for p in range(3)]
     for _ in range(3):
         for stack in (together, apart):
@@ -199,30 +199,30 @@ def test_flat_adam_on_all_rows_clips_each_by_itself():
             for p, x in enumerate(inputs()):
                 regress(lambda x, p=p, stack=stack: run(stack, p, x), (p + 1) * x).backward()
         norms = torch.stack([each.step() for each in single])
-        assert optimiser.step().item() == pytest.approx(norms.mean().item(), rel=1e-5)
+        assert optimizer.step().item() == pytest.approx(norms.mean().item(), rel=1e-5)
         torch.testing.assert_close(together.flat, apart.flat)
     assert norms.min() < 15.0 < norms.max()
 
 
-def test_optimiser_state_round_trip():
-    def step(stack, optimiser):
-        optimiser.zero_grad()
+def test_optimizer_state_round_trip():
+    def step(stack, optimizer):
+        optimizer.zero_grad()
         regress(lambda x: run(stack, 1, x), inputs()[1]).backward()
-        optimiser.step()
+        optimizer.step()
 
     first = make_stack()
-    optimiser = FlatAdam(first, 1, lr=0.01, max_grad_norm=10.0)
-    assert optimiser.state_dict() == {}
-    step(first, optimiser)
+    optimizer = FlatAdam(first, 1, lr=0.01, max_grad_norm=10.0)
+    assert optimizer.state_dict() == {}
+    step(first, optimizer)
     second = make_stack(seed=9)
     second.flat.copy_(first.flat)
     other = FlatAdam(second, 1, lr=0.5, max_grad_norm=10.0)
     other.lr.fill_(0.01)
-    saved = optimiser.state_dict()
+    saved = optimizer.state_dict()
     kept = copy.deepcopy(saved)
     other.load_state_dict(saved)
     for _ in range(3):
-        step(first, optimiser)
+        step(first, optimizer)
         step(second, other)
     assert torch.equal(first.flat, second.flat)
     assert all(torch.equal(saved[name], kept[name]) for name in kept)
@@ -367,7 +367,7 @@ def test_frozen_policies_do_not_follow_the_parameters():
     assert not torch.equal(moved.distribution(obs)[1], std)
 
 
-# Critic and its normaliser ----------------------------------------------------------------------
+# Critic and its normalizer ----------------------------------------------------------------------
 
 
 def test_critic_is_one_network_with_one_output():
@@ -442,11 +442,11 @@ def test_value_norm_round_trips():
     norm = ValueNorm(CPU)
     norm.update(torch.tensor([100.0, 140.0]))  # mean 120, std 20
     x = torch.linspace(-5.0, 5.0, 11)
-    assert norm.denormalise(torch.tensor([-1.0, 2.0])).tolist() == pytest.approx([100.0, 160.0])
-    assert norm.normalise(torch.tensor([100.0, 160.0])).tolist() == pytest.approx([-1.0, 2.0])
-    torch.testing.assert_close(norm.normalise(norm.denormalise(x)), x, rtol=1e-5, atol=1e-5)
+    assert norm.denormalize(torch.tensor([-1.0, 2.0])).tolist() == pytest.approx([100.0, 160.0])
+    assert norm.normalize(torch.tensor([100.0, 160.0])).tolist() == pytest.approx([-1.0, 2.0])
+    torch.testing.assert_close(norm.normalize(norm.denormalize(x)), x, rtol=1e-5, atol=1e-5)
     other = ValueNorm(CPU)
     other.load_state_dict(norm.state_dict())
     for each in (norm, other):
         each.update(torch.tensor([7.0]))
-    assert torch.equal(norm.denormalise(x), other.denormalise(x))
+    assert torch.equal(norm.denormalize(x), other.denormalize(x))

@@ -76,7 +76,7 @@ def test_actions_reach_the_actuators_in_the_agents_order():
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_agents_see_the_standardised_state_and_their_number(name):
+def test_agents_see_the_standardized_state_and_their_number(name):
     env = make(name)
     state = env.reset()
     for step in walk(env, 5):
@@ -239,7 +239,7 @@ def test_hyper_parameters_are_the_papers(name, hidden, lr, clip, lam):
     assert config.num_envs * algo.horizon * config.max_iterations == 10_000_000
     assert task_settings(config.task) == {
         "version": "v2",
-        "observation": "standardised",
+        "observation": "standardized",
         "agent_obsk": None,
         "episode_length": 1000,
     }

@@ -74,7 +74,7 @@ def test_palms_are_up_and_hold_the_egg():
     for _ in range(60):
         step = env.step(torch.zeros(16, 24))
     assert not step.log["diverged"].any()
-    assert (env.egg_poses[:, 0, 2] > 0.5).sum() > 12  # one may roll off
+    assert (env.object_poses[:, 0, 2] > 0.5).sum() > 12  # one may roll off
 
 
 @pytest.mark.parametrize("agents", ["hands", "fingers"])

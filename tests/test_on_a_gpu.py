@@ -85,7 +85,7 @@ def test_the_host_never_waits(algo, tmp_path):
         torch.cuda.set_sync_debug_mode("error")
     try:
         run.learner.collect(run.state, lambda action, step: run.tracker.add(step))
-        run.learner.update(0.5, run.env_steps, whole=True)
+        run.learner.update(0.5, run.env_steps, all_valid=True)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

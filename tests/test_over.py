@@ -226,7 +226,7 @@ def test_every_episode_is_cut_at_its_own_length():
     assert ends == [False, False, True, False, False, False, True, False]
 
 
-def test_an_egg_within_ten_centimetres_is_remembered_until_the_episode_ends():
+def test_an_egg_within_ten_centimeters_is_remembered_until_the_episode_ends():
     """7 cm from the goal at one step: no success at 3 cm, but one at 10 cm from then on."""
     env = make(2)
     env.reset()
@@ -350,8 +350,8 @@ def test_reset_joints_vary_about_zero_within_the_limits():
     expected = np.clip(draws, low, high)
     values = joints.reshape(-1, 24)
     assert (values >= expected[0] - 1e-6).all() and (values <= expected[-1] + 1e-6).all()
-    spread = (last - first) / math.sqrt(12 * len(values))
-    assert (np.abs(values.mean(axis=0) - expected.mean(axis=0)) < 5 * spread).all()
+    error = (last - first) / math.sqrt(12 * len(values))
+    assert (np.abs(values.mean(axis=0) - expected.mean(axis=0)) < 5 * error).all()
     reach = 0.03 * (last - first)
     assert (values.min(axis=0) < expected[0] + reach).all()
     assert (values.max(axis=0) > expected[-1] - reach).all()
@@ -366,7 +366,7 @@ def test_hands_and_environments_start_differently():
         assert len(np.unique(values, axis=0)) == 16
 
 
-def test_reset_egg_is_within_a_centimetre_and_turned_at_random():
+def test_reset_egg_is_within_a_centimeter_and_turned_at_random():
     env = make(64)
     _, eggs, goals = resets(env)
     offset = eggs[:, :3] - (0, -0.39, 0.54)

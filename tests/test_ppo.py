@@ -215,7 +215,7 @@ def learn(ppo, state):
     """An iteration; returns the state to continue from, the steps, and the metrics."""
     steps = []
     state, _ = ppo.collect(state, lambda action, step: steps.append(step))
-    return state, steps, ppo.update(0.0, 0, whole=True)
+    return state, steps, ppo.update(0.0, 0, all_valid=True)
 
 
 def test_time_outs_are_the_truncated_steps_and_observations_those_after_the_reset():

@@ -56,8 +56,8 @@ class Recorded(MADPO):
         super().begin_update(batch)
         self.batches.append(batch)
 
-    def regulariser(self, view, rows, mean, std):
-        bonus = super().regulariser(view, rows, mean, std)
+    def bonus(self, view, rows, mean, std):
+        bonus = super().bonus(view, rows, mean, std)
         nets = [parameters(self, p) for p in range(3)]
         self.calls.append((len(self.batches) - 1, view.index, nets, bonus.item() / len(mean)))
         return bonus
@@ -136,7 +136,7 @@ def test_official_is_the_loss_of_the_released_code():
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("alike", [False, True], ids=["one step", "equal states"])
 @pytest.mark.parametrize("preset", ["yu", "printed", "official"])
-def test_states_without_a_distance_between_them_are_learnt_from(preset, alike):
+def test_states_without_a_distance_between_them_are_learned_from(preset, alike):
     """No width tells them apart: num_envs=1 algo.horizon=1, or a task that starts in one state."""
     div = {"preset": preset, "coef": 1.0}
     algo, env = build(MADPO, settings(MadpoConfig, divergence=div), ToyEnv()), ToyEnv()

@@ -43,8 +43,8 @@ def test_the_shadow_hands_throw_and_catch_as_often_as_stated(capsys):
     assert f"return {facts['return']:.4g}, success {facts['success']:.4g}" in out
     assert facts["command"] in out
     # Four standard errors of 64 episodes: a chance of one in ten thousand at another seed.
-    spread = facts["mean_actions"]["return"]["std"] / np.sqrt(episodes)
-    assert abs(reached - facts["return"]) < 4 * spread
+    error = facts["mean_actions"]["return"]["std"] / np.sqrt(episodes)
+    assert abs(reached - facts["return"]) < 4 * error
     rate = facts["success"]
     assert abs(success - rate) < 4 * np.sqrt(rate * (1 - rate) / episodes)
 

@@ -39,7 +39,7 @@ def test_rates_follow_the_divergence_of_each_agent(name, target):
     algo = fresh(name, epochs=4, kl_target=target, **ADAPTIVE)
     told = watched(algo)
     train(algo, ToyEnv(), 3)
-    rates = [1e-3] * len(algo.actor_optimisers)
+    rates = [1e-3] * len(algo.actor_optimizers)
     assert len(told) == 3 * 4 * len(rates)
     for index, kl in told:
         rates[index] = expected(rates[index], kl, target)
@@ -98,7 +98,7 @@ def test_the_critics_rate_is_its_own():
     algo = fresh(epochs=4, kl_target=1e-6, critic_lr=3e-3, **ADAPTIVE)
     train(algo, ToyEnv(), 2)
     algo.set_progress(0.5)
-    assert algo.critic_optimiser.lr.item() == pytest.approx(3e-3)
+    assert algo.critic_optimizer.lr.item() == pytest.approx(3e-3)
     assert algo.rates.of(0).item() < 1e-3
 
 
@@ -116,7 +116,7 @@ def test_the_values_clip_range_is_apart_from_the_policies(clip):
     original = algo.critic_loss
 
     def critic_loss(batch, inputs, rows, size):
-        target = algo.value_norm.normalise(batch.returns[rows])
+        target = algo.value_norm.normalize(batch.returns[rows])
         value = algo.critic(batch.state[rows]).detach()
         old = value + torch.linspace(-0.5, 0.5, len(value))
         batch.value[rows] = old

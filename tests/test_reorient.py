@@ -12,15 +12,15 @@ GOALS = STARTS - torch.tensor((0.0, 0.0, 0.04))
 
 
 def place(env, offsets, turns):
-    """Cubes by ``offsets`` (N, 2) metres below their goals, turned by ``turns`` from the goals."""
+    """Cubes by ``offsets`` (N, 2) meters below their goals, turned by ``turns`` from the goals."""
     env.reset()
     down = torch.tensor(offsets, dtype=torch.float32)[..., None] * torch.tensor((0.0, 0.0, 1.0))
-    env.egg_poses[..., :3] = GOALS - down
+    env.object_poses[..., :3] = GOALS - down
     for k in range(2):
         goal = Rotation.from_quat(env.goal_quats[:, k].numpy(), scalar_first=True)
         axis = np.tile((0.0, 0.6, 0.8), (env.num_envs, 1))
         turned = Rotation.from_rotvec(np.array(turns)[:, k, None] * axis) * goal
-        env.egg_poses[:, k, 3:] = torch.tensor(turned.as_quat(scalar_first=True))
+        env.object_poses[:, k, 3:] = torch.tensor(turned.as_quat(scalar_first=True))
 
 
 OFFSETS = ((0.0, 0.0), (0.1, 0.02), (0.35, 0.0), (0.37, 0.0))
@@ -78,9 +78,9 @@ def test_a_saved_environment_remembers_a_reached_goal():
 def test_cubes_start_above_their_hands_turned_independently():
     env = make("ReOrientation", 256, reset_object_pos_noise=0.01)
     env.reset()
-    offset = env.egg_poses[..., :3] - STARTS
+    offset = env.object_poses[..., :3] - STARTS
     assert offset.abs().max() <= 0.01 + 1e-6 and offset.std() > 0.005
-    for quats in (env.egg_poses[..., 3:], env.goal_quats):
+    for quats in (env.object_poses[..., 3:], env.goal_quats):
         turn = np.corrcoef(quats[:, 0, 0].numpy(), quats[:, 1, 0].numpy())[0, 1]
         assert abs(turn) < 4 / math.sqrt(256)
     model = env.sim.model
@@ -100,4 +100,4 @@ def test_flat_hands_hold_their_cubes():
     for _ in range(60):
         step = env.step(targets)
     assert not step.log["diverged"].any()
-    assert (env.egg_poses[..., 2] > 0.45).float().mean() > 0.8
+    assert (env.object_poses[..., 2] > 0.45).float().mean() > 0.8

@@ -281,11 +281,11 @@ def test_probability_of_improvement_is_rliables():
     assert close(found["a"], [0.65], [0.45], [0.85])
 
 
-def test_scores_are_normalised_per_task(runs):
+def test_scores_are_normalized_per_task(runs):
     study = Study(load([str(runs)]))
     scores = statistics.shared_scores(study)
     assert scores.tasks == ["A", "B"]
-    assert scores.normalised
+    assert scores.normalized
     # 20 points, each an iteration: it starts at gain / 10 and ends at 2 * gain.
     zero = {"A": np.mean([2.0, 3.0, 1.0, 2.5]) / 10, "B": np.mean([10, 20, 30, 40]) / 10}
     one = {"A": 2 * 2.5, "B": 2 * 35.0}

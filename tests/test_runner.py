@@ -420,7 +420,7 @@ def test_play_scores_every_environment_and_writes_nothing(runs, capsys, monkeypa
 
 
 @pytest.mark.parametrize("algo", ["mappo", "ippo"])
-def test_a_shared_network_plays_normalised_observations(tmp_path, capsys, algo):
+def test_a_shared_network_plays_normalized_observations(tmp_path, capsys, algo):
     settings = f"algo={algo}", "task.agents=fingers", "algo.input_norm=both"
     train(tmp_path, *settings, "max_iterations=1", "experiment=x")
     capsys.readouterr()

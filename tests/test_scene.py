@@ -112,7 +112,7 @@ def test_hands_face_each_other_palms_up(model):
         np.testing.assert_allclose(axes[:, 2], (0, (-1, 1)[h], 0), atol=1e-4)
 
 
-def test_middle_fingertips_are_three_centimetres_apart(model):
+def test_middle_fingertips_are_three_centimeters_apart(model):
     data = at_rest(model)
     for h, y in zip(HANDS, (-0.485, -0.515), strict=True):
         distal = data.body(f"hand{h}_robot0:mfdistal")

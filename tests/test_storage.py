@@ -1,4 +1,4 @@
-"""Rollouts and generalised advantage estimation."""
+"""Rollouts and generalized advantage estimation."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from madpo_isaac.algos.storage import Rollout, gae
 def test_allocated_rollout_has_the_environments_shapes():
     rollout = Rollout.allocate(ToyEnv(4), horizon=3)
     fields = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
-    assert fields.pop("whole") is False  # nothing is known of the steps yet
+    assert fields.pop("all_valid") is False  # nothing is known of the steps yet
     assert {name: tuple(value.shape) for name, value in fields.items()} == {
         "state": (3, 4, 6),
         "action": (3, 4, 6),

@@ -58,7 +58,7 @@ def film(env, path, steps, count=1, act=None):
 
 
 def masks(frames):
-    """Where the egg (orange), the goal (green) and the agents' colours are."""
+    """Where the egg (orange), the goal (green) and the agents' colors are."""
     red, green, blue = (frames[..., k].astype(float) for k in range(3))
     return {
         "egg": (red > 100) & (green < 0.8 * red) & (green > 0.5 * red) & (blue < 0.35 * red),
@@ -77,7 +77,7 @@ def test_video_of_hands_shows_agents_goal_and_an_egg_that_moves(opengl, tmp_path
     thrown = []
 
     def throw(state):
-        if not thrown:  # towards the other hand and up
+        if not thrown:  # toward the other hand and up
             env.sim.qvel[:, 49:51] = torch.tensor([-1.0, 1.5])
             thrown.append(True)
         return state.new_zeros(2, env.action_dim)
@@ -177,48 +177,48 @@ def test_grid_keeps_the_order():
     assert whole[::2, ::4, 0].tolist() == [[1, 2, 3], [4, 5, 0]]
 
 
-# Colours ----------------------------------------------------------------------------------------
+# Colors ----------------------------------------------------------------------------------------
 
 
-def colours(task, **settings):
+def colors(task, **settings):
     env = tasks.make(task, num_envs=1, **settings)
     model = env.scene(visual=True).compile()
     before = model.geom_rgba.copy()
-    render.colour_agents(model, env.agents, env.action_joints())
+    render.color_agents(model, env.agents, env.action_joints())
     return model, before
 
 
-def colour_of(model, body):
+def color_of(model, body):
     geom = model.body(body).geomadr[0]
     return tuple(model.geom_rgba[geom, :3].round(5))
 
 
-def agents_colour(p):
-    return tuple(np.float32(render.agent_colour(p)).round(5))
+def agents_color(p):
+    return tuple(np.float32(render.agent_color(p)).round(5))
 
 
-def test_a_hand_is_of_one_colour_and_the_egg_keeps_its_own():
-    model, before = colours("ShadowHandOver")
+def test_a_hand_is_of_one_color_and_the_egg_keeps_its_own():
+    model, before = colors("ShadowHandOver")
     for p in range(2):
         for body in ("forearm", "palm", "ffdistal", "thbase"):
-            assert colour_of(model, f"hand{p}_robot0:{body}") == agents_colour(p)
+            assert color_of(model, f"hand{p}_robot0:{body}") == agents_color(p)
     for name in ("object", "goal"):
         assert (model.geom(name).rgba == before[model.geom(name).id]).all()
 
 
-def test_each_finger_has_its_agents_colour():
-    model, _ = colours("ShadowHandOver", agents="fingers")
+def test_each_finger_has_its_agents_color():
+    model, _ = colors("ShadowHandOver", agents="fingers")
     fingers = ("palm", "ffdistal", "mfdistal", "rfdistal", "lfdistal", "thdistal")
-    found = [colour_of(model, f"hand{h}_robot0:{body}") for h in range(2) for body in fingers]
-    assert found == [agents_colour(p) for p in range(12)]
+    found = [color_of(model, f"hand{h}_robot0:{body}") for h in range(2) for body in fingers]
+    assert found == [agents_color(p) for p in range(12)]
     assert len(set(found)) == 12
 
 
 def test_the_ants_torso_belongs_to_nobody():
-    model, _ = colours("Ant-4x2")
-    own = {colour_of(model, model.body(b).id) for b in range(2, model.nbody)}
-    assert own == {agents_colour(p) for p in range(4)}
-    assert colour_of(model, "torso") not in own
+    model, _ = colors("Ant-4x2")
+    own = {color_of(model, model.body(b).id) for b in range(2, model.nbody)}
+    assert own == {agents_color(p) for p in range(4)}
+    assert color_of(model, "torso") not in own
 
 
 # When -------------------------------------------------------------------------------------------

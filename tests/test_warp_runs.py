@@ -33,7 +33,7 @@ LOOSE = {
 def as_on_a_gpu(monkeypatch):
     """No shortcut that asks the tensors."""
     for module in (device, base):
-        monkeypatch.setattr(module, "surely_none", lambda flags: False)
+        monkeypatch.setattr(module, "known_all_false", lambda flags: False)
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_a_world_that_goes_bad_is_reset_alone(as_on_a_gpu):
 
 def test_each_simulation_has_its_own_numbers():
     settings = {"friction": [0.5, 1.5], "object_mass": [0.5, 2.0], "actuator_gain": [0.8, 1.2]}
-    env = make("ShadowHandOver", "warp", randomise={**settings, "object_size": [0.9, 1.1]})
-    c = make("ShadowHandOver", "mujoco", randomise={**settings, "object_size": [0.9, 1.1]})
+    env = make("ShadowHandOver", "warp", randomize={**settings, "object_size": [0.9, 1.1]})
+    c = make("ShadowHandOver", "mujoco", randomize={**settings, "object_size": [0.9, 1.1]})
     torch.testing.assert_close(env.reset(), c.reset(), atol=1e-3, rtol=1e-4)
     for name in ("pair_friction", "body_mass", "actuator_gainprm", "geom_size"):
         ours, theirs = env.sim.expand(name), c.sim.expand(name).float()

@@ -15,7 +15,7 @@ from ghost import GPU, gpu, rules  # noqa: F401
 from madpo_isaac import tasks
 from madpo_isaac.algos.kernels import PrintedComparison
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.divergence.presets import DivergenceConfig, completed
+from madpo_isaac.divergence.presets import DivergenceConfig, fill_from_preset
 from madpo_isaac.evaluation.player import Scores
 from madpo_isaac.system import device
 from madpo_isaac.training.run import Run
@@ -69,7 +69,7 @@ def test_the_rules_find_what_breaks_them(broken, gpu):  # noqa: F811
 
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_environments_stay_on_the_device(task, gpu):  # noqa: F811
-    settings = {"randomise": ALL} if task.startswith("Shadow") else {}
+    settings = {"randomize": ALL} if task.startswith("Shadow") else {}
     env = tasks.make(task, 4, sim="warp", **settings)
     state, scores = env.reset(), Scores(env, 1)
     with rules():
@@ -83,7 +83,7 @@ def test_environments_stay_on_the_device(task, gpu):  # noqa: F811
 
 
 def learner(algo, settings, folder):
-    """A run that has collected and learnt once, on the device."""
+    """A run that has collected and learned once, on the device."""
     argv = [f"algo={algo.partition('/')[0]}", "sim=warp", *SMALL, *settings, f"runs_dir={folder}"]
     run = Run(compose(argv))
     with rules():
@@ -94,7 +94,7 @@ def learner(algo, settings, folder):
 def learn(run):
     """An iteration without what is read once in each: episodes, bad worlds, metrics."""
     run.state, _ = run.learner.collect(run.state, lambda action, step: run.tracker.add(step))
-    run.learner.update(0.0, 0, whole=True)
+    run.learner.update(0.0, 0, all_valid=True)
 
 
 @pytest.mark.parametrize("algo", LEARNERS)
@@ -128,7 +128,7 @@ def test_hatrpo_reads_what_decides_its_steps(gpu, monkeypatch, tmp_path):  # noq
 
 def test_what_a_checkpoint_has_of_the_last_iteration_comes_to_the_device(gpu):  # noqa: F811
     agents = tasks.make("HalfCheetah-2x3", 4, sim="warp").agents
-    config = completed(DivergenceConfig(preset="printed"))
+    config = fill_from_preset(DivergenceConfig(preset="printed"))
     comparison = PrintedComparison(agents, config, 0, GPU)
     saved = {"state": torch.ones(8, 17), "action": torch.ones(8, 6)}
     comparison.load_state_dict({"generator": torch.Generator().get_state(), **saved})

@@ -29,7 +29,7 @@ PAPER = "madpo_isaac/reproduce/paper.py"
 READINGS = "tasks/hands/readings.py"
 ITERATION = "tests/test_iteration.py"
 BEST = "tests/test_resume.py::test_the_best_is_the_best_of_all_parts_of_a_run"
-VARIANTS = "tests/test_sweep.py::test_variants_are_what_their_names_say"
+VARIANTS = "tests/test_reproduce.py::test_variants_are_what_their_names_say"
 
 
 class Fault(NamedTuple):
@@ -148,7 +148,7 @@ FAULTS = (
         PAPER,
         '{"MA-MuJoCo": MUJOCO, "Bi-DexHands": HANDS}',
         '{"MA-MuJoCo": HANDS, "Bi-DexHands": MUJOCO}',
-        "tests/test_sweep.py::test_suites_are_the_registrys",
+        "tests/test_reproduce.py::test_suites_are_the_registrys",
     ),
     Fault(
         "units of sensed force and torque swapped",

@@ -1,4 +1,4 @@
-"""A2PO (Wang et al., ICLR 2023): agent-by-agent policy optimisation."""
+"""A2PO (Wang et al., ICLR 2023): agent-by-agent policy optimization."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.batch import AgentView, Batch, normalised
+from madpo_isaac.algos.batch import AgentView, Batch, normalized
 from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.algos.settings import AGENT_ORDERS, AlgoConfig
@@ -50,8 +50,8 @@ class A2PO(HAPPO):
     def begin_update(self, batch: Batch) -> None:
         """Starts a new sequence of agents."""
         self._batch = batch
-        # In units of the return: the normaliser moves while the critic learns between agents.
-        self._final_value = self.value_norm.denormalise(batch.rollout.final_value)
+        # In units of the return: the normalizer moves while the critic learns between agents.
+        self._final_value = self.value_norm.denormalize(batch.rollout.final_value)
         self._preceding_ratio = torch.ones_like(batch.advantage)
         self._turn = 0
         self._critic_history: list[Stats] = []
@@ -71,7 +71,7 @@ class A2PO(HAPPO):
         return order
 
     def weighted_advantage(self, batch: Batch, preceding_ratio: Tensor) -> Tensor:
-        """The next agent's advantage, normalised; the preceding ratio goes into its ratio. (B,)"""
+        """The next agent's advantage, normalized; the preceding ratio goes into its ratio. (B,)"""
         if self._turn > 0:
             self._fit_share(batch)
             self._estimate_again(batch, preceding_ratio)
@@ -105,31 +105,31 @@ class A2PO(HAPPO):
         """Replaces values, advantages and returns by those under the present policies."""
         rollout = batch.rollout
         value, next_value = self.evaluate_states(
-            rollout, self.value_norm.normalise(self._final_value)
+            rollout, self.value_norm.normalize(self._final_value)
         )
-        trace = batch.spread(preceding_ratio.clamp(max=1.0), 1.0)
+        trace = batch.scatter(preceding_ratio.clamp(max=1.0), 1.0)
         advantage = self.estimate_advantage(rollout, value, next_value, trace)
-        batch.advantage = normalised(batch.pick(advantage), self.ranks)
-        batch.returns = batch.pick(advantage + self.value_norm.denormalise(value))
+        batch.advantage = normalized(batch.pick(advantage), self.ranks)
+        batch.returns = batch.pick(advantage + self.value_norm.denormalize(value))
         batch.value, batch.next_value = batch.pick(value), batch.pick(next_value)
 
 
 def influence(advantage: Tensor, log_prob: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Returns the part of the advantage's variance that each agent's own action accounts for.
 
-    With z the agent's standardised action, log pi = const - |z|^2 / 2. Where the advantage is
+    With z the agent's standardized action, log pi = const - |z|^2 / 2. Where the advantage is
     linear in independent z_i with coefficients b_i(s), -Cov(A^2, log pi_i) = E|b_i(s)|^2, that is
     the mean square of the agent's local advantage E[A | s, a_i]. The authors rank by mean |A / V|
     with a critic for each agent; one common critic gives every agent the same A / V.
 
     Args:
         advantage: (B,)
-        log_prob: log-density of each agent's action under the behaviour policy. (B, P)
+        log_prob: log-density of each agent's action under the behavior policy. (B, P)
         ranks: the processes whose batches count.
 
     Returns:
         Scores, larger for more. (P,)
     """
     square = advantage.double().square()
-    centred = square - ranks.mean(square.mean())
-    return ranks.mean(-centred @ log_prob.double() / len(advantage))
+    centered = square - ranks.mean(square.mean())
+    return ranks.mean(-centered @ log_prob.double() / len(advantage))

@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from madpo_isaac.algos.batch import AgentView, Batch, Rows, normalised, pick, take
+from madpo_isaac.algos.batch import AgentView, Batch, Rows, normalized, pick, take
 from madpo_isaac.algos.objective import clipped_objective, is_outside, kl_estimate, value_loss
 from madpo_isaac.algos.rates import ActorRates
 from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.steps import Faults, Stats, gradient_step, minibatches, shares_of
-from madpo_isaac.algos.storage import Rollout, gae, spread
+from madpo_isaac.algos.storage import Rollout, append_dimensions, gae
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, Std, entropy, log_prob
-from madpo_isaac.system.device import surely_none
+from madpo_isaac.system.device import known_all_false
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 CPU_TILE = 2**19
@@ -32,12 +32,12 @@ over such tiles, whose activations stay in the cache. The sum is the same."""
 class OnPolicy(ABC):
     """Base of the algorithms: collection, advantages, the critic, and a policy's gradient step.
 
-    Where observations are normalised, collection and update use the same moments; the batch is
+    Where observations are normalized, collection and update use the same moments; the batch is
     taken into them after the update.
 
     An algorithm says in :meth:`update_actors` how its policies learn. Hooks, in the order in which
     they are called: :meth:`begin_update`, :meth:`begin_agent`, :meth:`begin_minibatch`,
-    :meth:`regulariser` and :meth:`agent_updated`.
+    :meth:`bonus` and :meth:`agent_updated`.
 
     Args:
         config: hyper-parameters.
@@ -64,9 +64,9 @@ class OnPolicy(ABC):
         self.actors = self.build_actors(env, init_generator)
         self.critic = self.build_critic(env, init_generator)
         self.value_norm = ValueNorm(env.device)
-        self.actor_optimisers = self.actors.optimisers(config.actor_lr or 0.0, config.max_grad_norm)
-        self.critic_optimiser = self.critic.optimiser(config.critic_lr, config.max_grad_norm)
-        self.rates = ActorRates(config, self.actor_optimisers)
+        self.actor_optimizers = self.actors.optimizers(config.actor_lr or 0.0, config.max_grad_norm)
+        self.critic_optimizer = self.critic.optimizer(config.critic_lr, config.max_grad_norm)
+        self.rates = ActorRates(config, self.actor_optimizers)
         self.entropy_coef = config.entropy_coef
         self.faults = Faults()
         self.ranks = ALONE
@@ -77,7 +77,7 @@ class OnPolicy(ABC):
         """Trains together with other processes from now on, from the first one's parameters.
 
         Every process draws actions and minibatches of its own and gets the same parameters, order
-        of agents and normalisers: gradients, statistics and decisions are those of all batches.
+        of agents and normalizers: gradients, statistics and decisions are those of all batches.
         """
         own = self.generator.get_state()
         self.load_state_dict(ranks.broadcast(self.state_dict()))
@@ -98,7 +98,7 @@ class OnPolicy(ABC):
             generator=generator,
             device=env.device,
             shared=self.shares_parameters,
-            normalise=config.running_moments,
+            normalize=config.running_moments,
             input_norm=config.layer_norm,
             hidden_norm=config.hidden_norm == "layer",
             network=config.network,
@@ -115,7 +115,7 @@ class OnPolicy(ABC):
             generator=generator,
             device=env.device,
             view=env.critic_view,
-            normalise=config.running_moments,
+            normalize=config.running_moments,
             input_norm=config.layer_norm,
             hidden_norm=config.hidden_norm == "layer",
             network=config.network,
@@ -134,7 +134,7 @@ class OnPolicy(ABC):
     def begin_minibatch(self, view: AgentView, rows: Rows) -> None:  # noqa: B027
         """Called before the gradient of a minibatch with all its rows."""
 
-    def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
+    def bonus(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """Returns a bonus summed over ``rows``, added to the objective. ()
 
         Args:
@@ -159,14 +159,14 @@ class OnPolicy(ABC):
         return lambda observations: policy.act(observations, self.generator)
 
     def final_value(self, truncated: Tensor, final_state: Tensor) -> Tensor | None:
-        """Normalised values of ``final_state`` (N, S) where ``truncated`` (N,), else 0.
+        """Normalized values of ``final_state`` (N, S) where ``truncated`` (N,), else 0.
 
-        None where nothing was truncated; on a GPU that is not asked, since it would synchronise.
+        None where nothing was truncated; on a GPU that is not asked, since it would synchronize.
         """
-        if surely_none(truncated):
+        if known_all_false(truncated):
             return None
         value = self.critic.values(final_state, self.tile)
-        return value.masked_fill(~spread(truncated, value), 0.0)
+        return value.masked_fill(~append_dimensions(truncated, value), 0.0)
 
     # Update -----------------------------------------------------------------------------------
 
@@ -196,13 +196,13 @@ class OnPolicy(ABC):
         rows = self._valid_rows(rollout)
         value, next_value = self.evaluate_states(rollout, rollout.final_value)
         advantage = self.estimate_advantage(rollout, value, next_value)
-        returns = advantage + self.value_norm.denormalise(value)
+        returns = advantage + self.value_norm.denormalize(value)
         return Batch(
             rollout=rollout,
             state=pick(rollout.state, rows),
             action=pick(rollout.action, rows),
             log_prob=pick(rollout.log_prob, rows),
-            advantage=normalised(pick(advantage, rows), self.ranks),
+            advantage=normalized(pick(advantage, rows), self.ranks),
             returns=pick(returns, rows),
             value=pick(value, rows),
             next_value=pick(next_value, rows),
@@ -222,7 +222,7 @@ class OnPolicy(ABC):
         return torch.arange(size, device=self.device) if rows is None else rows[:size]
 
     def evaluate_states(self, rollout: Rollout, final_value: Tensor) -> tuple[Tensor, Tensor]:
-        """The critic's present values of a rollout's states, normalised.
+        """The critic's present values of a rollout's states, normalized.
 
         Args:
             rollout: T steps of N environments.
@@ -235,16 +235,18 @@ class OnPolicy(ABC):
         value = value.unflatten(0, rollout.reward.shape)
         last = self.critic.values(rollout.last_state, self.tile)
         next_value = torch.cat((value[1:], last[None]))
-        return value, torch.where(spread(rollout.truncated, value), final_value, next_value)
+        return value, torch.where(
+            append_dimensions(rollout.truncated, value), final_value, next_value
+        )
 
     def estimate_advantage(
         self, rollout: Rollout, value: Tensor, next_value: Tensor, trace: Tensor | None = None
     ) -> Tensor:
-        """Advantages (T, N) from normalised values (T, N), see :func:`gae`."""
+        """Advantages (T, N) from normalized values (T, N), see :func:`gae`."""
         return gae(
             self.config.reward_scale * rollout.reward,
-            self.value_norm.denormalise(value),
-            self.value_norm.denormalise(next_value),
+            self.value_norm.denormalize(value),
+            self.value_norm.denormalize(next_value),
             rollout.terminated,
             rollout.truncated,
             self.config.gamma,
@@ -268,9 +270,9 @@ class OnPolicy(ABC):
         )
 
     def value_target(self, batch: Batch, p: int) -> Tensor:
-        """Returns as agent p's network learns to predict them, normalised. (B,)"""
+        """Returns as agent p's network learns to predict them, normalized. (B,)"""
         returns = batch.returns if batch.returns.dim() == 1 else batch.returns[:, p]
-        return self.value_norm.normalise(returns)
+        return self.value_norm.normalize(returns)
 
     @torch.no_grad()
     def evaluate(self, p: int, obs: Tensor, flat: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -297,12 +299,12 @@ class OnPolicy(ABC):
         """Takes a step on the policies of some agents, or of all; returns each one's statistics."""
         for view in views:
             self.begin_minibatch(view, minibatch)
-        optimisers, gradient = self.actor_optimisers, self.actors.stack.grad
-        if len(views) == 1 and len(optimisers) > 1:
-            optimisers = [optimisers[views[0].index]]
-            gradient = optimisers[0].gradient
+        optimizers, gradient = self.actor_optimizers, self.actors.stack.grad
+        if len(views) == 1 and len(optimizers) > 1:
+            optimizers = [optimizers[views[0].index]]
+            gradient = optimizers[0].gradient
         losses = [partial(self.policy_loss, view) for view in views]
-        return gradient_step(optimisers, gradient, losses, minibatch, self.tile, self.ranks)
+        return gradient_step(optimizers, gradient, losses, minibatch, self.tile, self.ranks)
 
     def step_metrics(self, p: int, history: Sequence[Stats]) -> dict[str, Tensor]:
         """Metrics of agent p's steps, whose statistics are those of :meth:`policy_step`."""
@@ -327,7 +329,7 @@ class OnPolicy(ABC):
             ratio = ratio * take(view.factor, rows)
         weighted_advantage = take(view.weighted_advantage, rows)
         surrogate = clipped_objective(ratio, weighted_advantage, view.clip).sum()
-        bonus = self.regulariser(view, rows, mean, std)
+        bonus = self.bonus(view, rows, mean, std)
         entropy_bonus = self._entropy_weight(size) * len(mean) * entropy(std)
         stats = shares_of(
             size,
@@ -365,12 +367,12 @@ class OnPolicy(ABC):
         """Takes some epochs' steps on the critic; returns each one's statistics."""
         history: list[Stats] = []
         inputs = self.critic.inputs(batch.state)
-        optimiser, loss = self.critic_optimiser, partial(self.critic_loss, batch, inputs)
+        optimizer, loss = self.critic_optimizer, partial(self.critic_loss, batch, inputs)
         for _ in range(epochs):
             for minibatch in self.minibatches(len(batch.state)):
                 self.value_norm.update(take(batch.returns, minibatch), self.ranks)
                 history += gradient_step(
-                    [optimiser], optimiser.gradient, [loss], minibatch, self.tile, self.ranks
+                    [optimizer], optimizer.gradient, [loss], minibatch, self.tile, self.ranks
                 )
         return history
 
@@ -381,13 +383,13 @@ class OnPolicy(ABC):
 
         ``inputs`` are what the critic's networks see of the whole batch.
         """
-        cfg, target = self.config, self.value_norm.normalise(take(batch.returns, rows))
+        cfg, target = self.config, self.value_norm.normalize(take(batch.returns, rows))
         value = self.critic.evaluate([take(x, rows) for x in inputs])
         old = take(batch.value, rows)
         loss = value_loss(value, target, old, cfg.value_clip, cfg.huber_delta)
         loss = cfg.value_coef * loss.sum() / size
         stats = {"value_loss": loss.detach() / math.prod(self.critic.value_shape)}
-        return loss / self.critic.sharers, stats
+        return loss / self.critic.num_sharing, stats
 
     def set_progress(self, done: float, env_steps: int = 0) -> None:
         """Sets learning rates for ``done`` in [0, 1] of the training, after ``env_steps``.
@@ -397,12 +399,12 @@ class OnPolicy(ABC):
         del env_steps
         self.rates.set_progress(done)
         scale = 1.0 - done if self.config.lr_schedule == "linear" else 1.0
-        self.critic_optimiser.lr.fill_(self.config.critic_lr * scale)
+        self.critic_optimizer.lr.fill_(self.config.critic_lr * scale)
 
     # Resume -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns parameters, moments, normalisers and generators."""
+        """Returns parameters, moments, normalizers and generators."""
         return {
             "actors": self.actors.stack.flat.clone(),
             "critic": self.critic.stack.flat.clone(),
@@ -412,8 +414,8 @@ class OnPolicy(ABC):
                 for name, owner in self._observers().items()
             },
             # The spelling of keys is the checkpoint format's.
-            "actor_optimisers": [optimiser.state_dict() for optimiser in self.actor_optimisers],
-            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "actor_optimisers": [optimizer.state_dict() for optimizer in self.actor_optimizers],
+            "critic_optimiser": self.critic_optimizer.state_dict(),
             "actor_rates": self.rates.state_dict(),
             "generator": self.generator.get_state(),
             "order_generator": self.order_generator.get_state(),
@@ -425,7 +427,7 @@ class OnPolicy(ABC):
         self._load_moments(state, "actors")
 
     def _load_moments(self, state: dict[str, Any], name: str) -> None:
-        # Checkpoints had none before observations could be normalised.
+        # Checkpoints had none before observations could be normalized.
         saved = state.get("moments", {}).get(name, [])
         moments = [Moments.load(tensors, self.device) for tensors in saved]
         self._observers()[name].moments = moments
@@ -434,17 +436,17 @@ class OnPolicy(ABC):
         return {"actors": self.actors, "critic": self.critic}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`; ``sigma_on_restore=initial`` resets the policies' std."""
+        """Restores :meth:`state_dict`; ``std_on_restore=initial`` resets the policies' std."""
         self.load_policy(state)
         self.critic.stack.flat.copy_(state["critic"])
         self.value_norm.load_state_dict(state["value_norm"])
         self._load_moments(state, "critic")
-        if self.config.sigma_on_restore == "initial":
+        if self.config.std_on_restore == "initial":
             self.actors.reset_std()
-        saved = zip(self.actor_optimisers, state["actor_optimisers"], strict=True)
-        for optimiser, moments in saved:
-            optimiser.load_state_dict(moments)
-        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        saved = zip(self.actor_optimizers, state["actor_optimisers"], strict=True)
+        for optimizer, moments in saved:
+            optimizer.load_state_dict(moments)
+        self.critic_optimizer.load_state_dict(state["critic_optimiser"])
         self.rates.load_state_dict(state["actor_rates"])
         self.generator.set_state(state["generator"])
         self.order_generator.set_state(state["order_generator"])

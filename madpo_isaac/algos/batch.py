@@ -25,15 +25,15 @@ class Batch:
     action: Tensor
     """(B, A)"""
     log_prob: Tensor
-    """Behaviour policies' log-densities. (B, P)"""
+    """Behavior policies' log-densities. (B, P)"""
     advantage: Tensor
-    """Normalised. (B,), or (B, P) where every agent has its own value, as the three below"""
+    """Normalized. (B,), or (B, P) where every agent has its own value, as the three below"""
     returns: Tensor
     """(B,)"""
     value: Tensor
-    """Normalised value predictions at collection. (B,)"""
+    """Normalized value predictions at collection. (B,)"""
     next_value: Tensor
-    """Normalised values of the states the steps led to. (B,)"""
+    """Normalized values of the states the steps led to. (B,)"""
     rows: Tensor | None = None
     """Indices of the rows among the T N steps (B,); None for all."""
 
@@ -41,7 +41,7 @@ class Batch:
         """The batch's rows of something with a value for every step. (T, N, ...) -> (B, ...)"""
         return pick(x, self.rows)
 
-    def spread(self, x: Tensor, fill: float) -> Tensor:
+    def scatter(self, x: Tensor, fill: float) -> Tensor:
         """Puts rows (B,) back in their places, ``fill`` elsewhere. (T, N)"""
         shape = self.rollout.reward.shape
         if self.rows is None:
@@ -65,7 +65,7 @@ class AgentView:
     weighted_advantage: Tensor
     """The M of Eq. 2: the advantage, in a sequence times the preceding ratio. (B,)"""
     value_target: Tensor | None = None
-    """The normalised return, for networks that predict it. (B,)"""
+    """The normalized return, for networks that predict it. (B,)"""
     factor: Tensor | None = None
     """Factor of the ratio in the objective, before it is clipped. (B,)"""
 
@@ -82,13 +82,13 @@ def take(x: Tensor, rows: Rows) -> Tensor:
     return x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
 
 
-def normalised(advantage: Tensor, ranks: Ranks) -> Tensor:
+def normalized(advantage: Tensor, ranks: Ranks) -> Tensor:
     """Advantages (B, ...) with mean 0 and standard deviation 1 over the rows of all processes."""
     if ranks.count == 1:
         return (advantage - advantage.mean(0)) / (advantage.std(0, correction=0) + 1e-5)
-    centred = advantage - ranks.mean(advantage.mean(0, dtype=torch.float64))
-    std = ranks.mean(centred.square().mean(0)).sqrt()
-    return (centred / (std + 1e-5)).to(advantage.dtype)
+    centered = advantage - ranks.mean(advantage.mean(0, dtype=torch.float64))
+    std = ranks.mean(centered.square().mean(0)).sqrt()
+    return (centered / (std + 1e-5)).to(advantage.dtype)
 
 
 def count(rows: Rows) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from madpo_isaac.system.device import surely_none
+from madpo_isaac.system.device import known_all_false
 
 
 def conjugate_gradient(
@@ -30,7 +30,7 @@ def conjugate_gradient(
         # The tolerance is absolute: a small b still gets its first step. A GPU is not asked whether
         # to stop: what follows changes nothing there.
         going = ~(size <= (tolerance if k else 0.0))
-        if surely_none(going):
+        if known_all_false(going):
             break
         image = product(search)
         alpha = torch.where(going, size / (search @ image), 0.0)

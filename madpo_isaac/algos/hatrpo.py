@@ -1,4 +1,4 @@
-"""HATRPO (Kuba et al., 2022): heterogeneous-agent trust region policy optimisation."""
+"""HATRPO (Kuba et al., 2022): heterogeneous-agent trust region policy optimization."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.steps import tiles
 from madpo_isaac.errors import UserError
 from madpo_isaac.models.actor import log_prob
-from madpo_isaac.settings import fraction, not_negative, positive, setting, unit, whole
+from madpo_isaac.settings import fraction, integer, not_negative, positive, setting, unit
 from madpo_isaac.system.distributed import Ranks
 
 
@@ -30,14 +30,14 @@ class HatrpoConfig(AlgoConfig):
     recipe_keys = ("kl_threshold",)
     kl_threshold: float = setting(0.03, positive)
     """Limit of a step's mean KL(old || new) per agent, in nats."""
-    cg_iterations: int = setting(1, whole())
+    cg_iterations: int = setting(1, integer())
     """Fisher-vector products per agent to find the direction; more follow the noise of a batch of
     some thousand samples further than its signal."""
     cg_tolerance: float = setting(1e-10, not_negative)
     """Squared norm of the residual at which to stop earlier."""
     damping: float = setting(0.1, positive)
     """Added to the diagonal of the Fisher matrix."""
-    line_search_steps: int = setting(10, whole())
+    line_search_steps: int = setting(10, integer())
     """Largest number of steps that are tried."""
     backtrack: float = setting(0.8, fraction)
     """Factor between the steps that are tried."""
@@ -75,7 +75,7 @@ class Trial:
 class HATRPO(HAPPO):
     """Agents take one natural-gradient step each, one after another.
 
-    Agent i maximises the surrogate mean(ratio * M), M = preceding_ratio * advantage, subject to
+    Agent i maximizes the surrogate mean(ratio * M), M = preceding_ratio * advantage, subject to
     mean KL(old || new) < ``kl_threshold``: the direction x solves H x = g by conjugate gradient,
     H being the Fisher matrix plus ``damping`` on its diagonal, the step sqrt(2 kl_threshold /
     x^T H x) x is shortened until it passes the line search, and if none does the policy stays as
@@ -223,9 +223,9 @@ def compare(
         ranks: the processes whose batches count.
     """
     mean, std, new_mean, new_std = (x.double() for x in (*old, *new))
-    action, behaviour = view.action.double(), view.old_log_prob.double()
-    before = torch.exp(log_prob(mean, std, action) - behaviour)
-    after = torch.exp(log_prob(new_mean, new_std, action) - behaviour)
+    action, behavior = view.action.double(), view.old_log_prob.double()
+    before = torch.exp(log_prob(mean, std, action) - behavior)
+    after = torch.exp(log_prob(new_mean, new_std, action) - behavior)
     improvement = ((after - before) * view.weighted_advantage.double()).mean()
     kl = (new_std / std).log() - 0.5
     kl = kl + (std.square() + (mean - new_mean).square()) / (2.0 * new_std.square())

@@ -16,7 +16,7 @@ from madpo_isaac.models import LocalCritic, ValueNetworks
 class IPPO(MAPPO):
     """No agent learns from more than it observes, but for the rewards all share.
 
-    Values, returns and advantages have a column per agent. One normaliser scales all returns.
+    Values, returns and advantages have a column per agent. One normalizer scales all returns.
     """
 
     def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:

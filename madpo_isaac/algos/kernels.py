@@ -98,17 +98,17 @@ class KernelComparison(Comparison):
 
 
 class YuComparison(KernelComparison):
-    """The consistent estimator of Yu et al. (2023), between reparameterised actions.
+    """The consistent estimator of Yu et al. (2023), between reparameterized actions.
 
     The actions of both policies have the same noise and are in units of the fixed policy's
-    standard deviation. The states are the standardised joint ones, and their kernel has the
+    standard deviation. The states are the standardized joint ones, and their kernel has the
     median of their distances as its width.
     """
 
     variant = "yu"
 
     def begin(self, batch: Batch) -> None:
-        """Standardises the states and measures their median distance."""
+        """Standardizes the states and measures their median distance."""
         super().begin(batch)
         std = batch.state.std(0, correction=0)
         self._states = (batch.state - batch.state.mean(0)) / std.where(std > 1e-6, 1.0)
@@ -141,10 +141,10 @@ class YuComparison(KernelComparison):
 
 
 class PrintedComparison(KernelComparison):
-    """The estimator of Eq. 11 as printed, between reparameterised actions; both widths are sigma.
+    """The estimator of Eq. 11 as printed, between reparameterized actions; both widths are sigma.
 
     An agent's own past is the trajectory of the previous iteration, its states and actions; the
-    predecessor's actions are reparameterised in the same states with the same noise.
+    predecessor's actions are reparameterized in the same states with the same noise.
     """
 
     variant = "printed"

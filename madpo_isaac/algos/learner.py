@@ -43,13 +43,13 @@ class Learner(ABC):
         """Acts for one rollout from the joint states (N, S) on; calls ``on_step`` at every step."""
 
     @abstractmethod
-    def update(self, done: float, env_steps: int, *, whole: bool) -> dict[str, Tensor]:
+    def update(self, done: float, env_steps: int, *, all_valid: bool) -> dict[str, Tensor]:
         """Improves the policies on the rollout.
 
         Args:
             done: share of the training before this iteration, in [0, 1].
             env_steps: steps of all environments before this iteration.
-            whole: no step of the rollout is known to have gone bad.
+            all_valid: no step of the rollout is known to have gone bad.
 
         Returns:
             Scalar metrics by name, on the device.

@@ -15,7 +15,7 @@ from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.algos.kernels import OfficialComparison, PrintedComparison, YuComparison
 from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.algos.settings import AlgoConfig, RunSettings
-from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, completed
+from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, fill_from_preset
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.models.actor import entropy
@@ -38,7 +38,7 @@ class MadpoConfig(AlgoConfig):
 
     def take(self, recipe: Callable[[str], Any]) -> None:
         """Fills in what the divergence's preset leaves to the recipe."""
-        self.divergence = completed(self.divergence, *map(recipe, self.recipe_keys))
+        self.divergence = fill_from_preset(self.divergence, *map(recipe, self.recipe_keys))
 
     def check(self, run: RunSettings) -> None:
         """See :meth:`AlgoConfig.check`."""
@@ -57,7 +57,7 @@ class MADPO(HAPPO):
 
     Eq. 3 and 10. The predecessor is the agent updated just before in this iteration's order; the
     first one has none. "Previous" is the policy before the previous iteration's update: against
-    the behaviour policy itself the gradient would vanish at the first epoch. Preset ``official``
+    the behavior policy itself the gradient would vanish at the first epoch. Preset ``official``
     compares with other policies, as the released code does.
     """
 
@@ -72,7 +72,7 @@ class MADPO(HAPPO):
         generator: torch.Generator,
     ) -> None:
         super().__init__(config, env, init_generator, generator)
-        self.divergence = div = completed(self.config.divergence)
+        self.divergence = div = fill_from_preset(self.config.divergence)
         self.preset = PRESETS[div.preset]
         assert div.coef is not None
         assert div.lam is not None
@@ -80,8 +80,8 @@ class MADPO(HAPPO):
         self.inter_weight = 1.0 - div.lam if self.preset.swap else div.lam
         if not self.preset.keep_entropy and div.kind != "none":
             self.entropy_coef = 0.0
-        self._behaviour = self.actors.stack.flat.clone()
-        self._previous = self._behaviour.clone()
+        self._behavior = self.actors.stack.flat.clone()
+        self._previous = self._behavior.clone()
         self._reference: FixedPolicy | None = None
         self._predecessor: FixedPolicy | None = None
         seed = init_generator.initial_seed() + 3
@@ -106,8 +106,8 @@ class MADPO(HAPPO):
     def begin_update(self, batch: Batch) -> None:
         """Moves the snapshots on: the policy that collected this batch becomes the next one."""
         if self.preset.previous == "iteration":
-            self._previous.copy_(self._behaviour)
-            self._behaviour.copy_(self.actors.stack.flat)
+            self._previous.copy_(self._behavior)
+            self._behavior.copy_(self.actors.stack.flat)
         self._predecessor = None
         if self._compares:
             self.comparison.begin(batch)
@@ -132,10 +132,10 @@ class MADPO(HAPPO):
             self._reference = self._fixed(view, self._previous[view.index])
             self._previous[view.index].copy_(self.actors.stack.flat[view.index])
 
-    def regulariser(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
+    def bonus(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """The divergence bonus of Eq. 10, summed over ``rows``. ()"""
         if self.divergence.kind == "none":
-            return super().regulariser(view, rows, mean, std)
+            return super().bonus(view, rows, mean, std)
         if self.divergence.kind == "entropy":
             return self.coef * len(mean) * entropy(std)
         intra, inter = self._divergences(view, rows, mean, std)
@@ -170,7 +170,7 @@ class MADPO(HAPPO):
         """Adds the policies and whatever else of the past the comparison needs."""
         return {
             **super().state_dict(),
-            "behaviour": self._behaviour.clone(),
+            "behaviour": self._behavior.clone(),
             "previous": self._previous.clone(),
             "comparison": self.comparison.state_dict(),
         }
@@ -178,6 +178,6 @@ class MADPO(HAPPO):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
         super().load_state_dict(state)
-        self._behaviour.copy_(state["behaviour"])
+        self._behavior.copy_(state["behaviour"])
         self._previous.copy_(state["previous"])
         self.comparison.load_state_dict(state["comparison"])

@@ -1,4 +1,4 @@
-"""MAPPO (Yu et al., 2022): all agents are updated at once, with a centralised critic."""
+"""MAPPO (Yu et al., 2022): all agents are updated at once, with a centralized critic."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MAPPO(OnPolicy):
     """The clipped objective of every agent, none knowing what the others change.
 
     The preceding ratio stays 1. All agents take the same minibatches. With ``share_parameters``
-    the loss is the mean over the agents and one optimiser steps; else each agent has its own.
+    the loss is the mean over the agents and one optimizer steps; else each agent has its own.
     """
 
     config: MappoConfig
@@ -64,7 +64,7 @@ class MAPPO(OnPolicy):
             history += [self.policy_step(views, minibatch) for minibatch in parts]
             # Agents that share a network share its rate, which follows their mean divergence.
             kls = torch.stack([stats["kl"] for stats in history[-1]])
-            for index, kl in enumerate(kls.view(len(self.actor_optimisers), -1).mean(1)):
+            for index, kl in enumerate(kls.view(len(self.actor_optimizers), -1).mean(1)):
                 self.rates.follow(index, kl)
         one = torch.ones_like(batch.log_prob[:, 0]).mean()
         metrics: dict[str, Tensor] = {}

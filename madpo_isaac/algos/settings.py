@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.models import NETWORKS
-from madpo_isaac.settings import not_negative, one_of, positive, setting, unit, whole, widths
+from madpo_isaac.settings import integer, not_negative, one_of, positive, setting, unit, widths
 
 LR_SCHEDULES = ("adaptive", "linear", "constant")
 AGENT_ORDERS = ("random", "default", "spec")
@@ -18,7 +18,7 @@ TIME_LIMITS = ("bootstrap", "drop")
 ENTROPIES = ("mean", "sum")
 INPUT_NORMS = ("running", "layer", "both", "none")
 HIDDEN_NORMS = ("layer", "none")
-SIGMAS = ("keep", "initial")
+ON_RESTORE = ("keep", "initial")
 
 
 class RunSettings(Protocol):
@@ -37,7 +37,7 @@ class AlgoConfig:
     """Numbers that a recipe may have for this algorithm alone, in its parts ``algos``."""
 
     name: str = MISSING
-    horizon: int = setting(75, whole())
+    horizon: int = setting(75, integer())
     """Steps collected per environment and iteration."""
     gamma: float = setting(0.99, unit)
     """Discount factor of a step."""
@@ -64,11 +64,11 @@ class AlgoConfig:
     value_clip: float | None = setting(None, positive)
     """Largest distance that a value may move from that of the collection before its loss stops to
     fall, in standard deviations of the return; null for no limit."""
-    epochs: int = setting(5, whole())
+    epochs: int = setting(5, integer())
     """Passes of a policy's update over the rollout."""
-    critic_epochs: int = setting(5, whole())
+    critic_epochs: int = setting(5, integer())
     """Passes of the critic's update over the rollout."""
-    num_minibatches: int = setting(1, whole())
+    num_minibatches: int = setting(1, integer())
     """Minibatches of a pass."""
     entropy_coef: float = setting(0.01, not_negative)
     """Weight of the entropy bonus."""
@@ -109,9 +109,9 @@ class AlgoConfig:
     """layer: LayerNorm after every hidden layer; none."""
     reward_scale: float = setting(1.0, positive)
     """The learner's rewards are the task's times this; reported returns are the task's."""
-    sigma_on_restore: str = setting("keep", one_of(SIGMAS))
+    std_on_restore: str = setting("keep", one_of(ON_RESTORE))
     """Policies' std when a run is continued. keep: the checkpoint's; initial: where it starts, each
-    time (the optimiser's moments are the checkpoint's)."""
+    time (the optimizer's moments are the checkpoint's)."""
 
     @property
     def running_moments(self) -> bool:

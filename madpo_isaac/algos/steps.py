@@ -57,20 +57,20 @@ def shares_of(size: int, **sums: Tensor) -> Stats:
 
 
 def gradient_step(
-    optimisers: Sequence[FlatAdam],
+    optimizers: Sequence[FlatAdam],
     gradient: Tensor,
     losses: Sequence[Share],
     minibatch: Rows,
     tile: int,
     ranks: Ranks,
 ) -> list[Stats]:
-    """Takes one step of every optimiser on the minibatch that all processes have a part of.
+    """Takes one step of every optimizer on the minibatch that all processes have a part of.
 
     The gradient adds up over tiles, whose activations stay in a CPU's cache, and over processes.
-    An optimiser skips its step where its gradient or a statistic of its loss is not finite.
+    An optimizer skips its step where its gradient or a statistic of its loss is not finite.
 
     Args:
-        optimisers: one for each loss, or a single one that follows the mean of all losses.
+        optimizers: one for each loss, or a single one that follows the mean of all losses.
         gradient: of all their parameters, which ``backward`` of the losses adds to.
         losses: k of them.
         minibatch: this process's rows.
@@ -78,12 +78,12 @@ def gradient_step(
         ranks: the processes.
 
     Returns:
-        Each loss's statistics and the norm of its optimiser's gradient, ``grad_norm``, which is
+        Each loss's statistics and the norm of its optimizer's gradient, ``grad_norm``, which is
         NaN if the step was skipped.
     """
     size = ranks.count * count(minibatch)
-    for optimiser in optimisers:
-        optimiser.zero_grad()
+    for optimizer in optimizers:
+        optimizer.zero_grad()
     names, sums = (), []
     for loss_of in losses:
         parts = []
@@ -93,13 +93,13 @@ def gradient_step(
             names = tuple(stats)
             parts.append(torch.stack(list(stats.values())))
         sums.append(torch.stack(parts).sum(0))
-    sharers = len(losses) // len(optimisers)
-    if sharers > 1:
-        gradient.div_(sharers)
+    num_sharing = len(losses) // len(optimizers)
+    if num_sharing > 1:
+        gradient.div_(num_sharing)
     totals = ranks.add_up(gradient, torch.stack(sums))
-    checks = totals.sum(1).view(len(optimisers), sharers).sum(1)
-    steps = zip(optimisers, checks, strict=True)
-    norms = torch.stack([optimiser.step(check) for optimiser, check in steps])
+    checks = totals.sum(1).view(len(optimizers), num_sharing).sum(1)
+    steps = zip(optimizers, checks, strict=True)
+    norms = torch.stack([optimizer.step(check) for optimizer, check in steps])
     rows = torch.cat((totals, norms.expand(len(losses))[:, None]), dim=1)
     return [dict(zip((*names, "grad_norm"), row.unbind(), strict=True)) for row in rows]
 

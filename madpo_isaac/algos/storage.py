@@ -27,12 +27,12 @@ class Rollout:
     truncated: Tensor
     """(T, N) bool"""
     final_value: Tensor
-    """Normalised values of the state that a truncated step led to, else 0. (T, N, *value_shape)"""
+    """Normalized values of the state that a truncated step led to, else 0. (T, N, *value_shape)"""
     last_state: Tensor
     """Joint state after the last step. (N, S)"""
     valid: Tensor
-    """False where the environment went bad: nothing is learnt from that step. (T, N) bool"""
-    whole: bool = field(default=False, init=False)
+    """False where the environment went bad: nothing is learned from that step. (T, N) bool"""
+    all_valid: bool = field(default=False, init=False)
     """All steps are known to be valid, so that nobody has to ask the device."""
 
     @classmethod
@@ -60,7 +60,7 @@ class Rollout:
 
     def valid_rows(self) -> Tensor | None:
         """Indices (B,) of the valid ones among the flattened T N steps; None if all are."""
-        if self.whole or self.valid.all():
+        if self.all_valid or self.valid.all():
             return None
         return self.valid.flatten().nonzero()[:, 0]
 
@@ -72,12 +72,12 @@ def gae(
     terminated: Tensor,
     truncated: Tensor,
     gamma: float,
-    lam: float,
+    gae_lambda: float,
     time_limit: str = "bootstrap",
     trace: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Generalised advantage estimation (Schulman et al., 2016).
+    """Generalized advantage estimation (Schulman et al., 2016).
 
     Args:
         reward: (T, N)
@@ -88,9 +88,9 @@ def gae(
         terminated: nothing follows, so ``next_value`` does not count. (T, N) bool
         truncated: the episode was cut, so the trace stops but ``next_value`` counts. (T, N) bool
         gamma: discount.
-        lam: trace decay.
+        gae_lambda: trace decay.
         time_limit: ``bootstrap`` as said; ``drop`` gives a truncated step advantage 0, as HARL
-            does, before the batch is normalised.
+            does, before the batch is normalized.
         trace: weights in [0, 1] of an off-policy correction: the advantage of step t counts
             ``trace[t]`` where it is carried back to step t - 1. (T, N)
         valid: a step that is not has advantage 0, whatever its reward, and nothing is carried
@@ -100,13 +100,15 @@ def gae(
     Returns:
         Advantages. (T, N)
     """
-    reward, terminated, truncated = (spread(x, value) for x in (reward, terminated, truncated))
+    reward, terminated, truncated = (
+        append_dimensions(x, value) for x in (reward, terminated, truncated)
+    )
     delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
     if time_limit == "drop":
         delta = delta.masked_fill(truncated, 0.0)
-    decay = gamma * lam * (~(terminated | truncated)).to(delta.dtype)
+    decay = gamma * gae_lambda * (~(terminated | truncated)).to(delta.dtype)
     if valid is not None:
-        invalid = ~spread(valid, value)
+        invalid = ~append_dimensions(valid, value)
         delta, decay = delta.masked_fill(invalid, 0.0), decay.masked_fill(invalid, 0.0)
     if trace is not None:
         decay[:-1] *= trace[1:]
@@ -116,6 +118,6 @@ def gae(
     return advantage
 
 
-def spread(x: Tensor, value: Tensor) -> Tensor:
+def append_dimensions(x: Tensor, value: Tensor) -> Tensor:
     """``x`` with further dimensions of size 1 until it has as many as ``value``."""
     return x.reshape(x.shape + (1,) * (value.dim() - x.dim()))

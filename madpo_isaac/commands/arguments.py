@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message.removesuffix(', key=value')}.")
 
     @staticmethod
-    def whole(text: str) -> int:
+    def positive_int(text: str) -> int:
         """Returns a whole number of at least 1."""
         if not text.isdecimal() or int(text) < 1:
             raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of at least 1")

@@ -70,7 +70,7 @@ def examine(runs_dir: Path) -> list[Finding]:
         Finding("python", python, f"{platform.python_version()}, {platform.platform()}"),
         *needed,
         *optional,
-        _checked("package", _whole) if _all_fine(needed) else _skipped("package"),
+        _checked("package", _complete) if _all_fine(needed) else _skipped("package"),
         _checked("devices", _devices),
         _checked("threads", _threads),
         _opengl(),
@@ -122,7 +122,7 @@ def expected() -> list[str]:
     return [*SETTINGS, *chosen, *MODELS]
 
 
-def _whole() -> str:
+def _complete() -> str:
     """All tasks can be imported, and what is no code is there, too."""
     from madpo_isaac.sim import BRIDGES
     from madpo_isaac.tasks.registry import TASKS, load

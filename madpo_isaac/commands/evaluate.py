@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_target()
     parser.add_argument(
-        "--episodes", type=parser.whole, default=4, help="episodes per environment (4)"
+        "--episodes", type=parser.positive_int, default=4, help="episodes per environment (4)"
     )
     parser.add_argument(
         "--deterministic", action="store_true", help="use mean actions instead of sampled ones"

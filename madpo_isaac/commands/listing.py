@@ -37,7 +37,7 @@ TASKS = {
         _HANDS, 422, 52, "an upright hand throws an egg to one with its palm up"
     ),
     "ShadowHandCatchAbreast": Facts(_HANDS, 422, 52, "hands side by side throw and catch an egg"),
-    "ShadowHandDoorOpenInward": Facts(_HANDS, 417, 52, "open a double door towards the hands"),
+    "ShadowHandDoorOpenInward": Facts(_HANDS, 417, 52, "open a double door toward the hands"),
     "ShadowHandDoorOpenOutward": Facts(_HANDS, 417, 52, "open a double door away from the hands"),
     "ShadowHandDoorCloseInward": Facts(_HANDS, 417, 52, "close a double door that opens inward"),
     "ShadowHandDoorCloseOutward": Facts(_HANDS, 417, 52, "close a double door that opens outward"),

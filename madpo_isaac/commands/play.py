@@ -27,12 +27,16 @@ def main(argv: list[str]) -> int:
     parser.add_target()
     parser.add_argument(
         "--episodes",
-        type=parser.whole,
+        type=parser.positive_int,
         help="episodes per environment, for the scores (1; with --video none)",
     )
     parser.add_argument("--video", type=parser.path, help="file for the video, .mp4 or .gif")
-    parser.add_argument("--steps", type=parser.whole, default=300, help="steps to film (300)")
-    parser.add_argument("--envs", type=parser.whole, default=1, help="environments to film (1)")
+    parser.add_argument(
+        "--steps", type=parser.positive_int, default=300, help="steps to film (300)"
+    )
+    parser.add_argument(
+        "--envs", type=parser.positive_int, default=1, help="environments to film (1)"
+    )
     options = parser.parse(argv)
     settings = [f"test_episodes={options.episodes or 1}"]
     scores = options.episodes is not None or options.video is None

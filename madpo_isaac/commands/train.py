@@ -38,7 +38,7 @@ from madpo_isaac.system import distributed
 
 _FAILED, _BAD_INPUT = 1, 2
 _INTERRUPTED = 130
-_SIGNALLED = 128  # exit codes above it say which signal ended a run
+_SIGNALED = 128  # exit codes above it say which signal ended a run
 _SEARCH_FLAGS = ("config_path", "config_name", "config_dir")
 _HYDRA_FLAGS = frozenset(
     (
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
                 raise UserError(f"'{argument}' says how a sweep is run: add -m.")
         return _run(config, argv)
     except UserError as problem:
-        distributed.let_the_first_speak()
+        distributed.silence_all_but_first()
         console.error(str(problem))
         return _BAD_INPUT
     except KeyboardInterrupt:
@@ -118,7 +118,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
     def job(node: DictConfig) -> None:
         codes.append(run_job(node))
-        if codes[-1] > _SIGNALLED:
+        if codes[-1] > _SIGNALED:
             raise KeyboardInterrupt  # they do not after Ctrl-C
 
     called_with = sys.argv
@@ -140,7 +140,7 @@ def _hydra_main(argv: Sequence[str]) -> int:
             raise
         raise UserError("The configuration holds no settings: write <key>: <value>.") from problem
     except KeyboardInterrupt:
-        if max(codes, default=0) <= _SIGNALLED:
+        if max(codes, default=0) <= _SIGNALED:
             raise
     finally:
         sys.argv = called_with

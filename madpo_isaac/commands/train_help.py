@@ -21,8 +21,8 @@ SECTIONS = (
         *("tasks/hands/base.py", "HandTaskConfig", "task/ShadowHandOver.yaml"),
     ),
     (
-        *("Task: hands, differences between environments", "task.randomise."),
-        *("tasks/hands/randomise.py", "RandomiseConfig", ""),
+        *("Task: hands, differences between environments", "task.randomize."),
+        *("tasks/hands/randomize.py", "RandomizeConfig", ""),
     ),
     ("Task: multi-agent MuJoCo", "task.", "tasks/mujoco/task.py", "Config", "task/Ant-4x2.yaml"),
     ("sim=auto, warp", "sim.", "sim/factory.py", "WarpConfig", ""),
@@ -36,7 +36,7 @@ SECTIONS = (
 )
 """Title, prefix of the keys, file and class of each group of settings, and the YAML file of its
 defaults if it has one."""
-_GROUPS = ("task", "algo", "sim", "plugins", "name", "divergence", "randomise")
+_GROUPS = ("task", "algo", "sim", "plugins", "name", "divergence", "randomize")
 """Keys that are described above the sections, or chosen by another key."""
 _USAGE = """\
 python train.py [key=value ...]       trains; so does madpo train

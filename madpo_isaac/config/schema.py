@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 from madpo_isaac.config import recipes
 from madpo_isaac.errors import UserError
-from madpo_isaac.settings import MAX_WHOLE, check_fields, one_of, setting, unit, whole
+from madpo_isaac.settings import MAX_INTEGER, check_fields, integer, one_of, setting, unit
 from madpo_isaac.sim import BRIDGES
 
 RESUMES = ("never", "auto")
@@ -32,15 +32,15 @@ class Config:
     recipe: str = "tuned"
     """The source of the defaults of num_envs, max_iterations and the algorithm's settings:
     tuned, the best known here; paper, the MADPO paper's tables; harl, HARL's tuned files."""
-    num_envs: int = setting(128, whole())
+    num_envs: int = setting(128, integer())
     """Parallel environments, of each process."""
-    seed: int = setting(1, whole(-1, MAX_WHOLE))
+    seed: int = setting(1, integer(-1, MAX_INTEGER))
     """-1 draws one."""
     stagger_episodes: bool = False
     """True: the first episodes of a run are cut after random shares of the time limit, so that
     not all environments end their episodes in the same step (rsl_rl's init_at_random_ep_len).
     The statistics leave these episodes out. The bridges to Isaac Gym and Isaac Lab ignore it."""
-    max_iterations: int = setting(1000, whole())
+    max_iterations: int = setting(1000, integer())
     """Total iterations of the run, resumed ones included."""
     experiment: str = ""
     """Name of the run folder; empty for <Task>_<algo>_s<seed>_<date>."""
@@ -55,14 +55,14 @@ class Config:
     `checkpoint` says."""
     test: bool = False
     """Play a checkpoint instead of training."""
-    test_episodes: int = setting(1, whole())
+    test_episodes: int = setting(1, integer())
     """Episodes per environment to play."""
-    eval_frequency: int = setting(0, whole(0))
+    eval_frequency: int = setting(0, integer(0))
     """Iterations between evaluations while training, in environments of their own and with mean
     actions; 0 for none."""
-    eval_episodes: int = setting(1, whole())
+    eval_episodes: int = setting(1, integer())
     """Episodes per environment of such an evaluation."""
-    eval_envs: int = setting(64, whole())
+    eval_envs: int = setting(64, integer())
     """Its environments."""
     headless: bool = True
     """Kept for IsaacGymEnvs' command lines; there is no window to open."""
@@ -72,25 +72,25 @@ class Config:
     """One run by all processes that torchrun started, num_envs environments in each."""
     rl_device: str = ""
     """Device of the networks; empty for sim_device. Must equal sim_device: nothing is copied."""
-    num_threads: int = setting(0, whole(0, MAX_THREADS))
+    num_threads: int = setting(0, integer(0, MAX_THREADS))
     """Threads of simulation and learning, 0 for one per core."""
-    save_frequency: int = setting(50, whole(0))
+    save_frequency: int = setting(50, integer(0))
     """Iterations between numbered checkpoints; 0 for none."""
     max_bad_share: float = setting(0.05, unit)
     """Share of an iteration's environment steps that may go bad (physics that blow up, numbers
     that are not finite) before the run stops."""
-    max_dumps: int = setting(8, whole(0))
+    max_dumps: int = setting(8, integer(0))
     """Iterations in which worlds went bad that are kept for replay in the run folder's dumps/."""
-    max_skipped: int = setting(10, whole())
+    max_skipped: int = setting(10, integer())
     """Gradient steps in a row that one network may skip, as loss or gradient are not finite,
     before the run stops."""
     capture_video: bool = False
     """Film training into videos/ of the run folder, or with test=True the policy."""
-    capture_video_freq: int = setting(1464, whole())
+    capture_video_freq: int = setting(1464, integer())
     """Steps of every environment from the start of one clip to that of the next."""
-    capture_video_len: int = setting(100, whole())
+    capture_video_len: int = setting(100, integer())
     """Steps of a clip."""
-    capture_video_envs: int = setting(1, whole())
+    capture_video_envs: int = setting(1, integer())
     """Environments shown, side by side."""
 
     def check(self) -> None:

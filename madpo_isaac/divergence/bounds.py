@@ -1,4 +1,4 @@
-"""Divergences between Gaussian policies that can be maximised: per state, and with a bound."""
+"""Divergences between Gaussian policies that can be maximized: per state, and with a bound."""
 
 from __future__ import annotations
 

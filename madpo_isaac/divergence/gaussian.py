@@ -37,7 +37,7 @@ def gaussian_cs(
         reduction: ``none`` gives D per state; ``mean`` its mean over states; ``pooled`` Eq. 7
             with the batch's states as the state measure, each integral averaged before the log.
         bounded: replace D by 1 - exp(-D / 2), in [0, 1): one minus the cosine of p and q. The
-            unbounded form must not be maximised over means: it grows as their squared distance.
+            unbounded form must not be maximized over means: it grows as their squared distance.
         mask: (d,) or broadcastable to ``mean_p``, 0 for dimensions left out (padding).
 
     Returns:
@@ -57,8 +57,8 @@ def gaussian_cs(
     var = std_p.square() + std_q.square()
     distance = (mean_p - mean_q).square() / var
     # log((s^2 + t^2) / (2 s t)) = log1p((s - t)^2 / (2 s t)): exact near s = t.
-    spread = torch.log1p((std_p - std_q).square() / (2.0 * std_p * std_q))
-    value = (distance + spread).sum(-1)
+    width_term = torch.log1p((std_p - std_q).square() / (2.0 * std_p * std_q))
+    value = (distance + width_term).sum(-1)
     if reduction == "pooled":
         value = _pooled(value, std_p.expand_as(mean_p), std_q.expand_as(mean_p))
     if bounded:

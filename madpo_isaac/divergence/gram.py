@@ -17,8 +17,8 @@ from madpo_isaac.divergence.checks import (
 TILE = 512
 """Rows and columns of a tile: small enough for the cache, large enough to hide the loop."""
 
-SPREAD = 40.0
-"""Largest spread of log row sums that single-precision cross kernels represent with one shift."""
+MAX_LOG_RANGE = 40.0
+"""Largest range of log row sums that single-precision cross kernels represent with one shift."""
 
 FLUSH = -69.0  # exp(-69) = 1e-30: smaller kernel values are zero, so that products stay normal
 LOGIT_ERROR = 1e-4  # largest rounding error of an exponent that is left in single precision
@@ -29,12 +29,12 @@ def spans(n: int, tile: int) -> Iterator[slice]:
     return (slice(start, min(start + tile, n)) for start in range(0, n, tile))
 
 
-def scaled(x: Tensor, centre: Tensor, width: float, dtype: torch.dtype) -> Tensor:
-    """(x - centre) / width, evaluated in float64 and rounded once to ``dtype``. (n, d)"""
-    return ((x.detach().double() - centre) / width).to(dtype)
+def scaled(x: Tensor, center: Tensor, width: float, dtype: torch.dtype) -> Tensor:
+    """(x - center) / width, evaluated in float64 and rounded once to ``dtype``. (n, d)"""
+    return ((x.detach().double() - center) / width).to(dtype)
 
 
-def centre_of(p: Tensor, q: Tensor) -> Tensor:
+def center_of(p: Tensor, q: Tensor) -> Tensor:
     """Mean of the two samples' means, in float64: distances are differences from it. (d,)"""
     return 0.5 * (p.detach().double().mean(0) + q.detach().double().mean(0))
 
@@ -66,7 +66,7 @@ def median_width(
     """Median of the pairwise distances, the usual first guess of a kernel width.
 
     Args:
-        states_p: (n, d), a sample, best standardised.
+        states_p: (n, d), a sample, best standardized.
         states_q: (m, d), a second sample to pool with the first.
         num_samples: at most so many rows, drawn without replacement, are compared.
         generator: a CPU generator for the draw; None takes torch's global one.
@@ -147,7 +147,7 @@ class StateGram:
             states_p.shape == states_q.shape and torch.equal(states_p, states_q)
         )
         self._states = (states_p.detach(), states_q.detach())
-        self._centre = centre_of(states_p, states_q)
+        self._center = center_of(states_p, states_q)
         self._factors = self._make_factors(states_p.dtype)
         self._tiles: dict[tuple[str, int, int], Tensor] = {}
         self._reference: tuple[Tensor, int, float, Tensor] | None = None
@@ -156,7 +156,7 @@ class StateGram:
 
     def _make_factors(self, dtype: torch.dtype) -> dict[str, tuple[Tensor, Tensor]]:
         """Augmented states; in float64 if ``dtype`` would round exponents too coarsely."""
-        p, q = (scaled(s, self._centre, self.width, dtype) for s in self._states)
+        p, q = (scaled(s, self._center, self.width, dtype) for s in self._states)
         if dtype != torch.float64 and max(rounding(p), rounding(q)) > LOGIT_ERROR:
             return self._make_factors(torch.float64)
         factors_p = augmented(p)
@@ -176,7 +176,7 @@ class StateGram:
         self.log_pq, self.log_qp = self._cross_sums()
         low, high = torch.cat((self.log_pq, self.log_qp)).aminmax()
         self.shift = 0.5 * float(low + high)
-        self.exact = float(high - low) > SPREAD
+        self.exact = float(high - low) > MAX_LOG_RANGE
 
     def _self_sums(self, pair: str) -> Tensor:
         """Returns log sum_j K_ij of one sample: never below 0, as K_ii = 1. (n,)"""

@@ -17,16 +17,16 @@ from madpo_isaac.divergence.checks import (
     check_matrix,
     check_positive,
 )
+from madpo_isaac.divergence.fused import yu_fused
 from madpo_isaac.divergence.gram import (
     LOGIT_ERROR,
     TILE,
     StateGram,
-    centre_of,
+    center_of,
     rounding,
     scaled,
 )
 from madpo_isaac.divergence.logspace import Rows, printed_log, yu_log
-from madpo_isaac.divergence.sweep import yu_sweep
 from madpo_isaac.errors import unknown
 
 
@@ -36,7 +36,7 @@ class Estimator:
 
     log_sums: Callable[..., tuple[Tensor, Tensor]]
     """Value and gradient for any width and rows, in float64 log space."""
-    sweep: Callable[..., tuple[Tensor, Tensor] | None] | None = None
+    fused: Callable[..., tuple[Tensor, Tensor] | None] | None = None
     """Faster sums in the precision of the samples, where they are exact enough; None for none."""
     pairs_rows: bool = False
     """True: row i of p goes with row i of q."""
@@ -45,9 +45,9 @@ class Estimator:
 
 
 ESTIMATORS = {
-    "yu": Estimator(yu_log, yu_sweep),
+    "yu": Estimator(yu_log, yu_fused),
     "printed": Estimator(printed_log, pairs_rows=True),
-    "official": Estimator(yu_log, yu_sweep, scale=1.0 / math.log(2.0)),
+    "official": Estimator(yu_log, yu_fused, scale=1.0 / math.log(2.0)),
 }
 
 
@@ -80,7 +80,7 @@ def kernel_cs(
       both cross terms; in nats. It is not a divergence and may be negative.
 
     Single precision holds 1e-4 relative for samples that differ by order one, at any width;
-    policies one optimiser step apart need float64 or ``gaussian_cs`` once widths exceed 10.
+    policies one optimizer step apart need float64 or ``gaussian_cs`` once widths exceed 10.
 
     Args:
         states_p: (n, d_s), states of the current policy.
@@ -161,14 +161,14 @@ def _evaluate(
     grad: bool,
 ) -> tuple[Tensor, Tensor]:
     """D in nats and its gradient with respect to actions_p / width, both float64."""
-    centre = centre_of(actions_p, actions_q)
-    x, y = (scaled(a, centre, width, actions_p.dtype) for a in (actions_p, actions_q))
+    center = center_of(actions_p, actions_q)
+    x, y = (scaled(a, center, width, actions_p.dtype) for a in (actions_p, actions_q))
     everything = rows[0] is None and not gram.exact
-    if estimator.sweep and everything and max(rounding(x), rounding(y)) < LOGIT_ERROR:
-        result = estimator.sweep(gram, actions_q, x, y, width, grad=grad)
+    if estimator.fused and everything and max(rounding(x), rounding(y)) < LOGIT_ERROR:
+        result = estimator.fused(gram, actions_q, x, y, width, grad=grad)
         if result is not None:
             return result
-    x, y = (scaled(a, centre, width, torch.float64) for a in (actions_p, actions_q))
+    x, y = (scaled(a, center, width, torch.float64) for a in (actions_p, actions_q))
     return estimator.log_sums(gram, x, y, rows, grad=grad)
 
 

@@ -16,7 +16,7 @@ class Sample:
 
     Attributes:
         states: augmented states in float64, (n, d_s + 2) twice.
-        x: (n, d) float64, actions, centred and divided by the width.
+        x: (n, d) float64, actions, centered and divided by the width.
         rows: (r,) indices of the rows; columns are always all.
     """
 
@@ -26,7 +26,7 @@ class Sample:
         self.rows, self.actions = everything, augmented(self.x)
 
 
-class Pull:
+class PairGradient:
     """Gradients as they are summed: with respect to the rows of one sample, the columns of other.
 
     ``rows`` and ``cols`` hold sum_j c_ij (x_i - y_j) and sum_i c_ij (y_j - x_i), (n, d) each.
@@ -65,7 +65,7 @@ def log_row_sums(a: Sample, b: Sample, tile: int) -> Tensor:
 
 def log_term(
     a: Sample, b: Sample, offset: Tensor, tile: int, *, grad: bool
-) -> tuple[Tensor, Tensor, Pull]:
+) -> tuple[Tensor, Tensor, PairGradient]:
     """Returns log T, T = sum_ij exp(log K_ij + log L_ij - offset_i), by a running maximum.
 
     Args:
@@ -76,10 +76,10 @@ def log_term(
         grad: whether to sum gradients.
 
     Returns:
-        log T, the share of every row in T (r,), and the pull with coefficients of sum 1.
+        log T, the share of every row in T (r,), and the gradient with coefficients of sum 1.
     """
     top = torch.tensor(-torch.inf, dtype=torch.float64, device=offset.device)
-    share, pull = torch.zeros_like(offset), Pull(a, b)
+    share, gradient = torch.zeros_like(offset), PairGradient(a, b)
     for span in spans(len(a.rows), tile):
         rows = a.rows[span]
         for cols in spans(len(b.x), tile):
@@ -89,26 +89,28 @@ def log_term(
             peak = torch.maximum(top, logit.max())
             if bool(peak > top):
                 share *= torch.exp(top - peak)
-                pull.scale(torch.exp(top - peak))
+                gradient.scale(torch.exp(top - peak))
                 top = peak
             weight = logit.sub_(top).exp_()
             share[span] += weight.sum(1)
             if grad:
-                pull.add(a, b, rows, cols, weight)
+                gradient.add(a, b, rows, cols, weight)
     total = share.sum()
-    pull.scale(1.0 / total)
-    return top + total.log(), share / total, pull
+    gradient.scale(1.0 / total)
+    return top + total.log(), share / total, gradient
 
 
-def softmax_pull(a: Sample, b: Sample, coef: Tensor, log_sum: Tensor, tile: int) -> Pull:
-    """Pull with coefficients coef_i L_ij / sum_l L_il: gradient of the denominators."""
-    pull = Pull(a, b)
+def softmax_gradient(
+    a: Sample, b: Sample, coef: Tensor, log_sum: Tensor, tile: int
+) -> PairGradient:
+    """Returns the gradient of the denominators: coefficients coef_i L_ij / sum_l L_il."""
+    gradient = PairGradient(a, b)
     for span in spans(len(a.rows), tile):
         rows = a.rows[span]
         for cols in spans(len(b.x), tile):
             weight = (_action_tile(a, b, rows, cols) - log_sum[span, None]).exp_()
-            pull.add(a, b, rows, cols, weight.mul_(coef[span, None]))
-    return pull
+            gradient.add(a, b, rows, cols, weight.mul_(coef[span, None]))
+    return gradient
 
 
 def _samples(gram: StateGram, x: Tensor, y: Tensor, rows: Rows) -> tuple[Sample, Sample]:
@@ -128,7 +130,7 @@ def yu_log(
 
     Args:
         gram: the state kernels.
-        x: (n, d), actions of p, centred and divided by the width.
+        x: (n, d), actions of p, centered and divided by the width.
         y: (m, d), actions of q, likewise.
         rows: indices of the rows of p and of q; None for all.
         grad: whether to compute the gradient.
@@ -138,11 +140,14 @@ def yu_log(
     """
     p, q = _samples(gram, x, y, rows)
     tile, own_p, own_q = gram.tile, gram.log_pp[p.rows], gram.log_qq[q.rows]
-    pp, _, pull_pp = log_term(p, p, 2.0 * own_p, tile, grad=grad)
+    pp, _, gradient_pp = log_term(p, p, 2.0 * own_p, tile, grad=grad)
     qq, _, _ = log_term(q, q, 2.0 * own_q, tile, grad=False)
-    pq, _, pull_pq = log_term(p, q, own_p + gram.log_pq[p.rows], tile, grad=grad)
-    qp, _, pull_qp = log_term(q, p, own_q + gram.log_qp[q.rows], tile, grad=grad)
-    return pp + qq - pq - qp, pull_pq.rows + pull_qp.cols - pull_pp.rows - pull_pp.cols
+    pq, _, gradient_pq = log_term(p, q, own_p + gram.log_pq[p.rows], tile, grad=grad)
+    qp, _, gradient_qp = log_term(q, p, own_q + gram.log_qp[q.rows], tile, grad=grad)
+    return (
+        pp + qq - pq - qp,
+        gradient_pq.rows + gradient_qp.cols - gradient_pp.rows - gradient_pp.cols,
+    )
 
 
 def printed_log(
@@ -167,16 +172,16 @@ def printed_log(
     tile = gram.tile
     l_pp, l_qq = log_row_sums(p, p, tile), log_row_sums(q, q, tile)
     l_pq, l_qp = log_row_sums(p, q, tile), log_row_sums(q, p, tile)
-    pp, share_pp, pull_pp = log_term(p, p, 2.0 * l_pp, tile, grad=grad)
+    pp, share_pp, gradient_pp = log_term(p, p, 2.0 * l_pp, tile, grad=grad)
     qq, _, _ = log_term(q, q, 2.0 * l_qq, tile, grad=False)
-    pq, share_pq, pull_pq = log_term(p, q, l_pp + l_pq, tile, grad=grad)
-    qp, share_qp, pull_qp = log_term(q, p, l_pp + l_qp, tile, grad=grad)
+    pq, share_pq, gradient_pq = log_term(p, q, l_pp + l_pq, tile, grad=grad)
+    qp, share_qp, gradient_qp = log_term(q, p, l_pp + l_qp, tile, grad=grad)
     value = pp + qq - pq - qp
     if not grad:
         return value, torch.zeros_like(p.x)
-    own = softmax_pull(p, p, 2.0 * share_pp - share_pq - share_qp, l_pp, tile)
-    row = softmax_pull(p, q, share_pq, l_pq, tile)
-    col = softmax_pull(q, p, share_qp, l_qp, tile)
+    own = softmax_gradient(p, p, 2.0 * share_pp - share_pq - share_qp, l_pp, tile)
+    row = softmax_gradient(p, q, share_pq, l_pq, tile)
+    col = softmax_gradient(q, p, share_qp, l_qp, tile)
     denominators = own.rows + own.cols - row.rows - col.cols
-    numerators = pull_pq.rows + pull_qp.cols - pull_pp.rows - pull_pp.cols
+    numerators = gradient_pq.rows + gradient_qp.cols - gradient_pp.rows - gradient_pp.cols
     return value, numerators + denominators

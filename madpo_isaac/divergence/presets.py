@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from madpo_isaac.divergence.bounds import BOUNDS
 from madpo_isaac.errors import UserError
-from madpo_isaac.settings import not_negative, one_of, positive, setting, unit, whole
+from madpo_isaac.settings import integer, not_negative, one_of, positive, setting, unit
 
 KINDS = ("cs", "kl", "entropy", "none")
 """Kinds of the bonus, see :class:`DivergenceConfig`."""
@@ -74,7 +74,7 @@ class DivergenceConfig:
     between policies with squashed means; none: D itself, which diverges in practice."""
     scale: float | None = setting(None, positive)
     """See bound, in nats; gaussian 0.1: twice this far the push has fallen to a third."""
-    rows: int | None = setting(None, whole())
+    rows: int | None = setting(None, integer())
     """Rows of a minibatch, drawn anew at every step, that the kernel estimators sum over, against
     all columns; null for all. Their cost is proportional to it."""
     decay_steps: float | None = setting(None, not_negative)
@@ -93,7 +93,7 @@ class DivergenceConfig:
                 f"{key}.sigma={self.sigma} has no effect: {key}.preset={self.preset} has none."
             )
         if self.rows is not None:
-            whole(1, minibatch)(f"{key}.rows", self.rows)
+            integer(1, minibatch)(f"{key}.rows", self.rows)
         if self.preset == "gaussian":
             if self.rows is not None:
                 raise UserError(f"{key}.rows={self.rows} goes with the kernel presets only.")
@@ -104,7 +104,7 @@ class DivergenceConfig:
             raise UserError(f"{key}.bound={self.bound} goes with {key}.preset=gaussian only.")
 
 
-def completed(
+def fill_from_preset(
     config: DivergenceConfig,
     lam: float = 0.2,
     sigma: float = 1e3,

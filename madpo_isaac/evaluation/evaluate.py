@@ -118,7 +118,7 @@ def _finite(value: float) -> float | None:
 class Record:
     """A file in marl-eval's layout: environment, task, algorithm, seed, then steps of training.
 
-    Gorsane et al., *Towards a Standardised Performance Evaluation Protocol for Cooperative MARL*
+    Gorsane et al., *Toward a Standardized Performance Evaluation Protocol for Cooperative MARL*
     (2022). Several runs' files are merged by key. The absolute metrics, which marl-eval asks for,
     are those of the step with the best mean return.
     """

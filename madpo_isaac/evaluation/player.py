@@ -59,8 +59,8 @@ class Scores:
         self._length += 1.0
         done = step.terminated | step.truncated
         diverged = step.log.get("diverged", torch.zeros_like(done)).bool()
-        whole = ~diverged
-        ends = [step.log["success"], step.terminated & whole, step.truncated & whole, diverged]
+        valid = ~diverged
+        ends = [step.log["success"], step.terminated & valid, step.truncated & valid, diverged]
         ends += [step.log[name] for name in milestones]
         result = torch.stack((self._length, *(x.float() for x in ends), *self._running))
         row = self._finished.clamp(max=self.episodes - 1)

@@ -30,7 +30,7 @@ PALETTE = (
     *((0.36, 0.62, 0.90), (0.90, 0.45, 0.62), (0.40, 0.75, 0.72), (0.62, 0.50, 0.85)),
     *((0.93, 0.87, 0.55), (0.55, 0.48, 0.45)),
 )
-"""Agents' colours, RGB in [0, 1]; a seventh agent has the first one's, darker."""
+"""Agents' colors, RGB in [0, 1]; a seventh agent has the first one's, darker."""
 SHADE = 0.7
 
 _PACKAGES = "install the system package libegl1 or libosmesa6"
@@ -75,14 +75,14 @@ def choose_backend() -> None:
     raise UserError(f"No off-screen OpenGL: {_PACKAGES}.")
 
 
-def agent_colour(p: int) -> tuple[float, ...]:
+def agent_color(p: int) -> tuple[float, ...]:
     """RGB of agent p, in [0, 1]."""
     rounds, k = divmod(p, len(PALETTE))
     return tuple(SHADE**rounds * x for x in PALETTE[k])
 
 
 class Painter:
-    """Draws an environment as it stands, each agent's bodies in a colour of their own.
+    """Draws an environment as it stands, each agent's bodies in a color of their own.
 
     Args:
         env: one of a task with pictures.
@@ -101,7 +101,7 @@ class Painter:
         self._env: Drawable = env
         self._model = model = self._env.scene(visual=True).compile()
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        colour_agents(model, env.agents, env.action_joints())
+        color_agents(model, env.agents, env.action_joints())
         self._data = mujoco.MjData(model)
         self._forward = mujoco.mj_forward
         self._options = mujoco.MjvOption()
@@ -143,10 +143,10 @@ def _camera(view: Any) -> Any:
     return camera
 
 
-def colour_agents(
+def color_agents(
     model: mujoco.MjModel, agents: Sequence[AgentSpec], action_joints: Sequence[int]
 ) -> None:
-    """Gives the geoms of each agent's bodies its colour; the others keep theirs.
+    """Gives the geoms of each agent's bodies its color; the others keep theirs.
 
     An agent's bodies are those its joints move, what hangs on them, and what carries nothing but
     them.
@@ -156,7 +156,7 @@ def colour_agents(
         p = owner[model.geom_bodyid[geom]]
         if p is not None:
             model.geom_matid[geom] = -1
-            model.geom_rgba[geom, :3] = agent_colour(p)
+            model.geom_rgba[geom, :3] = agent_color(p)
 
 
 def _owners(
@@ -237,7 +237,7 @@ def main(argv: list[str]) -> int:
 
         from madpo_isaac.tasks import TASKS
 
-        out, seed = settings["out"], _whole(settings["seed"])
+        out, seed = settings["out"], _natural(settings["seed"])
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         if everything:
             sheet([name for name in TASKS if name.startswith("ShadowHand")], seed, out)
@@ -250,7 +250,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _whole(text: str) -> int:
+def _natural(text: str) -> int:
     if not text.isdecimal():
         raise UserError(f"seed={text} must be a whole number of at least 0.")
     return int(text)

@@ -52,7 +52,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Interval of a rate (Wilson, 1927), which stays within [0, 1] and is not empty at its ends."""
     z = NormalDist().inv_cdf((1.0 + LEVEL) / 2.0)
     rate, square = successes / trials, z * z / trials
-    centre = (rate + square / 2.0) / (1.0 + square)
+    center = (rate + square / 2.0) / (1.0 + square)
     variance = rate * (1.0 - rate) / trials + square / (4.0 * trials)
     half = z * math.sqrt(variance) / (1.0 + square)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)

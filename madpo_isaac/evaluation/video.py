@@ -23,7 +23,7 @@ from torch import Tensor
 from madpo_isaac import console
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.evaluation.render import Painter, agent_colour
+from madpo_isaac.evaluation.render import Painter, agent_color
 
 Frame = NDArray[np.uint8]
 """(height, width, 3)"""
@@ -157,7 +157,7 @@ class Gif:
         strip = Image.new("RGB", (width, height * self.samples))
         for k in range(self.samples):
             strip.paste(self._frames[k * len(self._frames) // self.samples], (0, height * k))
-        # An octree keeps the colours of small things, such as an egg.
+        # An octree keeps the colors of small things, such as an egg.
         palette = strip.quantize(method=Image.Quantize.FASTOCTREE)
         first, *others = (
             image.quantize(palette=palette, dither=Image.Dither.NONE) for image in self._frames
@@ -232,7 +232,7 @@ def grid(tiles: Sequence[Frame]) -> Frame:
 
 
 def caption(tile: Frame, lines: Sequence[str], agents: Sequence[AgentSpec]) -> Frame:
-    """Writes lines in the upper left corner and the agents, in their colours, below."""
+    """Writes lines in the upper left corner and the agents, in their colors, below."""
     image = Image.fromarray(tile)
     draw = ImageDraw.Draw(image)
     size = max(11, tile.shape[0] // 24)
@@ -242,8 +242,8 @@ def caption(tile: Frame, lines: Sequence[str], agents: Sequence[AgentSpec]) -> F
         draw.text((8, 6 + 1.35 * size * k), line, fill=(255, 255, 255), **outline)
     x = 8.0
     for p, agent in enumerate(agents if len(agents) <= SHOWN_AGENTS else ()):
-        colour = tuple(int(255 * part) for part in agent_colour(p))
-        draw.text((x, tile.shape[0] - 1.6 * size), agent.name, fill=colour, **outline)
+        color = tuple(int(255 * part) for part in agent_color(p))
+        draw.text((x, tile.shape[0] - 1.6 * size), agent.name, fill=color, **outline)
         x += draw.textlength(agent.name, font=font) + size
     return np.asarray(image)
 

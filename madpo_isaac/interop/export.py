@@ -116,7 +116,7 @@ def _write_all(actors: Actors, env: VecEnv, kind: str, out: Path, origin: dict[s
         moved = [commands[i] for i in columns]
         picked = range(env.state_dim) if agent.columns is None else agent.columns.tolist()
         seen, name = state[:, list(picked)], "state" if agent.columns is None else "observation"
-        data = serialise(policy, kind, seen, name)
+        data = serialize(policy, kind, seen, name)
         limits = torch.tensor([(c.low, c.high) for c in moved]).T
         error = _check(data, kind, name, seen, expected[:, columns].clamp(*limits), agent.name)
         file = f"{agent.name}{SUFFIXES[kind]}"
@@ -170,7 +170,7 @@ def _columns(columns: Iterable[Reading | Command]) -> list[dict[str, Any]]:
     ]
 
 
-def serialise(policy: PortablePolicy, kind: str, seen: Tensor, name: str) -> bytes:
+def serialize(policy: PortablePolicy, kind: str, seen: Tensor, name: str) -> bytes:
     """Returns the file of a policy; it takes any number of rows.
 
     Args:

@@ -1,4 +1,4 @@
-"""Networks and normalisers."""
+"""Networks and normalizers."""
 
 from madpo_isaac.models.actor import Actors
 from madpo_isaac.models.critic import Critic, LocalCritic, ValueNetworks

@@ -80,7 +80,7 @@ class Actors:
         generator: draws the initial weights.
         device: where the parameters live.
         shared: all agents have the same parameters.
-        normalise: normalize observations by running moments.
+        normalize: normalize observations by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
         network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
@@ -98,7 +98,7 @@ class Actors:
         generator: torch.Generator,
         device: torch.device,
         shared: bool = False,
-        normalise: bool = False,
+        normalize: bool = False,
         input_norm: bool = True,
         hidden_norm: bool = True,
         network: str = "mlp",
@@ -110,7 +110,7 @@ class Actors:
         dims = [agent.act_dim for agent in agents]
         self.numbers = torch.eye(len(dims), device=device) if shared else None
         """One-hot vectors that tell a shared network its agent. (P, P)"""
-        self.moments = [Moments.initial(agent.obs_dim, device) for agent in agents if normalise]
+        self.moments = [Moments.initial(agent.obs_dim, device) for agent in agents if normalize]
         """Moments of each agent's observations; none if they are not normalized. The list is
         replaced, not changed, so that frozen policies keep theirs."""
         self.stack = NETWORKS[network](
@@ -138,7 +138,7 @@ class Actors:
             owner[columns, p] = 1.0
         self.source, self.owner = source.to(device), owner.to(device)
 
-    def optimisers(self, lr: float, max_grad_norm: float) -> list[FlatAdam]:
+    def optimizers(self, lr: float, max_grad_norm: float) -> list[FlatAdam]:
         """Returns one optimizer per agent, or the only one if the parameters are shared."""
         return [FlatAdam(self.stack, row, lr, max_grad_norm) for row in range(self.stack.num_rows)]
 
@@ -224,7 +224,7 @@ def inputs(p: int, obs: Tensor, moments: Sequence[Moments], numbers: Tensor | No
         numbers: one-hot vectors (P, P) that come first; None for none.
     """
     if moments:
-        obs = moments[p].normalise(obs)
+        obs = moments[p].normalize(obs)
     if numbers is None:
         return obs
     return torch.cat((numbers[p].expand(len(obs), -1), obs), dim=1)

@@ -22,7 +22,7 @@ class ValueNetworks(ABC):
     stack: Networks
     value_shape: tuple[int, ...]
     """Shape of the values of one joint state."""
-    sharers: int
+    num_sharing: int
     """Agents per network."""
     moments: list[Moments]
     """Moments of the input; none if the input is not normalized, or if the actors normalize it."""
@@ -43,7 +43,7 @@ class ValueNetworks(ABC):
     def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
         """Takes joint states (B, S) into the running moments, if there are any."""
 
-    def optimiser(self, lr: float, max_grad_norm: float) -> FlatAdam:
+    def optimizer(self, lr: float, max_grad_norm: float) -> FlatAdam:
         """Returns the optimizer of all networks."""
         row = 0 if self.stack.num_rows == 1 else slice(None)
         return FlatAdam(self.stack, row, lr, max_grad_norm)
@@ -65,14 +65,14 @@ class Critic(ValueNetworks):
         device: where the parameters live.
         view: maps joint states to the input of the network, see
             :meth:`madpo_isaac.env.VecEnv.critic_view`; None for the states themselves.
-        normalise: normalize the input by running moments.
+        normalize: normalize the input by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
         network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     value_shape = ()
-    sharers = 1
+    num_sharing = 1
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class Critic(ValueNetworks):
         generator: torch.Generator,
         device: torch.device,
         view: Callable[[Tensor], Tensor] | None = None,
-        normalise: bool = False,
+        normalize: bool = False,
         input_norm: bool = True,
         hidden_norm: bool = True,
         network: str = "mlp",
     ) -> None:
         self._view = view
-        self.moments = [Moments.initial(state_dim, device)] if normalise else []
+        self.moments = [Moments.initial(state_dim, device)] if normalize else []
         self.stack = NETWORKS[network](
             [state_dim],
             hidden,
@@ -106,7 +106,7 @@ class Critic(ValueNetworks):
         """Returns the input of the network's first layer at joint states (B, S). (B, in_dim)"""
         seen = self._seen(state)
         if self.moments:
-            seen = self.moments[0].normalise(seen)
+            seen = self.moments[0].normalize(seen)
         return [self.stack.prepare(seen)]
 
     def evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -165,7 +165,7 @@ class LocalCritic(ValueNetworks):
             input_norm=input_norm,
             hidden_norm=hidden_norm,
         )
-        self.sharers = num_agents // self.stack.num_rows
+        self.num_sharing = num_agents // self.stack.num_rows
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
         """Returns the input of each agent's first layer at joint states (B, S). (B, in_dim) each"""

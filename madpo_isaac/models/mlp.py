@@ -122,7 +122,7 @@ class MLPStack:
             self.nets.append(net)
         whole = {name: values[0] for name, values in self.stacked.items()}
         for net in [whole] if shared else self.nets:
-            self._initialise(net, ACTIVATIONS[activation].gain, output_gain, generator)
+            self._initialize(net, ACTIVATIONS[activation].gain, output_gain, generator)
 
     def _crop(self, name: str, p: int) -> tuple[slice, ...]:
         """Returns the part of parameter ``name`` that network p uses."""
@@ -136,7 +136,7 @@ class MLPStack:
 
     @staticmethod
     @torch.no_grad()
-    def _initialise(
+    def _initialize(
         net: Network, gain: float, output_gain: float, generator: torch.Generator
     ) -> None:
         for name, value in net.items():
@@ -150,7 +150,7 @@ class MLPStack:
 
     def prepare(self, x: Tensor) -> Tensor:
         """Applies the part of the first LayerNorm that has no parameters, if any. (B, in_dim)"""
-        return standardise(x) if self.normed[0] else x
+        return standardize(x) if self.normed[0] else x
 
     def unpack(self, p: int, flat: Tensor) -> Network:
         """Returns network p, as in :attr:`nets`, with the parameters ``flat`` (K,)."""
@@ -175,7 +175,7 @@ class MLPStack:
         net = self.nets[p] if net is None else net
         for k in range(self.depth):
             x = self._activation(_linear(net, k, f"linear{k}", x))
-            x = standardise(x) if self.normed[k + 1] else x
+            x = standardize(x) if self.normed[k + 1] else x
         return _linear(net, self.depth, "out", x)
 
     def module(self, p: int) -> nn.Sequential:
@@ -237,19 +237,19 @@ class FoldedMLPs:
         layers = zip(self._weights[:-1], self._biases[:-1], self._normed[1:], strict=True)
         for weight, bias, normed in layers:
             x = self._activation(torch.baddbmm(bias, x, weight))
-            x = standardise(x) if normed else x
+            x = standardize(x) if normed else x
         return torch.baddbmm(self._biases[-1], x, self._weights[-1])
 
     def _prepare(self, inputs: Sequence[Tensor]) -> Tensor:
         width = max(self._in_dims)
         if min(self._in_dims) == width:
             stacked = torch.stack(list(inputs))
-            return standardise(stacked) if self._normed[0] else stacked
-        rows = [standardise(x) if self._normed[0] else x for x in inputs]
+            return standardize(stacked) if self._normed[0] else stacked
+        rows = [standardize(x) if self._normed[0] else x for x in inputs]
         return torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows])
 
 
-def standardise(x: Tensor) -> Tensor:
+def standardize(x: Tensor) -> Tensor:
     """Normalizes each row of (B, d) to mean 0 and variance 1: LayerNorm without its affine part."""
     return F.layer_norm(x, x.shape[-1:])
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.models.mlp import ACTIVATIONS, standardise
+from madpo_isaac.models.mlp import ACTIVATIONS, standardize
 from madpo_isaac.models.protocol import Network
 
 
@@ -53,7 +53,7 @@ class ModuleStack:
         device: where the parameters live.
         vectors: extra parameter vectors per network, name to width.
         shared: all networks have the same parameters.
-        input_norm: inputs are standardised, each row over its own entries.
+        input_norm: inputs are standardized, each row over its own entries.
         hidden_norm: see :class:`NetworkSpec`.
 
     Raises:
@@ -123,8 +123,8 @@ class ModuleStack:
         return leaves
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Standardises inputs (B, in_dim), if asked for. (B, in_dim)"""
-        return standardise(x) if self._input_norm else x
+        """Standardizes inputs (B, in_dim), if asked for. (B, in_dim)"""
+        return standardize(x) if self._input_norm else x
 
     def unpack(self, p: int, flat: Tensor) -> Network:
         """Network p with the parameters ``flat`` (K,) instead of its own, as :attr:`nets` has."""
@@ -175,7 +175,7 @@ class _Alone(nn.Module):
         self.module, self._input_norm, self._pad, self._out_dim = module, input_norm, pad, out_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        x = standardise(x) if self._input_norm else x
+        x = standardize(x) if self._input_norm else x
         return self.module(F.pad(x, (0, self._pad)))[:, : self._out_dim]
 
 

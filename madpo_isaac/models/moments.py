@@ -49,7 +49,7 @@ class Moments:
         square += shift.square() * self.count * size / count
         return Moments(count, self.mean + shift * (size / count), square)
 
-    def normalise(self, rows: Tensor) -> Tensor:
+    def normalize(self, rows: Tensor) -> Tensor:
         """Maps (B, D) to mean 0 and variance 1, clipped."""
         scale = (self.square / self.count + EPSILON).rsqrt()
         normal = (rows - self.mean.to(rows.dtype)) * scale.to(rows.dtype)

@@ -54,8 +54,8 @@ class PortablePolicy(nn.Module):
         self._keep("high", [x.high for x in moved])
         self._keep("scale", [x.scale for x in moved])
         self._keep("offset", [x.offset for x in moved])
-        self._normalised = bool(actors.moments)
-        if self._normalised:
+        self._normalized = bool(actors.moments)
+        if self._normalized:
             moments = actors.moments[p]
             self._keep("mean", moments.mean)
             self._keep("inverse_std", (moments.square / moments.count + EPSILON).rsqrt())
@@ -74,7 +74,7 @@ class PortablePolicy(nn.Module):
         x = seen.clamp(self.obs_low, self.obs_high)
         if self._observe is not None:
             x = self._observe(x)
-        if self._normalised:
+        if self._normalized:
             x = ((x - self.mean) * self.inverse_std).clamp(-LIMIT, LIMIT)
         if self._shared:
             x = torch.cat((self.number.expand(x.shape[0], -1), x), dim=1)

@@ -1,4 +1,4 @@
-"""A residual network (He et al., 2016, with the normalisation first), as an ordinary module."""
+"""A residual network (He et al., 2016, with the normalization first), as an ordinary module."""
 
 from __future__ import annotations
 

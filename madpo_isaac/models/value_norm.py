@@ -43,12 +43,12 @@ class ValueNorm:
         variance = (second - first.square()).clamp(min=1e-2)
         return first.float(), variance.sqrt().float()
 
-    def normalise(self, values: Tensor) -> Tensor:
+    def normalize(self, values: Tensor) -> Tensor:
         """Maps returns to the critic's scale."""
         mean, std = self.mean_std()
         return (values - mean) / std
 
-    def denormalise(self, values: Tensor) -> Tensor:
+    def denormalize(self, values: Tensor) -> Tensor:
         """Maps the critic's outputs to returns."""
         mean, std = self.mean_std()
         return values * std + mean

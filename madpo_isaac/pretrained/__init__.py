@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from madpo_isaac.errors import UserError
@@ -103,7 +103,7 @@ def save(path: Path, content: dict[str, Any], facts: dict[str, Any]) -> None:
         tensors |= {f"moments.{agent}.{part}": value for part, value in moments.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, serialise(tensors))
+        write_atomic(path, serialize(tensors))
     except OSError as problem:
         raise UserError(f"Cannot write '{path}': {problem}.") from problem
     write_json(path.with_suffix(".json"), facts, indent=2)

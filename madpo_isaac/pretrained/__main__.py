@@ -33,7 +33,9 @@ def main(argv: list[str]) -> int:
     program = "python -m madpo_isaac.pretrained"
     parser = Parser(program, "Makes a policy that comes with the project of a run's.")
     parser.add_target()
-    parser.add_argument("--episodes", type=parser.whole, default=8, help="of each environment (8)")
+    parser.add_argument(
+        "--episodes", type=parser.positive_int, default=8, help="of each environment (8)"
+    )
     parser.add_argument("--revision", help="source it was trained with, if env.json lacks it")
     parser.add_argument("--out", type=Path, default=pretrained.FOLDER, help="folder to write to")
     try:

@@ -27,7 +27,7 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a $ in a name is a $
 }
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
 """Colors of Okabe and Ito, which color-blind readers can tell apart."""
 _COLUMNS = 5
 _DPI, _PAGE_DPI = 300, 150
@@ -73,19 +73,19 @@ def make_panels(
 
 def band(axes: Axes, x: np.ndarray, estimate: Estimate, study: Study, group: str) -> None:
     """Draws a curve with its band."""
-    colour = colour_of(study, group)
-    dashes = _DASHES[study.groups.index(group) // len(COLOURS) % len(_DASHES)]
+    color = color_of(study, group)
+    dashes = _DASHES[study.groups.index(group) // len(COLORS) % len(_DASHES)]
     marker = "o" if len(x) == 1 else ""
-    axes.plot(x, estimate.value, color=colour, ls=dashes, marker=marker, ms=3, label=group)
-    axes.fill_between(x, estimate.low, estimate.high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(x, estimate.value, color=color, ls=dashes, marker=marker, ms=3, label=group)
+    axes.fill_between(x, estimate.low, estimate.high, color=color, alpha=0.18, linewidth=0)
 
 
 def intervals(axes: Axes, each: dict[str, tuple[float, float, float]], study: Study) -> None:
     """Draws a bar per group from its low to its high end, and its value: (value, low, high)."""
     for row, (group, (value, low, high)) in enumerate(each.items()):
-        colour = colour_of(study, group)
-        axes.barh(row, high - low, left=low, height=0.6, color=colour, alpha=0.4)
-        axes.plot([value, value], [row - 0.3, row + 0.3], color=colour, lw=2)
+        color = color_of(study, group)
+        axes.barh(row, high - low, left=low, height=0.6, color=color, alpha=0.4)
+        axes.plot([value, value], [row - 0.3, row + 0.3], color=color, lw=2)
     axes.use_sticky_edges = False
     axes.margins(x=0.05)
     axes.set_yticks(range(len(each)), list(each))
@@ -94,19 +94,19 @@ def intervals(axes: Axes, each: dict[str, tuple[float, float, float]], study: St
 
 
 def error_bars(
-    axes: Axes, x: Sequence[float], each: Sequence[Estimate], name: str, colour: str
+    axes: Axes, x: Sequence[float], each: Sequence[Estimate], name: str, color: str
 ) -> None:
     """Draws points with their intervals, joined by a line."""
     values, low, high = (
         np.array([getattr(e, end)[0] for e in each]) for end in ("value", "low", "high")
     )
-    spread = np.nan_to_num(np.array([values - low, high - values]).clip(min=0.0))
-    axes.errorbar(x, values, yerr=spread, marker="o", ms=3, capsize=2, color=colour, label=name)
+    errors = np.nan_to_num(np.array([values - low, high - values]).clip(min=0.0))
+    axes.errorbar(x, values, yerr=errors, marker="o", ms=3, capsize=2, color=color, label=name)
 
 
-def colour_of(study: Study, group: str) -> str:
+def color_of(study: Study, group: str) -> str:
     """Returns the color of a group in all figures of a study."""
-    return COLOURS[study.groups.index(group) % len(COLOURS)]
+    return COLORS[study.groups.index(group) % len(COLORS)]
 
 
 def legend(figure: Figure, order: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from madpo_isaac.report import statistics
 from madpo_isaac.report.drawing import (
-    COLOURS,
+    COLORS,
     STYLE,
     Picture,
     band,
@@ -51,7 +51,7 @@ def curves(study: Study, folder: Path, reps: int, key: str = "episode_return") -
                 estimate = statistics.mean_curve(values[:, known], reps)
                 band(axes, grid[known] / unit, estimate, study, group)
         if study.uneven(task):
-            axes.axvline(study.end(task) / unit, color="grey", linestyle=":")
+            axes.axvline(study.end(task) / unit, color="gray", linestyle=":")
         if key == "success_rate":
             axes.set_ylim(-0.03, 1.03)
         axes.set_title(task)
@@ -78,11 +78,11 @@ def draw_efficiency(axes: Axes, study: Study, scores: statistics.Scores, reps: i
     end = study.end(scores.tasks[0])
     unit, unit_name = step_unit(end)
     for group, estimate in statistics.iqm_curve(scores.curves, reps).items():
-        x = scores.share if scores.normalised else scores.share * end / unit
+        x = scores.share if scores.normalized else scores.share * end / unit
         band(axes, x, estimate, study, group)
     of_one = f"environment steps ({unit_name})"
-    axes.set_xlabel("share of a task's steps" if scores.normalised else of_one)
-    axes.set_ylabel("IQM of normalised return" if scores.normalised else "IQM of return")
+    axes.set_xlabel("share of a task's steps" if scores.normalized else of_one)
+    axes.set_ylabel("IQM of normalized return" if scores.normalized else "IQM of return")
 
 
 @matplotlib.rc_context(STYLE)
@@ -90,7 +90,7 @@ def aggregate(study: Study, scores: statistics.Scores, folder: Path, reps: int) 
     """Aggregate metrics at the end with their 95 % intervals."""
     estimates = statistics.aggregates(scores.finals, reps)
     every = list(statistics.AGGREGATES)
-    names = every if scores.normalised else ["IQM", "mean"]  # of one task the median is the mean
+    names = every if scores.normalized else ["IQM", "mean"]  # of one task the median is the mean
     figure, panels = make_panels(len(names), (1.9, 0.5 + 0.22 * len(study.groups)), share_y=True)
     for name, axes in zip(names, panels, strict=True):
         k = every.index(name)
@@ -110,7 +110,7 @@ def improvement(
     size = (3.6, 0.6 + 0.22 * len(estimates))
     figure, (axes,) = make_panels(1, size)
     intervals(axes, {group: _at(e, 0) for group, e in estimates.items()}, study)
-    axes.axvline(0.5, color="grey", linestyle=":")
+    axes.axvline(0.5, color="gray", linestyle=":")
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(f"P(better than {name})")
     title = f"Probability of improvement on {name}"
@@ -132,8 +132,8 @@ def sensitivity(study: Study, folder: Path, reps: int, key: str) -> Picture | No
     for task, axes in zip(tasks, panels, strict=True):
         for name, points in lines[task].items():
             each = [statistics.mean_curve(v[:, None], reps) for _, v in points]
-            colour = COLOURS[names.index(name) % len(COLOURS)]
-            error_bars(axes, [x for x, _ in points], each, name, colour)
+            color = COLORS[names.index(name) % len(COLORS)]
+            error_bars(axes, [x for x, _ in points], each, name, color)
         for k, (group, runs) in enumerate(study.of_task(task).items()):
             finals = study.finals(task, group)
             if all(key not in run.settings for run in runs) and np.isfinite(finals).all():

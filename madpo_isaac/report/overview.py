@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from madpo_isaac.report import statistics
 from madpo_isaac.report.drawing import (
-    COLOURS,
+    COLORS,
     STYLE,
     Picture,
     drawn,
@@ -82,7 +82,7 @@ def sensitivity_over_tasks(study: Study, folder: Path, reps: int, knobs: Knobs) 
     }
     for name, axes in zip(names, panels, strict=True):
         _against(axes, study, each, knobs, name)
-        axes.set_ylabel("IQM of normalised return" if scores.normalised else "IQM of return")
+        axes.set_ylabel("IQM of normalized return" if scores.normalized else "IQM of return")
     legend(figure, [name for name in study.groups if name not in knobs])
     title = f"Sensitivity over {', '.join(scores.tasks)}"
     return drawn(figure, folder, "sensitivity_over_tasks", title, study.caption)
@@ -99,15 +99,15 @@ def _against(
     points = sorted((knobs[g][1], g) for g in each if g in knobs and knobs[g][0] == name)
     xs = [x for x, _ in points]
     if points:
-        error_bars(axes, xs, [each[group] for _, group in points], name, COLOURS[0])
+        error_bars(axes, xs, [each[group] for _, group in points], name, COLORS[0])
     if len(xs) > 1 and min(xs) > 0.0 and max(xs) / min(xs) >= 4.0:
         axes.set_xscale("log", base=2 if max(xs) / min(xs) == 4.0 else 10)
         axes.set_xticks(xs, [f"{x:g}" for x in xs])
         axes.minorticks_off()
     for k, group in enumerate(group for group in study.groups if group not in knobs):
         if group in each and np.isfinite(each[group].value).all():
-            colour, estimate = f"{0.25 + 0.3 * (k % 3)}", each[group]
-            axes.axhline(float(estimate.value[0]), color=colour, ls="--", label=group)
+            color, estimate = f"{0.25 + 0.3 * (k % 3)}", each[group]
+            axes.axhline(float(estimate.value[0]), color=color, ls="--", label=group)
             if np.isfinite(estimate.low).all():
-                axes.axhspan(estimate.low[0], estimate.high[0], color=colour, alpha=0.08, lw=0)
+                axes.axhspan(estimate.low[0], estimate.high[0], color=color, alpha=0.08, lw=0)
     axes.set_xlabel(name)

@@ -109,7 +109,7 @@ class Scores:
     tasks: list[str]
     share: np.ndarray
     """Share of a task's steps at each point, (P,)."""
-    normalised: bool
+    normalized: bool
     """0 is the mean of all runs at their first point, 1 the best group's mean at the end."""
 
     @property

@@ -123,7 +123,7 @@ def _aggregated(page: Page, study: Study, folder: Path, base: str, reps: int) ->
     page.notes(
         [
             f"Groups that every task has, on {', '.join(scores.tasks)}. Runs a task: {runs}.",
-            f"Normalised per task: {zero}." if scores.normalised else "Returns as they are.",
+            f"Normalized per task: {zero}." if scores.normalized else "Returns as they are.",
         ]
     )
     page.picture(figures.efficiency(study, scores, folder, reps))

@@ -26,10 +26,10 @@ FORMAT_VERSION = 1
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Writes ``content`` to ``path`` so that a crash leaves either the old file or the new one."""
-    write([path], serialise(content))
+    write([path], serialize(content))
 
 
-def serialise(content: dict[str, Any]) -> io.BytesIO:
+def serialize(content: dict[str, Any]) -> io.BytesIO:
     """Returns the file that ``content`` makes, which later changes of its tensors do not reach."""
     data = io.BytesIO()
     torch.save({"format_version": FORMAT_VERSION, **content}, data)
@@ -37,7 +37,7 @@ def serialise(content: dict[str, Any]) -> io.BytesIO:
 
 
 def write(paths: Sequence[Path], data: io.BytesIO) -> None:
-    """Writes a serialised checkpoint under every one of ``paths``, in their order.
+    """Writes a serialized checkpoint under every one of ``paths``, in their order.
 
     All paths are in one folder.
 

@@ -70,14 +70,14 @@ class EpisodeTracker:
                 self._log[name] = self._log[name] + total if name in self._log else total
         self._steps += len(step.reward)
         done = step.terminated | step.truncated
-        if device.surely_none(done):
+        if device.known_all_false(done):
             return
         # Episodes that went bad were no episodes of the task.
-        whole = done & ~step.diverged & ~self.partial
-        finished = torch.stack((whole.double(), self.returns * whole, self.lengths * whole))
+        valid = done & ~step.diverged & ~self.partial
+        finished = torch.stack((valid.double(), self.returns * valid, self.lengths * valid))
         self._totals += finished.sum(dim=1)
         for name, total in self._successes.items():
-            total += (step.log[name] * whole).sum(dtype=torch.float64)
+            total += (step.log[name] * valid).sum(dtype=torch.float64)
         self.returns.masked_fill_(done, 0.0)
         self.lengths.masked_fill_(done, 0.0)
         self.partial.masked_fill_(done, False)

@@ -136,7 +136,7 @@ class Sim(Protocol):
 def check_device(device: str | torch.device) -> torch.device:
     """Returns ``device`` as a torch device; raises if it is unknown or not on this machine.
 
-    ``cuda`` is the GPU of this process, see :func:`madpo_isaac.training.parallel.of_this_rank`.
+    ``cuda`` is the GPU of this process, see :func:`madpo_isaac.training.parallel.config_for_rank`.
     """
     try:
         checked = torch.device(device)

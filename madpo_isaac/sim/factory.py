@@ -11,7 +11,7 @@ import mujoco
 import torch
 
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.settings import one_of, setting, whole
+from madpo_isaac.settings import integer, one_of, setting
 from madpo_isaac.sim.base import Sim, SimConfig, check_device
 from madpo_isaac.sim.isaacgym_bridge import IsaacGymConfig
 
@@ -92,9 +92,9 @@ def _mujoco(
 class WarpConfig(SimConfig):
     """MuJoCo Warp, whose memory for contacts and constraints is set aside at the start."""
 
-    nconmax: int | None = setting(None, whole(1, MAX_ROOM))
+    nconmax: int | None = setting(None, integer(1, MAX_ROOM))
     """Room for contacts, simulations' mean; null for twice what random motion takes."""
-    njmax: int | None = setting(None, whole(1, MAX_ROOM))
+    njmax: int | None = setting(None, integer(1, MAX_ROOM))
     """Room for constraints in each simulation; null for twice what random motion takes."""
     solver: str = setting("newton", one_of(("newton", "cg")))
     """newton, or cg: conjugate gradient, which is slower to converge and may survive stiff contacts

@@ -31,7 +31,7 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def surely_none(flags: Tensor) -> bool:
+def known_all_false(flags: Tensor) -> bool:
     """Returns True if none of ``flags`` is set and they are on the CPU.
 
     On a GPU the answer is always False, since reading a flag would wait for all work before it.

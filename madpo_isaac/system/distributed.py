@@ -134,7 +134,7 @@ def join(multi_gpu: bool) -> Ranks:
     return TorchRun()
 
 
-def let_the_first_speak() -> None:
+def silence_all_but_first() -> None:
     """Waits before an error is shown, unless this is the first process, which shows the same one.
 
     torchrun ends the others as soon as one has ended. A process that is still there after a while

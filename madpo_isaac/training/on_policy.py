@@ -75,10 +75,10 @@ class OnPolicyLearner(Learner):
             rollout.last_state.copy_(state)
         return Collected(state, step_s)
 
-    def update(self, done: float, env_steps: int, *, whole: bool) -> dict[str, torch.Tensor]:
+    def update(self, done: float, env_steps: int, *, all_valid: bool) -> dict[str, torch.Tensor]:
         """See :meth:`Learner.update`."""
         self.algo.set_progress(done, env_steps)
-        self.rollout.whole = whole
+        self.rollout.all_valid = all_valid
         return self.algo.update(self.rollout)
 
     def policy(self, generator: torch.Generator | None = None) -> Policy:

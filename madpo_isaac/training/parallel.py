@@ -16,7 +16,7 @@ from madpo_isaac.sim.base import check_device
 from madpo_isaac.system.distributed import Ranks
 
 
-def of_this_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
+def config_for_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
     """The configuration of this process: shared things are the first one's.
 
     A process is here only once all have read the command line, so that none looks for a run that

@@ -105,7 +105,7 @@ class Run:
         """
         cfg, collected = self.config, time.perf_counter()
         done = self.iteration / cfg.max_iterations
-        metrics = self.learner.update(done, self.env_steps, whole=self.bad_steps == 0)
+        metrics = self.learner.update(done, self.env_steps, all_valid=self.bad_steps == 0)
         (numbers,) = to_numbers(metrics)  # the update's one read of the device
         if any(number for name, number in numbers.items() if name.endswith("/skipped")):
             self.learner.faults.check(cfg.max_skipped)
@@ -177,10 +177,10 @@ class Run:
 
     def _state(self, moment: Moment) -> dict[str, Any]:
         """Returns everything that changes in the course of a run, as this process has it."""
-        learnt = self.learner.state_dict()
-        learnt["algo_state"] = {**learnt["algo_state"], **moment.draws}
+        learned = self.learner.state_dict()
+        learned["algo_state"] = {**learned["algo_state"], **moment.draws}
         return {
-            **learnt,
+            **learned,
             **moment.worlds,
             **moment.counters,
             "best_return": self.best_return,

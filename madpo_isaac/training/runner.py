@@ -65,7 +65,7 @@ def _settled(config: Config, ranks: Ranks) -> Config:
     if ranks.count == 1:
         return config
     path = str(find_checkpoint(config)) if config.checkpoint else ""
-    return parallel.of_this_rank(config, ranks, path)
+    return parallel.config_for_rank(config, ranks, path)
 
 
 def _run(config: Config, overrides: list[str], ranks: Ranks) -> Ended:

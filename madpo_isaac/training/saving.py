@@ -101,7 +101,7 @@ class Checkpoints(Callback):
 
 
 class Saver:
-    """Serialises at once and writes on a thread, since it is the disk that takes long.
+    """Serializes at once and writes on a thread, since it is the disk that takes long.
 
     One write is under way at a time: the next one waits for it. What went wrong is raised by
     the call that follows.
@@ -117,7 +117,7 @@ class Saver:
         Raises:
             UserError: the write before could not be done.
         """
-        data = checkpoint.serialise(content)
+        data = checkpoint.serialize(content)
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(paths, data), name="saver")
         self._thread.start()

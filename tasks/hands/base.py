@@ -18,7 +18,7 @@ from madpo_isaac.system import device as devices
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.agents import make_agents
 from madpo_isaac.tasks.hands.hand import BASE_ROLES, SHADOW, Hand, load
-from madpo_isaac.tasks.hands.randomise import RandomiseConfig, Randomiser
+from madpo_isaac.tasks.hands.randomize import RandomizeConfig, Randomizer
 from madpo_isaac.tasks.hands.scene import Drive, Placement, Scenery, build_spec
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.rotations import quat_rotate, wxyz_to_xyzw
@@ -52,11 +52,11 @@ class HandTaskConfig:
     reset_dof_pos_noise: float = setting(0.2, size)
     """n in the reset position n (low + (high - low) u) of a joint, u ~ U(-1, 1), kept within the
     joint's limits; 0 starts from the zero pose, the flat hand."""
-    randomise: RandomiseConfig = field(default_factory=RandomiseConfig)
+    randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
     """Differences between environments; none by default."""
 
     def __post_init__(self) -> None:
-        self.randomise = RandomiseConfig.of(self.randomise)
+        self.randomize = RandomizeConfig.of(self.randomize)
 
 
 class Outcome(NamedTuple):
@@ -84,7 +84,7 @@ class HandTaskEnv(VecEnv):
 
     tail_dim: int
     objects: tuple[str, ...] = ("object",)
-    """Bodies whose friction, mass and size :class:`RandomiseConfig` can change."""
+    """Bodies whose friction, mass and size :class:`RandomizeConfig` can change."""
     view: View
     """Camera of the task's pictures."""
     placements: tuple[Placement, Placement]
@@ -131,7 +131,7 @@ class HandTaskEnv(VecEnv):
             device=self.device,
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.randomiser = Randomiser(config.randomise, self.sim, self.objects, self.generator)
+        self.randomizer = Randomizer(config.randomize, self.sim, self.objects, self.generator)
         self._read_model(model)
         self.episode_step = torch.zeros(num_envs, dtype=torch.long, device=self.device)
         self.succeeded = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
@@ -209,7 +209,7 @@ class HandTaskEnv(VecEnv):
         """Applies the joint action (N, A), clipped to [-1, 1], for one control step of 1/60 s."""
         self.check_action(action)
         torch.clamp(action, -1.0, 1.0, out=self.last_action)
-        self._write_controls(self.randomiser.noisy_action(self.last_action))
+        self._write_controls(self.randomizer.noisy_action(self.last_action))
         self.sim.step(SUBSTEPS)
         self.episode_step += 1
         outcome, final_state = self.evaluate(), self.observe()
@@ -229,7 +229,7 @@ class HandTaskEnv(VecEnv):
         return Step(state, reward, terminated, truncated, final_state, log)
 
     def _auto_reset(self, done: Tensor, final_state: Tensor) -> Tensor:
-        if devices.surely_none(done):
+        if devices.known_all_false(done):
             return final_state
         self._reset_rows(done)
         return torch.where(done[:, None], self.observe(), final_state)
@@ -237,7 +237,7 @@ class HandTaskEnv(VecEnv):
     def _reset_rows(self, mask: Tensor) -> None:
         """Starts new episodes in the rows of ``mask`` (N,) bool."""
         self.sim.reset(mask)
-        self.randomiser.resample(mask)
+        self.randomizer.resample(mask)
         # Independent noise for each hand, kept inside the limits: an over-limit start would be a
         # violent constraint in MuJoCo.
         low, high = self._joint_low, self._joint_high
@@ -286,7 +286,7 @@ class HandTaskEnv(VecEnv):
         self.observe_base(base)
         action.copy_(self.hand_actions)
         self.observe_tail(state[:, hands * self.hand_dim :])
-        return self.randomiser.noisy_state(state).clamp_(-OBS_LIMIT, OBS_LIMIT)
+        return self.randomizer.noisy_state(state).clamp_(-OBS_LIMIT, OBS_LIMIT)
 
     @property
     def hand_actions(self) -> Tensor:
@@ -390,7 +390,7 @@ class HandTaskEnv(VecEnv):
         return {
             "sim": self.sim.state_dict(),
             "generator": self.generator.get_state(),
-            "randomiser": self.randomiser.state_dict(),
+            "randomiser": self.randomizer.state_dict(),
             **{name: getattr(self, name).clone() for name in self._episode_tensors()},
         }
 
@@ -398,7 +398,7 @@ class HandTaskEnv(VecEnv):
         """Restores :meth:`state_dict`."""
         self.sim.load_state_dict(state["sim"])
         self.generator.set_state(state["generator"])
-        self.randomiser.load_state_dict(state.get("randomiser", {}))
+        self.randomizer.load_state_dict(state.get("randomiser", {}))
         for name in self._episode_tensors():
             getattr(self, name).copy_(state[name])
 

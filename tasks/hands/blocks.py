@@ -22,7 +22,7 @@ CUBE_DENSITY = 567.0
 """kg/m^3, as Bi-DexHands' model file says."""
 CUBE_SIDE = 0.05
 """Meters."""
-_COLOURS = ((0.85, 0.25, 0.2), (0.2, 0.35, 0.85))
+_COLORS = ((0.85, 0.25, 0.2), (0.2, 0.35, 0.85))
 _BOX = mujoco.mjtGeom.mjGEOM_BOX
 
 
@@ -47,7 +47,7 @@ class Blocks:
         own, table = self.cube_friction, self.table_friction
         table_size, friction = (self.table_depth, 1.0, 0.6), (self.hand_friction + table) / 2
         add_table(spec, hand, friction=friction, size=table_size)
-        for name, pos, goal, rgb in zip(BLOCKS, self.places, self.goals, _COLOURS, strict=True):
+        for name, pos, goal, rgb in zip(BLOCKS, self.places, self.goals, _COLORS, strict=True):
             # The orientation that Bi-DexHands' numbers start from, by which it is observed.
             block = add_free_body(spec, name, pos, (0.5, 0.5, 0.5, -0.5))
             add_geom(block, name, _BOX, size, (*rgb, 1.0), mass=mass)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.settings import setting
-from madpo_isaac.tasks.hands.egg import EggConfig, EggTask
 from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+from madpo_isaac.tasks.hands.goal_task import GoalConfig, GoalTask
 from madpo_isaac.tasks.hands.objects import Vector, egg_at
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
@@ -19,7 +19,7 @@ from madpo_isaac.tasks.settings import size
 
 
 @dataclass
-class CatchConfig(EggConfig, FloatingConfig):
+class CatchConfig(GoalConfig, FloatingConfig):
     """Settings of every catching task."""
 
 
@@ -55,7 +55,7 @@ class AbreastConfig(LeashedConfig):
     episode_length: int = 150
 
 
-class Catch(EggTask, FloatingTaskEnv):
+class Catch(GoalTask, FloatingTaskEnv):
     """Throw and catch with hands that move. Their mounts' positions are observed."""
 
     def base_position(self) -> Tensor:
@@ -70,7 +70,7 @@ class Underarm(Catch):
         Placement.euler((0.0, 0.0, 0.5), 0.0, 0.0, 0.0),
         Placement.euler((0.0, -1.15, 0.5), 0.0, 0.0, 3.1415),
     )
-    eggs = (egg_at((0.0, -0.39, 0.54)),)
+    solids = (egg_at((0.0, -0.39, 0.54)),)
     goals = ((0.0, -0.79, 0.54),)
     transition_scale = 0.05
     orientation_scale = 0.5
@@ -105,7 +105,7 @@ class Over2Underarm(Leashed):
         Placement.euler((0.0, -0.8, 0.5), 0.0, 0.0, 3.1415),
     )
     places = ((0.0, 0.0, 0.5), (0.0, -0.8, 0.5))
-    eggs = (egg_at((0.0, 0.05, 1.0)),)
+    solids = (egg_at((0.0, 0.05, 1.0)),)
     goals = ((0.0, -0.4, 0.55),)
     transition_scale = 0.1
     orientation_scale = 2.0
@@ -120,7 +120,7 @@ class Abreast(Leashed):
         Placement.euler((0.0, -1.15, 0.5), 0.0, -0.3925, -1.57),
     )
     places = ((-0.3, -0.55, 0.5), (-0.3, -1.15, 0.5))
-    eggs = (egg_at((-0.39, -0.55, 0.54)),)
+    solids = (egg_at((-0.39, -0.55, 0.54)),)
     goals = ((-0.39, -1.15, 0.54),)
     transition_scale = 0.5
     orientation_scale = 1.0

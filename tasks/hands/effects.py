@@ -135,7 +135,7 @@ def _size_effects(model: mujoco.MjModel, root: int, column: int) -> Iterator[Eff
 
 
 def _unsupported(quantity: str, reason: str) -> UserError:
-    return UserError(f"task.randomise.{quantity} does not work here: {reason}.")
+    return UserError(f"task.randomize.{quantity} does not work here: {reason}.")
 
 
 def drives_of(model: mujoco.MjModel) -> np.ndarray:

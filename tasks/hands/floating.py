@@ -48,7 +48,7 @@ class FloatingTaskEnv(HandTaskEnv):
         turned = torch.tensor([p.quat for p in self.placements], device=self.device)
         self._unturn = quat_conjugate(turned).expand(num_envs, NUM_HANDS, 4)
         assert self.hand.base is not None
-        mount = torch.tensor(self.hand.base.centre_of_mass, device=self.device).neg()
+        mount = torch.tensor(self.hand.base.center_of_mass, device=self.device).neg()
         self._mount = mount.expand(num_envs, NUM_HANDS, 3)
 
     def drive(self) -> Drive:

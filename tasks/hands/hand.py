@@ -59,11 +59,11 @@ class Base:
 
     palm: str
     """The palm's body."""
-    palm_centre: list[float]
+    palm_center: list[float]
     """The point of the palm that is observed, in the palm's frame, meters."""
     mass: float
     """Mass of the whole hand, kg."""
-    centre_of_mass: list[float]
+    center_of_mass: list[float]
     """Center of mass of the flat hand, from its mount, in the axes of the actor's pose, meters."""
     inertia: list[float]
     """About the center of mass along the same axes, kg m^2."""
@@ -237,7 +237,7 @@ def _check_numbers(hand: Hand, path: Path) -> None:
         vectors[f"capsules.{name}.pos"] = (capsule.pos, 3)
         positive[f"capsules.{name}.size"] = capsule.size
     if hand.base is not None:
-        for key in ("palm_centre", "centre_of_mass", "inertia"):
+        for key in ("palm_center", "center_of_mass", "inertia"):
             vectors[f"base.{key}"] = (getattr(hand.base, key), 3)
         positive |= {"base.mass": [hand.base.mass], "base.inertia": hand.base.inertia}
     for key, (value, length) in vectors.items():

@@ -15,7 +15,7 @@ from madpo_isaac.tasks.hands.hand import Hand
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 """(w, x, y, z)"""
-Colour = tuple[float, float, float, float]
+Color = tuple[float, float, float, float]
 """(red, green, blue, opacity)"""
 
 OBJECT, TABLE = "object", "table"
@@ -28,7 +28,7 @@ def add_geom(
     name: str,
     kind: mujoco.mjtGeom,
     size: tuple[float, ...],
-    rgba: Colour,
+    rgba: Color,
     **settings: Any,
 ) -> None:
     """Adds a geom without contacts; :mod:`madpo_isaac.tasks.hands.contacts` adds these."""
@@ -96,8 +96,8 @@ class Solid:
     semi_axes: Vector
     mass: float
     pos: Vector
-    rgba: Colour = (0.86, 0.58, 0.16, 1.0)
-    goal_rgba: Colour = (0.2, 0.75, 0.3, 0.4)
+    rgba: Color = (0.86, 0.58, 0.16, 1.0)
+    goal_rgba: Color = (0.2, 0.75, 0.3, 0.4)
     name: str = OBJECT
     kind: mujoco.mjtGeom = mujoco.mjtGeom.mjGEOM_ELLIPSOID
     hand_friction: float | None = 1.0

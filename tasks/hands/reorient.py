@@ -12,7 +12,7 @@ from torch import Tensor
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands.base import Outcome
 from madpo_isaac.tasks.hands.blocks import CUBE_DENSITY, CUBE_SIDE
-from madpo_isaac.tasks.hands.egg import EggConfig, EggTask, random_turn
+from madpo_isaac.tasks.hands.goal_task import GoalConfig, GoalTask, random_turn
 from madpo_isaac.tasks.hands.objects import Solid, Vector
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
@@ -20,7 +20,7 @@ from madpo_isaac.tasks.settings import size
 
 
 @dataclass
-class Config(EggConfig):
+class Config(GoalConfig):
     """Settings of ShadowHandReOrientation; the numbers are Bi-DexHands'."""
 
     episode_length: int = 600
@@ -44,14 +44,14 @@ def _cube(pos: Vector, **settings: Any) -> Solid:
 _SECOND = {"name": "object1", "rgba": (0.8, 0.3, 0.5, 1.0), "goal_rgba": (0.98, 0.6, 0.72, 0.4)}
 
 
-class Env(EggTask):
+class Env(GoalTask):
     """Palms up, a cube above each; a step after a goal is reached both hands get a new one."""
 
     placements = (
         Placement((0.0, 0.0, 0.5), (1.0, 0.0, 0.0, 0.0)),
         Placement((0.0, -1.15, 0.5), (0.0, 0.0, 0.0, 1.0)),
     )
-    eggs = (_cube((0.0, -0.39, 0.6)), _cube((0.0, -0.76, 0.6), **_SECOND))
+    solids = (_cube((0.0, -0.39, 0.6)), _cube((0.0, -0.76, 0.6), **_SECOND))
     goals = ((0.0, -0.39, 0.56), (0.0, -0.76, 0.56))
     view = View(lookat=(0.0, -0.57, 0.5), distance=1.1, azimuth=30.0, elevation=-38.0)
 
@@ -62,7 +62,7 @@ class Env(EggTask):
 
     def _write_controls(self, action: Tensor) -> None:
         """Draws new goals where they were reached in the step before, then moves the hands."""
-        turn = random_turn(self.uniform(2 * len(self.eggs)).unflatten(1, (-1, 2)))
+        turn = random_turn(self.uniform(2 * len(self.solids)).unflatten(1, (-1, 2)))
         self.write_rows(self.goal_quats, self.reached, turn)
         super()._write_controls(action)
 
@@ -73,7 +73,7 @@ class Env(EggTask):
 
     def evaluate(self) -> Outcome:
         """Reward -10 sum d + sum 1 / (|theta| + 0.1) - penalty * |a|^2 + bonus at a goal."""
-        cfg, pos = self._scoring, self.egg_poses[..., :3]
+        cfg, pos = self._scoring, self.object_poses[..., :3]
         distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1).sum(1)
         angles = self.goal_angles()
         there = angles < cfg.success_angle

@@ -113,13 +113,13 @@ def _frame(spec: mujoco.MjSpec, prefix: str, placement: Placement, base: Base | 
     """
     if base is None:
         return spec.worldbody.add_frame(pos=placement.pos, quat=placement.quat)
-    centre = np.array(base.centre_of_mass)
+    center = np.array(base.center_of_mass)
     offset = np.empty(3)
-    mujoco.mju_rotVecQuat(offset, centre, np.array(placement.quat))
+    mujoco.mju_rotVecQuat(offset, center, np.array(placement.quat))
     name = f"{prefix}base"
     body = spec.worldbody.add_body(name=name, pos=placement.pos + offset, quat=placement.quat)
     body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_FREE)
-    return body.add_frame(pos=-centre)
+    return body.add_frame(pos=-center)
 
 
 def _add_drive(spec: mujoco.MjSpec, prefix: str, drive: Drive, base: Base) -> None:
@@ -283,10 +283,10 @@ def _add_sensors(spec: mujoco.MjSpec, hand: Hand, prefix: str) -> None:
 def _add_palm_sensors(spec: mujoco.MjSpec, name: str, base: Base) -> None:
     """Positions of the palm's center and of its body's origin (3 numbers each)."""
     palm = spec.body(name)
-    centre = f"{palm.name}_centre"
-    palm.add_site(name=centre, pos=base.palm_centre)
+    center = f"{palm.name}_center"
+    palm.add_site(name=center, pos=base.palm_center)
     kind = mujoco.mjtObj
-    for objtype, name in ((kind.mjOBJ_SITE, centre), (kind.mjOBJ_XBODY, palm.name)):
+    for objtype, name in ((kind.mjOBJ_SITE, center), (kind.mjOBJ_XBODY, palm.name)):
         spec.add_sensor(
             name=f"{name}_pos",
             type=mujoco.mjtSensor.mjSENS_FRAMEPOS,

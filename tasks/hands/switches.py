@@ -21,7 +21,7 @@ _HINGE = (0.0108, 0.0, 0.0417)
 _DAMPING = 1e-3
 """N m s/rad, against chatter at the stops; the original's has none."""
 _SLOPE = math.atan2(0.024, 0.077)
-_BLACK, _GREY, _RED = (0.16, 0.16, 0.18, 1.0), (0.3, 0.3, 0.33, 1.0), (0.85, 0.3, 0.27, 1.0)
+_BLACK, _GRAY, _RED = (0.16, 0.16, 0.18, 1.0), (0.3, 0.3, 0.33, 1.0), (0.85, 0.3, 0.27, 1.0)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Switches:
         middle = (0.0025 - thick * math.sin(_SLOPE), 0.0, 0.013 - thick * math.cos(_SLOPE))
         turn = (math.cos(_SLOPE / 2), 0.0, math.sin(_SLOPE / 2), 0.0)
         plate = {"pos": middle, "quat": turn, "mass": 0.015}
-        add_geom(rocker, f"{name}_plate", box, (half, 0.0301, thick), _GREY, **plate)
+        add_geom(rocker, f"{name}_plate", box, (half, 0.0301, thick), _GRAY, **plate)
         ends = (-0.0356, -0.0059, 0.001, -0.0356, 0.0059, 0.001)
         end = {"fromto": ends, "mass": 0.027}
         add_geom(rocker, f"{name}_end", capsule, (0.0242, 0.0, 0.0), _RED, **end)

@@ -18,5 +18,5 @@ class Config(CatchConfig):
 class Env(Underarm):
     """The hands of ShadowHandCatchUnderarm with an egg above each; rewards are summed."""
 
-    eggs = (egg_at((0.0, -0.39, 0.54)), egg_at((0.0, -0.78, 0.54), **_SECOND))
+    solids = (egg_at((0.0, -0.39, 0.54)), egg_at((0.0, -0.78, 0.54), **_SECOND))
     goals = ((0.0, -0.79, 0.54), (0.0, -0.38, 0.54))

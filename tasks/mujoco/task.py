@@ -22,7 +22,7 @@ from madpo_isaac.tasks.mujoco.nearest import nearest_columns
 from madpo_isaac.tasks.mujoco.partitions import SCENARIOS, joint_role
 from madpo_isaac.tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
 
-OBSERVATIONS = ("standardised", "physical")
+OBSERVATIONS = ("standardized", "physical")
 _NO_VARIANCE = 1e-30
 """Added to variances so that a constant vector gives zeros, not NaN; changes no other result."""
 
@@ -34,8 +34,8 @@ class Config:
     suite: ClassVar[str] = "mujoco"
     version: str = "v2"
     """v2: the papers' version; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
-    observation: str = setting("standardised", one_of(OBSERVATIONS))
-    """standardised: every agent observes the whole state and its own number, and the critic the
+    observation: str = setting("standardized", one_of(OBSERVATIONS))
+    """standardized: every agent observes the whole state and its own number, and the critic the
     state; each vector is standardized over its own entries, as in HARL and the papers. physical:
     the state itself, for networks that normalize by running moments."""
     agent_obsk: int | None = None
@@ -164,7 +164,7 @@ class Env(VecEnv):
         truncated = (self.episode_step >= self.max_episode_length) > terminated
         done = terminated | truncated
         success = self._no_success
-        if not devices.surely_none(done):
+        if not devices.known_all_false(done):
             success = truncated.float()
             for reading in (reward, *log.values()):
                 reading.masked_fill_(diverged, 0.0)
@@ -210,7 +210,7 @@ class Env(VecEnv):
 
     def critic_view(self, state: Tensor) -> Tensor:
         """Maps joint states (B, S) to the critic's input, see ``Config.observation``."""
-        return standardise(state) if self.config.observation == "standardised" else state
+        return standardize(state) if self.config.observation == "standardized" else state
 
     def readings(self) -> tuple[Reading, ...]:
         """Returns the meaning of each column of the joint state."""
@@ -274,7 +274,7 @@ class Env(VecEnv):
         self.episode_step.copy_(state["episode_step"])
 
 
-def standardise(x: Tensor) -> Tensor:
+def standardize(x: Tensor) -> Tensor:
     """(x - mean) / std of every vector (..., D), with the population's std."""
     return F.layer_norm(x, x.shape[-1:], eps=_NO_VARIANCE)
 

@@ -129,9 +129,9 @@ class PpoLearner(Learner):
             step_s = agent.collect()
         return Collected(agent.obs["obs"], step_s)
 
-    def update(self, done: float, env_steps: int, *, whole: bool) -> dict[str, Tensor]:
+    def update(self, done: float, env_steps: int, *, all_valid: bool) -> dict[str, Tensor]:
         """See :meth:`Learner.update`; rl_games itself counts how far the training is."""
-        del done, env_steps, whole
+        del done, env_steps, all_valid
         agent, watch = self.agent, self.agent.watch
         watch.clip_fractions, watch.grad_norms = [], []
         agent.update_epoch()
@@ -189,11 +189,11 @@ class PpoLearner(Learner):
         self.agent.last_lr = content["algo_state"]["lr"]
 
     def load_policy(self, content: dict[str, Any]) -> None:
-        """Restores the network and its normalisers only, enough to play."""
+        """Restores the network and its normalizers only, enough to play."""
         self.agent.set_weights(content)
 
     def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
-        """See :meth:`Learner.check`; one network acts and criticises."""
+        """See :meth:`Learner.check`; one network acts and criticizes."""
         del playing
         missing = [key for key in ("model", "optimizer", "epoch", "frame") if key not in content]
         if missing:

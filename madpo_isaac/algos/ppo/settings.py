@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from madpo_isaac.algos.settings import LR_SCHEDULES, RunSettings
 from madpo_isaac.errors import UserError
-from madpo_isaac.settings import not_negative, one_of, positive, setting, unit, whole, widths
+from madpo_isaac.settings import integer, not_negative, one_of, positive, setting, unit, widths
 
 ACTIVATIONS = ("elu", "gelu", "relu", "selu", "swish", "tanh")
 
@@ -21,16 +21,16 @@ class PpoConfig:
 
     recipe_keys: ClassVar[tuple[str, ...]] = ()
     name: str = MISSING
-    horizon: int = setting(75, whole())
+    horizon: int = setting(75, integer())
     """Steps collected per environment and iteration."""
-    num_minibatches: int = setting(4, whole())
+    num_minibatches: int = setting(4, integer())
     """They are of equal size: the number must divide num_envs * horizon."""
-    mini_epochs: int = setting(5, whole())
+    mini_epochs: int = setting(5, integer())
     """Passes of an update over the rollout."""
     gamma: float = setting(0.99, unit)
     """Discount factor of a step."""
     tau: float = setting(0.95, unit)
-    """The lambda of generalised advantage estimation. The name is rl_games' own; the other
+    """The lambda of generalized advantage estimation. The name is rl_games' own; the other
     algorithms call it ``gae_lambda``."""
     value_bootstrap: bool = True
     """True: the value of its final state follows a truncated step; False: nothing does."""
@@ -53,7 +53,7 @@ class PpoConfig:
     grad_norm: float = setting(1.0, positive)
     """Gradients are clipped to this norm."""
     reward_scale: float = setting(1.0, positive)
-    """Rewards are learnt from after multiplication with this."""
+    """Rewards are learned from after multiplication with this."""
     normalize_input: bool = True
     """True: inputs are normalized by running moments."""
     normalize_value: bool = True

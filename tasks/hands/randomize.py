@@ -18,12 +18,12 @@ from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import Sim
 from madpo_isaac.tasks.hands.effects import drives_of, effects_of
 
-_PREFIX = "task.randomise"
+_PREFIX = "task.randomize"
 _NOISES = ("action_noise", "observation_noise")
 
 
 @dataclass
-class RandomiseConfig:
+class RandomizeConfig:
     """Differences between environments: null is off, [low, high] is a range of multipliers."""
 
     friction: list[float] | None = None
@@ -41,7 +41,7 @@ class RandomiseConfig:
     """Standard deviation of the noise on every number of the joint state, in its units there."""
 
     @classmethod
-    def of(cls, settings: RandomiseConfig | Mapping[str, Any]) -> RandomiseConfig:
+    def of(cls, settings: RandomizeConfig | Mapping[str, Any]) -> RandomizeConfig:
         """Returns ``settings`` after checking their values; a mapping becomes the object."""
         if isinstance(settings, Mapping):
             allowed = [field.name for field in fields(cls)]
@@ -58,8 +58,8 @@ class RandomiseConfig:
         return settings
 
 
-class Randomiser:
-    """Draws the quantities of :class:`RandomiseConfig` and writes them into the models.
+class Randomizer:
+    """Draws the quantities of :class:`RandomizeConfig` and writes them into the models.
 
     Without any setting it draws and writes nothing, and it returns its arguments unchanged.
 
@@ -75,7 +75,7 @@ class Randomiser:
 
     def __init__(
         self,
-        settings: RandomiseConfig,
+        settings: RandomizeConfig,
         sim: Sim,
         objects: Sequence[str],
         generator: torch.Generator,

@@ -33,7 +33,7 @@ class Sums:
         """Starts from nothing.
 
         Args:
-            x: (n, d), centred and divided by the width.
+            x: (n, d), centered and divided by the width.
             y: (m, d), likewise; x itself for the pairs within one sample.
             u: (n,), factors of the rows.
             t: (m,), factors of the columns.
@@ -74,10 +74,10 @@ class Sums:
         if not self.with_grad:
             return None
         kept = summand if self.narrow else summand.add_(kernel)
-        self.pull(rows, kept @ self.moments[cols])
+        self.add_gradient(rows, kept @ self.moments[cols])
         return kept
 
-    def pull(self, rows: slice, products: Tensor) -> None:
+    def add_gradient(self, rows: slice, products: Tensor) -> None:
         """Adds to the gradient of ``rows``, given K o L times the columns' moments."""
         x, u, d = self.x[rows], self.u[rows, None], self.x.shape[1]
         self.grad[0, rows] += u * (products[:, :1] * x - products[:, 2 : 2 + d])
@@ -102,7 +102,7 @@ class SelfSums(Sums):
         gained = self.mass - before
         self.total += gained[0] if i == j else gained.sum()
         if kept is not None and i < j:
-            self.pull(cols, kept.T @ self.moments[rows])
+            self.add_gradient(cols, kept.T @ self.moments[rows])
 
 
 def _upper(n: int, tile: int) -> Iterator[tuple[int, int, slice, slice]]:
@@ -113,7 +113,7 @@ def _upper(n: int, tile: int) -> Iterator[tuple[int, int, slice, slice]]:
                 yield i, j, rows, cols
 
 
-def _sweep_same(gram: StateGram, cross: Sums, alone: list[SelfSums], exact: Tensor) -> None:
+def _fused_same(gram: StateGram, cross: Sums, alone: list[SelfSums], exact: Tensor) -> None:
     """All sums for equal states: one tile of K serves every pair of samples."""
     for i, j, rows, cols in _upper(len(cross.x), gram.tile):
         kernel = gram.block("pp", i, j)
@@ -124,7 +124,7 @@ def _sweep_same(gram: StateGram, cross: Sums, alone: list[SelfSums], exact: Tens
             cross.add(cols, rows, kernel.T)
 
 
-def _sweep_two(gram: StateGram, cross: Sums, alone: dict[str, SelfSums]) -> None:
+def _fused_two(gram: StateGram, cross: Sums, alone: dict[str, SelfSums]) -> None:
     """All sums for two sets of states."""
     for i, rows in enumerate(spans(len(cross.left), gram.tile)):
         for j, cols in enumerate(spans(len(cross.right), gram.tile)):
@@ -157,9 +157,9 @@ def _all_sums(
         for pair, z, log, with_grad in within
     }
     if gram.same:
-        _sweep_same(gram, cross, list(alone.values()), -0.5 * (x - y).square().sum(1))
+        _fused_same(gram, cross, list(alone.values()), -0.5 * (x - y).square().sum(1))
     else:
-        _sweep_two(gram, cross, alone)
+        _fused_two(gram, cross, alone)
     return cross, list(alone.values())
 
 
@@ -176,7 +176,7 @@ def _is_narrow(own: list[Tensor], other: Tensor) -> bool:
     return float(torch.stack((*own, *other)).min().exp()) < NARROW
 
 
-def yu_sweep(
+def yu_fused(
     gram: StateGram, actions_q: Tensor, x: Tensor, y: Tensor, width: float, *, grad: bool
 ) -> tuple[Tensor, Tensor] | None:
     r"""Yu's estimator over all pairs, in the precision of the actions.
@@ -193,7 +193,7 @@ def yu_sweep(
         gram: the state kernels. It keeps which of the two served last, and log<L>_qq of the
             reference, which does not move between epochs.
         actions_q: the reference's actions as the caller passed them, the key of what is kept.
-        x: (n, d), actions of p, centred and divided by the width.
+        x: (n, d), actions of p, centered and divided by the width.
         y: (m, d), actions of q, likewise.
         width: action width.
         grad: whether to compute the gradient.

@@ -1,4 +1,4 @@
-"""Base of the throwing tasks: an egg, its goal and the reward."""
+"""Base of the tasks that bring objects to goal poses: the objects, their goals and the reward."""
 
 from __future__ import annotations
 
@@ -29,52 +29,52 @@ Isaac Lab's handover task."""
 
 
 @dataclass
-class EggConfig(HandTaskConfig):
-    """Settings of every throwing task; the numbers are Bi-DexHands'."""
+class GoalConfig(HandTaskConfig):
+    """Settings of every task with goal poses; the numbers are Bi-DexHands'."""
 
     reset_object_pos_noise: float = setting(0.01, size)
-    """Half-width of the egg's start position noise, meters."""
+    """Half-width of the object's start position noise, meters."""
     dist_reward_scale: float = setting(50.0, size)
     """Weight of the distance in the reward, per meter."""
     success_distance: float = setting(0.03, size)
-    """Meters between egg and goal (their mean if there are two) below which the episode counts as
-    a success."""
+    """Meters between object and goal (their mean if there are two) below which the episode counts
+    as a success."""
     fall_height: float = 0.2
-    """Height of the egg, meters, at or below which the episode terminates."""
+    """Height of the object, meters, at or below which the episode terminates."""
 
 
-class EggTask(HandTaskEnv):
-    """Throw E eggs over, one each to a goal; usually E is 1.
+class GoalTask(HandTaskEnv):
+    """Bring E objects to goal poses, one each; usually E is 1.
 
-    The tail of the joint state, for each egg: position and quaternion xyzw (7), linear velocity
-    (3), angular velocity x 0.2 (3), goal pose (7), rotation from goal to egg (4); world frame.
+    The tail of the joint state, for each object: position and quaternion xyzw (7), linear velocity
+    (3), angular velocity x 0.2 (3), goal pose (7), rotation from goal to object (4); world frame.
     """
 
-    config: EggConfig
-    eggs: tuple[Solid, ...]
+    config: GoalConfig
+    solids: tuple[Solid, ...]
     goals: tuple[Vector, ...]
     """World positions to throw to, meters."""
     goal_quats: Tensor
     """Orientations of the goals, wxyz. (N, E, 4)"""
 
-    def __init__(self, config: EggConfig, num_envs: int, **kwargs: Any) -> None:
-        count = len(self.eggs)
+    def __init__(self, config: GoalConfig, num_envs: int, **kwargs: Any) -> None:
+        count = len(self.solids)
         self.tail_dim = 24 * count
-        self.objects = tuple(egg.name for egg in self.eggs)
+        self.objects = tuple(solid.name for solid in self.solids)
         super().__init__(config, num_envs, **kwargs)
-        first = self.sim.model.joint(f"{self.eggs[0].name}_free")
+        first = self.sim.model.joint(f"{self.solids[0].name}_free")
         qpos, dof = first.qposadr[0], first.dofadr[0]
-        self.egg_poses = self.sim.qpos[:, qpos : qpos + 7 * count].unflatten(1, (count, 7))
-        self.egg_vels = self.sim.qvel[:, dof : dof + 6 * count].unflatten(1, (count, 6))
-        self._start = torch.tensor([egg.pos for egg in self.eggs], device=self.device)
+        self.object_poses = self.sim.qpos[:, qpos : qpos + 7 * count].unflatten(1, (count, 7))
+        self.object_vels = self.sim.qvel[:, dof : dof + 6 * count].unflatten(1, (count, 6))
+        self._start = torch.tensor([solid.pos for solid in self.solids], device=self.device)
         goals = torch.tensor(self.goals, device=self.device)
         self.goal_positions = goals.repeat(num_envs, 1, 1)
         self.goal_quats = torch.zeros(num_envs, count, 4, device=self.device)
         self.came_near = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
 
     def scenery(self) -> Solids:
-        """Returns the eggs."""
-        return Solids(self.eggs)
+        """Returns the objects."""
+        return Solids(self.solids)
 
     def pose(self, data: mujoco.MjData, index: int) -> None:
         """Puts ``data`` of the visual scene into the state of environment ``index``."""
@@ -83,27 +83,27 @@ class EggTask(HandTaskEnv):
         data.mocap_quat[:] = self.goal_quats[index].cpu().numpy()
 
     def reset_object(self, mask: Tensor) -> None:
-        """Puts eggs above hands; eggs and goals are turned about x, then y, at random."""
-        draw = self.uniform(7 * len(self.eggs)).unflatten(1, (-1, 7))
+        """Puts objects above hands; objects and goals are turned about x, then y, at random."""
+        draw = self.uniform(7 * len(self.solids)).unflatten(1, (-1, 7))
         pos = self._start + self.config.reset_object_pos_noise * draw[..., :3]
         quat = random_turn(draw[..., 3:5])
-        self.write_rows(self.egg_poses, mask, torch.cat((pos, quat), dim=-1))
+        self.write_rows(self.object_poses, mask, torch.cat((pos, quat), dim=-1))
         self.write_rows(self.goal_quats, mask, random_turn(draw[..., 5:]))
         self.came_near.masked_fill_(mask, False)
 
     def _rotation_to_goal(self) -> Tensor:
         """Eggs' orientations relative to their goals', q_egg * conj(q_goal). (N, E, 4) wxyz"""
-        return quat_mul(self.egg_poses[..., 3:], quat_conjugate(self.goal_quats))
+        return quat_mul(self.object_poses[..., 3:], quat_conjugate(self.goal_quats))
 
     def goal_angles(self) -> Tensor:
-        """Angles between eggs and goals, radians in [0, pi]. (N, E)"""
+        """Angles between objects and goals, radians in [0, pi]. (N, E)"""
         sine = torch.linalg.vector_norm(self._rotation_to_goal()[..., 1:], dim=-1)
         return 2.0 * torch.asin(sine.clamp(max=1.0))
 
     def observe_tail(self, out: Tensor) -> None:
-        """Writes egg, goal and the rotation between them into ``out`` (N, 24 E)."""
+        """Writes object, goal and the rotation between them into ``out`` (N, 24 E)."""
         tail = out.unflatten(1, (-1, 24))
-        self.observe_free(self.egg_poses, self.egg_vels, tail[..., :13])
+        self.observe_free(self.object_poses, self.object_vels, tail[..., :13])
         tail[..., 13:16] = self.goal_positions
         tail[..., 16:20] = wxyz_to_xyzw(self.goal_quats)
         tail[..., 20:24] = wxyz_to_xyzw(self._rotation_to_goal())
@@ -111,15 +111,15 @@ class EggTask(HandTaskEnv):
     def tail_readings(self) -> list[Reading]:
         """Returns the meaning of the columns of the tail."""
         found = []
-        for egg in self.eggs:
-            goal = egg.name.replace(OBJECT, "goal")
-            found += readings.of_free_body(egg.name, angular=0.2) + readings.of_pose(goal)
-            found += readings.of_quaternion(f"{goal}_to_{egg.name}")
+        for solid in self.solids:
+            goal = solid.name.replace(OBJECT, "goal")
+            found += readings.of_free_body(solid.name, angular=0.2) + readings.of_pose(goal)
+            found += readings.of_quaternion(f"{goal}_to_{solid.name}")
         return found
 
     def evaluate(self) -> Outcome:
-        """Reward exp(-0.2 (scale d + theta)) summed over eggs, d in meters, theta in radians."""
-        cfg, pos = self.config, self.egg_poses[..., :3]
+        """Reward exp(-0.2 (scale d + theta)) summed over objects, d in meters, theta in radians."""
+        cfg, pos = self.config, self.object_poses[..., :3]
         distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1)
         angle = self.goal_angles()
         reward = torch.exp(-0.2 * (cfg.dist_reward_scale * distance + angle))

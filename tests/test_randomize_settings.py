@@ -1,4 +1,4 @@
-"""Settings of domain randomisation: typed, checked, and clear about what is wrong."""
+"""Settings of domain randomization: typed, checked, and clear about what is wrong."""
 
 import pytest
 import torch
@@ -6,27 +6,27 @@ import torch
 from madpo_isaac import tasks
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.tasks.hands.randomise import RandomiseConfig
+from madpo_isaac.tasks.hands.randomize import RandomizeConfig
 from madpo_isaac.tasks.registry import TASKS
 
 
 def test_the_command_line_sets_it():
-    assert compose([]).task.randomise == RandomiseConfig()
-    line = ["task.randomise.friction=[0.7,1]", "task.randomise.action_noise=0.02"]
-    settings = compose(line).task.randomise
-    assert settings == RandomiseConfig(friction=[0.7, 1.0], action_noise=0.02)
-    env = tasks.make("ShadowHandOver", num_envs=1, num_threads=1, randomise=settings)
-    assert list(env.randomiser.scales) == ["friction"]
+    assert compose([]).task.randomize == RandomizeConfig()
+    line = ["task.randomize.friction=[0.7,1]", "task.randomize.action_noise=0.02"]
+    settings = compose(line).task.randomize
+    assert settings == RandomizeConfig(friction=[0.7, 1.0], action_noise=0.02)
+    env = tasks.make("ShadowHandOver", num_envs=1, num_threads=1, randomize=settings)
+    assert list(env.randomizer.scales) == ["friction"]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("friction=[1.3,0.7]", r"task\.randomise\.friction=\[1\.3, 0\.7\] .*the lower one first"),
+        ("friction=[1.3,0.7]", r"task\.randomize\.friction=\[1\.3, 0\.7\] .*the lower one first"),
         ("friction=[0.7,1,3]", "two numbers"),
         ("friction=[1]", "two numbers"),
         ("friction=[]", "two numbers"),
-        ("friction=0.7", r"task\.randomise\.friction=0\.7 must be null or a list"),
+        ("friction=0.7", r"task\.randomize\.friction=0\.7 must be null or a list"),
         ("friction=high", "friction=high must be null or a list"),
         ("friction=[a,b]", r"friction\[0\]: Value 'a' .* Float"),
         ("object_mass=[0,1]", "object_mass=.*two numbers above 0"),
@@ -38,29 +38,29 @@ def test_the_command_line_sets_it():
         ("action_noise=nan", "action_noise=nan must"),
         ("observation_noise=inf", "observation_noise=inf must"),
         ("observation_noise=much", "observation_noise: Value 'much' .* Float"),
-        ("frictoin=[1,2]", "Did you mean 'task.randomise.friction'.*Allowed in task.randomise"),
+        ("frictoin=[1,2]", "Did you mean 'task.randomize.friction'.*Allowed in task.randomize"),
     ],
 )
 def test_bad_settings_are_one_clear_line(line, message):
     with pytest.raises(UserError, match=message) as problem:
-        compose([f"task.randomise.{line}"])
+        compose([f"task.randomize.{line}"])
     assert "\n" not in str(problem.value)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"frictoin": [1, 2]}, "Unknown setting of task.randomise 'frictoin'.*'friction'"),
+        ({"frictoin": [1, 2]}, "Unknown setting of task.randomize 'frictoin'.*'friction'"),
         ({"friction": (True, 2)}, "friction=.*two numbers"),
         ({"friction": "ab"}, "friction=ab must"),
         ({"action_noise": True}, "action_noise=True must"),
-        (None, "task.randomise=None must be a group of settings"),
-        (0.5, "task.randomise=0.5 must be a group of settings"),
+        (None, "task.randomize=None must be a group of settings"),
+        (0.5, "task.randomize=0.5 must be a group of settings"),
     ],
 )
 def test_bad_settings_from_python(settings, message):
     with pytest.raises(UserError, match=message):
-        tasks.make("ShadowHandOver", num_envs=1, randomise=settings)
+        tasks.make("ShadowHandOver", num_envs=1, randomize=settings)
 
 
 # All tasks --------------------------------------------------------------------------------------
@@ -73,29 +73,29 @@ TWO_OBJECTS = ("TwoCatchUnderarm", "ReOrientation", "PushBlock", "BlockStack", "
 def test_every_hand_task_takes_what_its_objects_allow(task):
     """All but the size of what has joints; each environment has its own friction, mass, gains."""
     multipliers = {key: [0.7, 1.3] for key in ("friction", "object_mass", "actuator_gain")}
-    env = tasks.make(task, num_envs=3, num_threads=1, randomise=multipliers)
+    env = tasks.make(task, num_envs=3, num_threads=1, randomize=multipliers)
     env.reset()
     for _ in range(5):
         step = env.step(torch.zeros(3, env.action_dim))
     assert torch.isfinite(step.state).all()
-    for value in env.randomiser.scales.values():
+    for value in env.randomizer.scales.values():
         assert (value >= 0.7).all() and (value <= 1.3).all()
         assert len(value[:, 0].unique()) == 3
     resized = {"object_size": [0.9, 1.1]}
     if any(jointed in task for jointed in ("Door", "Pen", "Switch")):
         with pytest.raises(UserError, match=r"object_size.*is not one free body"):
-            tasks.make(task, num_envs=1, randomise=resized)
+            tasks.make(task, num_envs=1, randomize=resized)
     else:
-        tasks.make(task, num_envs=1, randomise=resized).reset()
+        tasks.make(task, num_envs=1, randomize=resized).reset()
 
 
 @pytest.mark.parametrize("name", TWO_OBJECTS)
 def test_each_of_two_objects_has_a_mass_of_its_own(name):
     settings = {"object_mass": (0.5, 2.0)}
-    env = tasks.make(f"ShadowHand{name}", num_envs=16, num_threads=1, randomise=settings)
+    env = tasks.make(f"ShadowHand{name}", num_envs=16, num_threads=1, randomize=settings)
     env.reset()
     model, mass = env.sim.model, env.sim.expand("body_mass")
-    scale = env.randomiser.scales["object_mass"]
+    scale = env.randomizer.scales["object_mass"]
     assert scale.shape == (16, 2) and (scale[:, 0] != scale[:, 1]).all()
     for k, body in enumerate(env.objects):
         expected = scale[:, k].double() * model.body(body).mass[0]

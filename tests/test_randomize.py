@@ -1,4 +1,4 @@
-"""Domain randomisation: what is drawn, what it does to the physics, and that off is off."""
+"""Domain randomization: what is drawn, what it does to the physics, and that off is off."""
 
 import mujoco
 import numpy as np
@@ -10,7 +10,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
 from madpo_isaac.tasks.hands.objects import Solid
 from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
-from madpo_isaac.tasks.hands.randomise import RandomiseConfig, Randomiser
+from madpo_isaac.tasks.hands.randomize import RandomizeConfig, Randomizer
 from madpo_isaac.tasks.hands.scene import build_spec
 
 EGG_QPOS, EGG_DOF = slice(48, 55), slice(48, 54)
@@ -25,14 +25,14 @@ RANGES = {
 NOISES = {"action_noise": 0.05, "observation_noise": 0.02}
 
 
-def make(num_envs=4, seed=0, episode_length=75, **randomise):
+def make(num_envs=4, seed=0, episode_length=75, **randomize):
     return tasks.make(
         "ShadowHandOver",
         num_envs=num_envs,
         num_threads=1,
         seed=seed,
         episode_length=episode_length,
-        randomise=randomise,
+        randomize=randomize,
     )
 
 
@@ -46,11 +46,11 @@ def drive_limits(env):
     return torch.tensor(env.sim.model.jnt_range[joints].T)
 
 
-def randomiser(xml, num_envs, objects=("object",), seed=0, **settings):
-    """A simulation of ``xml`` and what randomises it, drawn once."""
+def randomizer(xml, num_envs, objects=("object",), seed=0, **settings):
+    """A simulation of ``xml`` and what randomizes it, drawn once."""
     sim = make_sim("mujoco", mujoco.MjModel.from_xml_string(xml), num_envs, "cpu", 1)
     generator = torch.Generator().manual_seed(seed)
-    drawn = Randomiser(RandomiseConfig.of(settings), sim, objects, generator)
+    drawn = Randomizer(RandomizeConfig.of(settings), sim, objects, generator)
     drawn.resample(torch.ones(num_envs, dtype=torch.bool))
     return sim, drawn
 
@@ -60,7 +60,7 @@ def randomiser(xml, num_envs, objects=("object",), seed=0, **settings):
 
 def test_off_draws_nothing_and_touches_no_model():
     env = make(3, seed=5)
-    assert env.randomiser.scales == {}
+    assert env.randomizer.scales == {}
     env.sim.expand = None  # calling it would raise
     env.reset()
     for action in actions(env, 5):
@@ -70,8 +70,8 @@ def test_off_draws_nothing_and_touches_no_model():
         torch.rand(3, columns, generator=expected)
     assert torch.equal(env.generator.get_state(), expected.get_state())
     action = actions(env, 1)[0]
-    assert env.randomiser.noisy_action(action) is action
-    assert env.randomiser.noisy_state(action) is action
+    assert env.randomizer.noisy_action(action) is action
+    assert env.randomizer.noisy_state(action) is action
 
 
 def test_multipliers_of_one_change_nothing():
@@ -90,15 +90,15 @@ def test_multipliers_of_one_change_nothing():
 
 def test_draws_fill_their_ranges_and_nothing_else():
     env = make(1000, **RANGES)
-    for name, scale in env.randomiser.scales.items():
+    for name, scale in env.randomizer.scales.items():
         assert torch.equal(scale, torch.ones_like(scale)), name
     env.reset()
     columns = {"friction": 1, "object_mass": 1, "object_size": 1, "actuator_gain": 40}
-    assert {k: v.shape for k, v in env.randomiser.scales.items()} == {
+    assert {k: v.shape for k, v in env.randomizer.scales.items()} == {
         name: (1000, count) for name, count in columns.items()
     }
     for name, (low, high) in RANGES.items():
-        scale = (env.randomiser.scales[name] - low) / (high - low)
+        scale = (env.randomizer.scales[name] - low) / (high - low)
         assert 0.0 <= scale.min() < 0.01
         assert 0.99 < scale.max() <= 1.0
         # Of a uniform draw: mean 1/2 and variance 1/12, here within 5 standard errors.
@@ -109,18 +109,18 @@ def test_draws_fill_their_ranges_and_nothing_else():
 def test_quantities_environments_and_episodes_are_independent():
     env = make(1000, **RANGES)
     env.reset()
-    first = torch.cat(list(env.randomiser.scales.values()), dim=1)
+    first = torch.cat(list(env.randomizer.scales.values()), dim=1)
     env.reset()
-    second = torch.cat(list(env.randomiser.scales.values()), dim=1)
+    second = torch.cat(list(env.randomizer.scales.values()), dim=1)
     # Between the 43 quantities and between an environment's two episodes, over environments.
     across = torch.corrcoef(torch.cat((first, second), dim=1).T)
     assert (across - torch.eye(86)).abs().max() < 5.5 / 1000**0.5
-    # Between neighbouring environments, over quantities and environments.
+    # Between neighboring environments, over quantities and environments.
     low, high = torch.tensor(list(RANGES.values())).T
-    counts = torch.tensor([scale.shape[1] for scale in env.randomiser.scales.values()])
+    counts = torch.tensor([scale.shape[1] for scale in env.randomizer.scales.values()])
     unit = (first - low.repeat_interleave(counts)) / (high - low).repeat_interleave(counts)
-    neighbours = torch.stack((unit[:-1].flatten(), unit[1:].flatten()))
-    assert torch.corrcoef(neighbours)[0, 1].abs() < 5 / neighbours.shape[1] ** 0.5
+    neighbors = torch.stack((unit[:-1].flatten(), unit[1:].flatten()))
+    assert torch.corrcoef(neighbors)[0, 1].abs() < 5 / neighbors.shape[1] ** 0.5
 
 
 def test_only_environments_that_start_an_episode_are_drawn_anew():
@@ -130,11 +130,11 @@ def test_only_environments_that_start_an_episode_are_drawn_anew():
         env.sim.qpos[row, EGG_QPOS] = torch.tensor((*NEVER, 1.0, 0.0, 0.0, 0.0))
     env.sim.qpos[[1, 4], 50] = 0.1  # fallen
     fields = ("pair_friction", "body_mass", "geom_size", "actuator_gainprm")
-    scales = env.randomiser.state_dict()
+    scales = env.randomizer.state_dict()
     before = {name: env.sim.expand(name).clone() for name in fields}
     step = env.step(torch.zeros(6, 40))
     assert step.terminated.tolist() == [False, True, False, False, True, False]
-    changed = {name: env.randomiser.scales[name] != scales[name] for name in RANGES}
+    changed = {name: env.randomizer.scales[name] != scales[name] for name in RANGES}
     changed |= {name: env.sim.expand(name) != before[name] for name in fields}
     for name, elements in changed.items():
         assert elements.flatten(1).any(1).tolist() == step.terminated.tolist(), name
@@ -145,7 +145,7 @@ def test_only_environments_that_start_an_episode_are_drawn_anew():
 
 def compiled(env, row):
     """A model built with the multipliers of one environment, without expanded fields."""
-    scales = {name: scale[row].double().numpy() for name, scale in env.randomiser.scales.items()}
+    scales = {name: scale[row].double().numpy() for name, scale in env.randomizer.scales.items()}
     size = float(scales["object_size"][0])
     mass = float(scales["object_mass"][0]) * size**3
     axes = tuple(size * axis for axis in EGG.semi_axes)
@@ -226,7 +226,7 @@ def test_a_force_accelerates_a_heavier_egg_less_and_all_fall_alike():
     env.sim.qfrc_applied[:, 53] = 1e-4
     acceleration = env.sim.field("qacc")
     env.sim.forward()
-    mass = env.randomiser.scales["object_mass"][:, 0] * EGG.mass
+    mass = env.randomizer.scales["object_mass"][:, 0] * EGG.mass
     torch.testing.assert_close(acceleration[:, 48], 0.3 / mass)
     torch.testing.assert_close(acceleration[:, 50], torch.full((16,), -9.81))
     # About z, an ellipsoid's inertia is m (a^2 + b^2) / 5.
@@ -236,7 +236,7 @@ def test_a_force_accelerates_a_heavier_egg_less_and_all_fall_alike():
 @pytest.mark.parametrize("quantity", ["object_mass", "object_size"])
 def test_a_table_carries_the_weight(quantity):
     xml = box_on_table(filtered=False)
-    sim, drawn = randomiser(xml, 16, **{quantity: [0.8, 1.25]})
+    sim, drawn = randomizer(xml, 16, **{quantity: [0.8, 1.25]})
     scale = drawn.scales[quantity][:, 0]
     size, power = (scale, 3) if quantity == "object_size" else (torch.ones(16), 1)
     force = sim.field("qfrc_constraint")
@@ -274,7 +274,7 @@ def box_on_table(filtered, priority=1):
 
 @pytest.mark.parametrize("filtered", [False, True], ids=["by pair", "by type"])
 def test_a_box_slides_beyond_its_own_friction(filtered):
-    sim, drawn = randomiser(box_on_table(filtered), 64, friction=[0.5, 1.5])
+    sim, drawn = randomizer(box_on_table(filtered), 64, friction=[0.5, 1.5])
     push = 0.5 * 0.2 * 9.81  # slides if the multiplier is below 1
     sim.step(100)
     rest = sim.qpos[:, 0].clone()
@@ -302,7 +302,7 @@ def test_gain_scales_the_spring_of_each_drive_but_neither_damping_nor_limit():
     joint = model.actuator_trnid[:40, 0]
     kp, kd = model.actuator_gainprm[:40, 0], -model.actuator_biasprm[:40, 2]
     error = env.sim.ctrl[:, :40].double().numpy() - env.sim.qpos[:, joint].double().numpy()
-    force = kp * env.randomiser.scales["actuator_gain"].double().numpy() * error
+    force = kp * env.randomizer.scales["actuator_gain"].double().numpy() * error
     force -= kd * env.sim.qvel[:, joint].double().numpy()
     low, high = model.actuator_forcerange[:40].T
     assert ((force > low) & (force < high)).mean() > 0.3
@@ -330,7 +330,7 @@ def test_objects_are_drawn_one_by_one_and_an_articulated_one_as_a_whole():
   </worldbody>
 </mujoco>
 """
-    sim, drawn = randomiser(xml, 8, ("door", "ball"), object_mass=[0.5, 2.0])
+    sim, drawn = randomizer(xml, 8, ("door", "ball"), object_mass=[0.5, 2.0])
     scale = drawn.scales["object_mass"]
     assert scale.shape == (8, 2)
     for row in range(8):
@@ -346,25 +346,25 @@ def test_objects_are_drawn_one_by_one_and_an_articulated_one_as_a_whole():
             value = sim.expand(name)[row].numpy()
             np.testing.assert_allclose(value, getattr(model, name), rtol=1e-6, err_msg=name)
     with pytest.raises(UserError, match=r"object_size does not work here: 'door' is not one free"):
-        randomiser(xml, 1, ("door",), object_size=[0.9, 1.1])
+        randomizer(xml, 1, ("door",), object_size=[0.9, 1.1])
     with pytest.raises(UserError, match=r"object_mass does not work here: 'handle' is carried"):
-        randomiser(xml, 1, ("handle",), object_mass=[0.9, 1.1])
+        randomizer(xml, 1, ("handle",), object_mass=[0.9, 1.1])
     heavy = xml.replace('name="hinge"', 'name="hinge" armature="1"')
     with pytest.raises(UserError, match=r"object_mass does not work here: 'door' has armature"):
-        randomiser(heavy, 1, ("door",), object_mass=[0.9, 1.1])
+        randomizer(heavy, 1, ("door",), object_mass=[0.9, 1.1])
     with pytest.raises(UserError, match=r"actuator_gain does not work here: there is no drive"):
-        randomiser(xml, 1, ("door",), actuator_gain=[0.9, 1.1])
+        randomizer(xml, 1, ("door",), actuator_gain=[0.9, 1.1])
 
 
-def test_what_a_scene_cannot_randomise_is_refused():
+def test_what_a_scene_cannot_randomize_is_refused():
     equal = box_on_table(filtered=True, priority=0)
     with pytest.raises(UserError, match=r"friction does not work here: what 'object' touches"):
-        randomiser(equal, 1, friction=[0.5, 1.5])
+        randomizer(equal, 1, friction=[0.5, 1.5])
     with pytest.raises(UserError, match=r"object_size .* 'object' does not collide by explicit"):
-        randomiser(equal, 1, object_size=[0.5, 1.5])
+        randomizer(equal, 1, object_size=[0.5, 1.5])
     alone = box_on_table(filtered=False).replace("<pair", "<!--").replace('0.001"/>', '0.001"-->')
     with pytest.raises(UserError, match=r"friction does not work here: the objects touch nothing"):
-        randomiser(alone, 1, friction=[0.5, 1.5])
+        randomizer(alone, 1, friction=[0.5, 1.5])
 
 
 # Noise ------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def test_observation_noise_is_on_every_number_and_within_the_limits(monkeypatch)
     env.reset()
     env.sim.qvel[:, 0] = 24.9  # observed as 4.98, times 0.2
     states = torch.stack([env.observe() for _ in range(10)]).double()
-    monkeypatch.setattr(env.randomiser, "noisy_state", lambda state: state)
+    monkeypatch.setattr(env.randomizer, "noisy_state", lambda state: state)
     clean = env.observe().double()
     assert states.max() == 5.0
     inside = clean.abs().amax(dim=0) < 4.8
@@ -457,11 +457,11 @@ def test_a_restored_environment_goes_on_exactly():
 
 
 def test_states_saved_without_a_quantity_are_continued_with_it():
-    plain, randomised = make(), make(friction=[2.0, 3.0])
+    plain, randomized = make(), make(friction=[2.0, 3.0])
     plain.reset()
     state = plain.state_dict()
     del state["randomiser"]  # as saved before there was any
-    randomised.load_state_dict(state)
-    assert torch.equal(randomised.randomiser.scales["friction"], torch.ones(4, 1))
-    randomised.reset()
-    assert (randomised.randomiser.scales["friction"] >= 2.0).all()
+    randomized.load_state_dict(state)
+    assert torch.equal(randomized.randomizer.scales["friction"], torch.ones(4, 1))
+    randomized.reset()
+    assert (randomized.randomizer.scales["friction"] >= 2.0).all()
