@@ -107,13 +107,20 @@ def test_a_closed_terminal_and_a_dead_tee_save_first(tmp_path, plain, number):
     command = [sys.executable, TRAIN, *TINY, f"runs_dir={tmp_path}", "experiment=x"]
     command += ["max_iterations=100000"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(list(map(str, command)), **pipes) as process:
-        for _ in range(5):
-            assert "Traceback" not in process.stdout.readline()
-        process.stdout.close()
-        process.send_signal(number)
-        assert process.wait(PATIENCE) == 128 + number
-        assert process.stderr.read() == ""
+
+    def heed():  # the tests may run under nohup, whose children ignore SIGHUP
+        signal.signal(number, signal.SIG_DFL)
+
+    with subprocess.Popen(list(map(str, command)), preexec_fn=heed, **pipes) as process:
+        try:
+            for _ in range(5):
+                assert "Traceback" not in process.stdout.readline()
+            process.stdout.close()
+            process.send_signal(number)
+            assert process.wait(PATIENCE) == 128 + number
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
     run, total = tmp_path / "x", len(metrics(tmp_path / "x"))
     state = "interrupted" if number == signal.SIGINT else "preempted"
     assert (status(run)["state"], status(run)["signal"]) == (state, number.name)
