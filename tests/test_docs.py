@@ -175,7 +175,7 @@ def test_the_new_network_is_used_by_policies_and_critic(parts, tmp_path):
     assert record["algo"]["network"] == "two_paths"
     state = torch.load(tmp_path / "runs/x/nn/last.pth", weights_only=True)["algo_state"]
     width, agents = 17 + 2, 2  # one network for both, with the agent's number
-    out = 3 + 1  # three joints, and the value that the recipe has policies predict
+    out = 3  # joints of an agent
     layers = (width * 16 + 16) + (16 * 16 + 16) + (16 * out + out) + (width * out + out)
     assert state["actors"].shape == (1, layers + 3) and agents == 2
 

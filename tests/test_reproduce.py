@@ -460,6 +460,7 @@ def test_outlook_goes_by_the_pace_of_the_run_and_what_was_expected(tmp_path):
 # The reports ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "picture"),
     [("fig4", "efficiency"), ("fig6", "sensitivity"), ("fig10", "sensitivity_over_tasks")],
@@ -534,7 +535,6 @@ def test_the_list_starts_nothing(tmp_path, monkeypatch, capsys):
     ("argv", "part"),
     [
         (["fig22"], "Did you mean 'fig"),
-        ([], "Unknown figure ''"),
         (["fig2", "--scale", "papre"], "Did you mean 'paper'?"),
         (["fig2", "--method", "offical"], "Did you mean 'official'?"),
         (["fig2", "--recipe", "papr"], "Did you mean 'paper'?"),

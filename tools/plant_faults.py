@@ -26,10 +26,10 @@ FAILED, PASSED = 1, 0
 ROLLOUT = "madpo_isaac/training/on_policy.py"
 RUN = "madpo_isaac/training/run.py"
 PAPER = "madpo_isaac/reproduce/paper.py"
+ARMS = "madpo_isaac/reproduce/arms.py"
 READINGS = "tasks/hands/readings.py"
 ITERATION = "tests/test_iteration.py"
 BEST = "tests/test_resume.py::test_the_best_is_the_best_of_all_parts_of_a_run"
-VARIANTS = "tests/test_reproduce.py::test_variants_are_what_their_names_say"
 
 
 class Fault(NamedTuple):
@@ -130,25 +130,25 @@ FAULTS = (
         "tests/test_report.py::test_a_slower_group_takes_a_multiple_of_the_baselines_time",
     ),
     Fault(
-        "orders by index and by role swapped",
-        PAPER,
-        'index="algo.agent_order=default", role="algo.agent_order=spec"',
-        'index="algo.agent_order=spec", role="algo.agent_order=default"',
-        VARIANTS,
+        "the order by index is that by role",
+        ARMS,
+        '"algo.agent_order=default")),',
+        '"algo.agent_order=spec")),',
+        "tests/test_reproduce.py::test_orders_and_methods_are_what_their_names_say",
     ),
     Fault(
-        "variant kl runs cs",
-        PAPER,
-        'kl="algo.divergence.kind=kl"',
-        'kl="algo.divergence.kind=cs"',
-        VARIANTS,
+        "the arm kl runs cs",
+        ARMS,
+        'f"algo.divergence.kind={kind}"',
+        '"algo.divergence.kind=cs"',
+        "tests/test_reproduce.py::test_incentives_differ_in_the_incentive_alone",
     ),
     Fault(
         "suites mixed up",
         PAPER,
         '{"MA-MuJoCo": MUJOCO, "Bi-DexHands": HANDS}',
         '{"MA-MuJoCo": HANDS, "Bi-DexHands": MUJOCO}',
-        "tests/test_reproduce.py::test_suites_are_the_registrys",
+        "tests/test_reproduce.py::test_tasks_are_those_of_the_registry",
     ),
     Fault(
         "units of sensed force and torque swapped",

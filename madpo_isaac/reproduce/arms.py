@@ -34,7 +34,7 @@ METHODS = {
         ("algo=madpo", "algo.divergence.preset=printed", ENTROPY_FREE),
     ),
 }
-"""What an arm that is called MADPO computes; docs/fidelity.md compares them."""
+"""The computation behind an arm that is called MADPO; docs/fidelity.md compares them."""
 
 HAPPO: Arms = {"happo": Arm("HAPPO", ("algo=happo",))}
 BASELINES: Arms = {
@@ -49,7 +49,7 @@ ON_RESTORE = {
     "official": ("coef (the size of the tables' sigma)", "coef", (500, 1000, 2000)),
     "printed": ("sigma", "sigma", (500, 1000, 2000)),
 }
-"""How a sweep over sigma is called, the setting that it varies, and its values, by method."""
+"""By method: the label of the lines over sigma, the setting that they vary, and its values."""
 
 
 def _alone(kind: str, title: str) -> Arm:

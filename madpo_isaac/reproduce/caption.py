@@ -27,7 +27,7 @@ _BONUS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What the command asks for."""
+    """The request of the command."""
 
     name: str
     """Key of the figure."""

@@ -41,7 +41,7 @@ class Cost:
     """Time and space of a run, or of several."""
 
     seconds: float
-    """Of one core."""
+    """Seconds of one core."""
     bytes: float
     """On the disk."""
 

@@ -85,7 +85,7 @@ class View:
     iterations: int
     """``max_iterations``."""
     evaluates: bool
-    """Whether there is a line for evaluations."""
+    """True if there is a line for evaluations."""
     returns: Trend = field(default_factory=Trend)
     success: Trend = field(default_factory=Trend)
     evaluations: Trend = field(default_factory=Trend)
