@@ -134,14 +134,14 @@ FAULTS = (
         ARMS,
         '"algo.agent_order=default")),',
         '"algo.agent_order=spec")),',
-        "tests/test_reproduce.py::test_orders_and_methods_are_what_their_names_say",
+        "tests/test_reproduce.py::test_arms_are_these",
     ),
     Fault(
         "the arm kl runs cs",
         ARMS,
         'f"algo.divergence.kind={kind}"',
         '"algo.divergence.kind=cs"',
-        "tests/test_reproduce.py::test_incentives_differ_in_the_incentive_alone",
+        "tests/test_reproduce.py::test_arms_are_these",
     ),
     Fault(
         "suites mixed up",
