@@ -71,11 +71,13 @@ def test_text_on_each_line_leaves_the_numbers(tmp_path):
     folder = write_run(tmp_path / "run", lines=3)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        line |= {"host": "node7", "list": [1, 2], "huge": 10**400}
+        line |= {"host": "node7", "agent0/entropy": "node7", "agent0/grad_norm": [1, 2]}
+        line |= {"eval/return": 10**400}
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (run,) = load([str(folder)])
     np.testing.assert_array_equal(run.metrics["env_steps"], [100.0, 200.0, 300.0])
-    assert "host" not in run.metrics and np.isnan(run.metrics["huge"]).all()
+    assert not run.metrics.keys() & {"host", "agent0/entropy", "agent0/grad_norm"}
+    assert np.isnan(run.metrics["eval/return"]).all() and len(run.metrics["eval/return"]) == 3
 
 
 def test_lines_nested_too_deeply_are_skipped(tmp_path):

@@ -68,7 +68,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(write, "_page", pages)
     monkeypatch.setattr(Figure, "savefig", drawn)
-    monkeypatch.setattr(write.write, "__kwdefaults__", {"marks": (), "base": "", "reps": 2})
+    monkeypatch.setattr(write.write, "__kwdefaults__", {**write.write.__kwdefaults__, "reps": 2})
 
 
 def damaged_run(damage, source, target):
@@ -204,7 +204,7 @@ def test_damaged_run_folders_are_continued_or_refused(run, tmp_path, monkeypatch
     """The folder is found, read and prepared as it is when a run is continued."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     damage, refused = Damage(seed=3), 0
-    where = {"runs_dir": "runs", "resume": "never", "experiment": "", "test": False}
+    where = {"runs_dir": "runs", "resume": "never", "experiment": "", "test": False, "plugins": []}
     for k in range(count):
         folder = tmp_path / str(k) / "x"
         shutil.copytree(run, folder)
@@ -231,7 +231,7 @@ def test_damaged_run_folders_are_continued_or_refused(run, tmp_path, monkeypatch
 
 def test_damaged_checkpoints_are_refused(run, tmp_path, count):
     damage, path = Damage(seed=4), tmp_path / "odd.pth"
-    where = {"runs_dir": "runs", "resume": "never", "experiment": "", "test": True}
+    where = {"runs_dir": "runs", "resume": "never", "experiment": "", "test": True, "plugins": []}
     content = torch.load(run / "nn" / "last.pth", weights_only=True)
     content = {key: content[key] for key in content if key not in ("env_state", "algo_state")}
     content["algo_state"] = {}

@@ -309,7 +309,7 @@ def test_groups_that_a_task_lacks_are_not_aggregated(runs):
 
 def test_wall_time_is_compared_with_the_baseline(runs):
     rows = tables.wall_time(Study(load([str(runs / "A_happo_s1")])), "happo").rows
-    assert rows == [["A", "happo", "2000", "0:00:10", "1.00", "200"]]
+    assert rows == [["A", "happo", "2000", "0:00:10", "1.00", "200", "-", "-"]]
 
 
 def test_a_slower_group_takes_a_multiple_of_the_baselines_time(tmp_path):
@@ -317,8 +317,9 @@ def test_a_slower_group_takes_a_multiple_of_the_baselines_time(tmp_path):
         write_run(tmp_path / name, "A", algo, pace=pace)
     rows = tables.wall_time(Study(load([str(tmp_path)])), "happo").rows
     assert rows == [
-        ["A", "happo", "2000", "0:00:20", "1.00", "133"],  # mean of 200 and 66.7 steps a second
-        ["A", "madpo", "2000", "0:00:50", "2.50", "40"],
+        # mean of 200 and 66.7 steps a second
+        ["A", "happo", "2000", "0:00:20", "1.00", "133", "-", "-"],
+        ["A", "madpo", "2000", "0:00:50", "2.50", "40", "-", "-"],
     ]
 
 
@@ -402,7 +403,8 @@ def test_page_needs_nothing_beside_it(report):
     assert "<h1>a &lt;b&gt; &amp; c</h1>" in html
     assert "bmV3" in html  # "new" in base64, the newest video
     assert "b2xk" not in html
-    for heading in ("Learning curves", "Results", "Aggregates", "Wall time", "Agents", "Videos"):
+    headings = ("Learning curves", "Results", "Aggregates", "Wall time and memory", "Agents")
+    for heading in (*headings, "Videos"):
         assert f"<h2>{heading}</h2>" in html
 
 
