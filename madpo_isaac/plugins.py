@@ -63,6 +63,22 @@ def load_installed() -> None:
             _add_folder(Path(module.__file__).parent)
 
 
+def refuse_taken(thing: str, name: str, owner: str | None, newcomer: str) -> None:
+    """Lets a module register a name that is free, or again one of its own.
+
+    Args:
+        thing: what the name is for, with its article: "an algorithm".
+        name: what users type.
+        owner: the module that has registered the name, ``""`` for this package for good, or None.
+        newcomer: the module that registers it now.
+
+    Raises:
+        UserError: the name is another module's.
+    """
+    if owner not in (None, newcomer):
+        raise UserError(f"There is {thing} '{name}' already: choose another name.")
+
+
 def _imported(where: str, load_module: Callable[[], ModuleType]) -> ModuleType:
     try:
         return load_module()

@@ -11,7 +11,7 @@ import torch
 
 from madpo_isaac import plugins
 from madpo_isaac.env import VecEnv
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import unknown
 from madpo_isaac.sim import BRIDGES, SIM_SCHEMAS
 from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
 from madpo_isaac.tasks.settings import check_settings, integer, plain
@@ -68,8 +68,10 @@ def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
 
     def add(kind: Kind) -> Kind:
         known = TASKS.get(name)
-        if isinstance(known, str) or (known and known.Config.__module__ != settings.__module__):
-            raise UserError(f"There is a task '{name}' already: choose another name.")
+        owner = None if known is None else ""  # a task of this package
+        if isinstance(known, Task):
+            owner = known.Config.__module__
+        plugins.refuse_taken("a task", name, owner, settings.__module__)
         TASKS[name] = Task(settings, kind)
         return kind
 

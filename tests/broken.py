@@ -20,12 +20,12 @@ WRONG = {
     str: ("[a]", "{a: 1}", "[]"),
     list: ("3", "abc", "{a: 1}", "[a]", "[1.5]", "[[1]]", "[null]", "[]", "[0]", "[-4]"),
 }
-"""What is not a value of a type."""
+"""Texts that are no value of a type."""
 BEYOND = {
     float: ("nan", "inf", "-inf", "1e999"),
     int: ("-5", str(10**30), str(-(10**30))),
 }
-"""What no number of the configuration may be."""
+"""Values that no number of the configuration may have."""
 RANGES = {
     ("num_envs", "max_iterations", "test_episodes", "max_skipped"): ("0", "-1", "1000000001"),
     ("num_threads",): ("-1", "1025"),

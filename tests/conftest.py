@@ -1,4 +1,4 @@
-"""What all tests share; each of pytest-xdist's workers has its own."""
+"""Fixtures of all tests; each of pytest-xdist's workers has its own."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What tests of hand tasks share: MuJoCo's own answers for one environment, row by row."""
+"""MuJoCo's own answers for one environment, row by row, for the tests of hand tasks."""
 
 import mujoco
 import numpy as np

@@ -31,7 +31,7 @@ CASES = {
 
 
 SLOW = ("gpu", "parity", "compiled", "divergence")
-"""Those that compile, for tens of seconds."""
+"""Benchmarks that compile, for tens of seconds."""
 
 
 def numbers(node):

@@ -54,7 +54,7 @@ def plain(tmp_path_factory):
 
 
 def assert_goes_on_as(run, plain):
-    """What a run has so far is what the other has, and so is what follows."""
+    """A run has so far what the other has, and goes on as the other does."""
     assert main([f"checkpoint={run}", "max_iterations=8", "capture_video=False"]) == 0
     assert timeless(run) == timeless(plain)
     ours, theirs = weights(run), weights(plain)

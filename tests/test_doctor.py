@@ -118,7 +118,7 @@ def test_no_off_screen_rendering(monkeypatch, capsys):
 
 
 def test_pictures_that_cannot_be_imported_leave_the_table(monkeypatch, capsys):
-    """As where torch is missing, which they need, too."""
+    """Packages that need torch, where torch is missing."""
     monkeypatch.setitem(sys.modules, "madpo_isaac.evaluation.render", None)
     assert main(["doctor"]) == 0
     assert table(capsys.readouterr().out)["opengl"][0] == "missing"

@@ -47,7 +47,7 @@ def test_bootstrap_interval_of_a_mean_is_the_normal_one():
 # Episodes ---------------------------------------------------------------------------------------
 
 LENGTHS = ([2, 3, 1, 4], [5, 5, 5, 5], [1, 1, 1, 1])
-"""Of the first episodes of three environments, whose limit is five steps."""
+"""Numbers of the first episodes of three environments, whose limit is five steps."""
 
 
 class Scripted(VecEnv):

@@ -1,4 +1,4 @@
-"""What kills a run does not cost it: kill -9, signals, a full disk, a second process."""
+"""Interrupted runs: kill -9, signals, a full disk, a second process."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ def whole(tmp_path_factory):
 
 
 def command(runs, *overrides, total=TOTAL):
-    """What a scheduler starts again and again."""
+    """The command that a scheduler starts again and again."""
     run = f"runs_dir={runs}", "experiment=x", "resume=auto"
     return *TINY, *run, f"max_iterations={total}", *overrides
 
@@ -67,7 +67,7 @@ def saved(run):
 
 
 def lines(run):
-    """How many whole lines of metrics there are."""
+    """The number of whole lines of metrics."""
     path = run / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 

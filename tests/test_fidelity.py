@@ -91,7 +91,7 @@ def truth():
 
 
 def test_only_yu_estimates_the_divergence_of_policies():
-    """Of 4000 samples of each policy, with a width that suits them."""
+    """The estimate from 4000 samples of each policy, with a width that suits them."""
     widths = {"state_width": 0.2, "action_width": 0.2}
     found = {
         variant: np.mean([kernel_cs(*sample(4000, k), **widths, variant=variant) for k in (0, 1)])

@@ -1,4 +1,4 @@
-"""What all tasks with floating hands share: poses, drive, observations, agents."""
+"""Poses, drive, observations and agents of all tasks with floating hands."""
 
 import mujoco
 import numpy as np

@@ -49,7 +49,7 @@ def elsewhere(tmp_path_factory):
 
 
 def fault(argv):
-    """What is wrong with how a broken command line is refused; nothing if all is well."""
+    """Returns the fault in how a broken command line is refused; nothing if all is well."""
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -140,7 +140,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dump(run):
-    """What :class:`WorldGuard` would have written of two steps."""
+    """A dump of two steps as :class:`WorldGuard` writes it."""
     content = torch.load(run / "nn" / "last.pth", weights_only=True)
     return {
         "config": content["config"],

@@ -148,7 +148,7 @@ MODULES = {module_name(file): tree for file, tree in TREES.items() if file not i
 
 
 def imported(tree):
-    """What a module imports, inside functions too, but not what is for the type checker only."""
+    """Imports of a module, also those inside functions, without those for the type checker only."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
@@ -162,7 +162,7 @@ def imported(tree):
 
 
 def floor(module):
-    """How far from the top; programs of their own (``python -m``) stand above all rooms."""
+    """The distance from the top; programs of their own (``python -m``) stand above all rooms."""
     if module.endswith(".__main__"):
         return -1
     return next(k for k, rooms in enumerate(FLOORS) if module.split(".")[1] in rooms)

@@ -184,7 +184,7 @@ def test_readings_of_hands_undo_their_scaling():
 
 
 UNITS = {"force": "N", "torque": "N m", "velocity": "m/s", "rate": "rad/s"}
-"""Of columns that are named hand0/ffdistal/<quantity>_<axis>."""
+"""Columns that are named hand0/ffdistal/<quantity>_<axis>."""
 
 
 HAND_TASKS = [

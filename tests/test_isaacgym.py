@@ -47,7 +47,7 @@ def settings(python, timeout=120.0):
 
 
 def is_gone(pid):
-    """Whether a process has ended, within some seconds."""
+    """True if a process ends within some seconds."""
     for _ in range(200):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -240,7 +240,7 @@ def server_of(folder):
 
 @pytest.mark.parametrize("fault", ["", "hang"])
 def test_the_server_ends_when_its_trainer_is_killed(fault, python, tmp_path, monkeypatch):
-    """Whether it waits for the next step or hangs in the simulator."""
+    """Both cases: it waits for the next step, or hangs in the simulator."""
     monkeypatch.setenv("FAKE_BIDEXHANDS", fault)
     make = f"tasks.make('ShadowHandOver', 2, sim='isaacgym', sim_settings={settings(python)})"
     code = f"import time, tasks; env = {make}; env.reset(); print('up', flush=True); time.sleep(99)"

@@ -103,7 +103,7 @@ def run(tmp_path_factory):
 
 
 def recorded(run, k):
-    """What iteration k's rollout should hold, (T, N, ...) each."""
+    """The expected rollout of iteration k, (T, N, ...) each."""
     states = [run.start, *(step.state for _, step in run.steps)]
     mine = run.steps[k * T : (k + 1) * T]
     fields = ("state", "reward", "terminated", "truncated", "final_state", "diverged")

@@ -75,7 +75,7 @@ def test_a_local_job_that_is_refused_does_not_stop_the_others(tmp_path):
 
 @needs_plugin
 def test_the_profile_of_a_cluster_asks_for_signal_and_requeue(tmp_path, monkeypatch):
-    """What reaches sbatch, by a stand-in that keeps the script and fails."""
+    """The script that reaches sbatch, kept by a stand-in that fails."""
     tools = tmp_path / "bin"
     tools.mkdir()
     script = '#!/bin/sh\nfor last; do :; done\ncp "$last" "$KEEP"\nexit 1\n'

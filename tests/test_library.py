@@ -34,7 +34,7 @@ def env_of(**settings):
 
 
 def in_a_fork(use):
-    """What ``use`` returns in a forked child, or the exception it raises, as text."""
+    """Returns the result of ``use`` in a forked child, or the exception it raises, as text."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -46,7 +46,7 @@ def whole(stack):
 
 
 def own_part(net, p, out):
-    """What agent p uses of the shared network: leading inputs, leading outputs."""
+    """Agent p's part of the shared network: leading inputs, leading outputs."""
     crops = {
         "norm0.weight": np.s_[: IN[p]],
         "norm0.bias": np.s_[: IN[p]],

@@ -66,7 +66,7 @@ def inputs(rows=11, seed=5):
 
 
 def padding(stack):
-    """Which entries of the flat parameters belong to no network, found by writing to them all."""
+    """Entries of the flat parameters that belong to no network, found by writing to them all."""
     kept = stack.flat.clone()
     with torch.no_grad():
         for net in stack.nets:

@@ -1,4 +1,4 @@
-"""Who drives and who sees what in multi-agent MuJoCo."""
+"""Joints and observations of the agents in multi-agent MuJoCo."""
 
 import importlib.util
 import sys

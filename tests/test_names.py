@@ -1,4 +1,4 @@
-"""What is named is what is meant: text, folders, runs of a sweep, branches of a run."""
+"""Names mean what they say: text, folders, runs of a sweep, branches of a run."""
 
 import json
 import os

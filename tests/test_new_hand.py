@@ -99,7 +99,7 @@ def test_every_agents_bodies_are_found_for_pictures():
 
 
 def test_it_is_as_short_as_promised():
-    """What a new hand takes: its data and its model."""
+    """A new hand's two files: its data and its model."""
     lines = [line for path in MODELS.glob("quad.*") for line in path.read_text().splitlines()]
     assert len(lines) <= 60
 

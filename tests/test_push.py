@@ -60,7 +60,7 @@ def test_reward_success_and_termination_by_hand():
 
 
 def test_frictions_are_averages():
-    """Of hand 1, cube 1 and table 0.5."""
+    """Friction of hand 1, cube 1 and table 0.5."""
     model = make("PushBlock", 1).sim.model
     seen = {}
     for a, b, dim, friction in zip(

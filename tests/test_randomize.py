@@ -371,7 +371,7 @@ def test_what_a_scene_cannot_randomize_is_refused():
 
 
 def targets(env):
-    """What the drives were given, mapped back to [-1, 1]."""
+    """The commands of the drives, mapped back to [-1, 1]."""
     low, high = drive_limits(env)
     return (2.0 * env.sim.ctrl[:, :40] - low - high) / (high - low)
 

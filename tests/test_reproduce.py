@@ -74,7 +74,7 @@ def jobs_named(folder, *names):
 
 
 def starts(folder):
-    """How often each run was started."""
+    """The number of starts of each run."""
     return {p.parent.name: len(p.read_text().splitlines()) for p in folder.glob("*/arguments")}
 
 

@@ -1,4 +1,4 @@
-"""What a run continues from: which checkpoint, whose settings, in which folder."""
+"""Continued runs: the checkpoint, the settings and the folder that they take."""
 
 import json
 import re

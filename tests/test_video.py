@@ -58,7 +58,7 @@ def film(env, path, steps, count=1, act=None):
 
 
 def masks(frames):
-    """Where the egg (orange), the goal (green) and the agents' colors are."""
+    """Places of the egg (orange), the goal (green) and the agents' colors."""
     red, green, blue = (frames[..., k].astype(float) for k in range(3))
     return {
         "egg": (red > 100) & (green < 0.8 * red) & (green > 0.5 * red) & (blue < 0.35 * red),

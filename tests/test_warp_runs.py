@@ -18,7 +18,7 @@ from madpo_isaac.training.worlds import WorldGuard
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # with an empty cache Warp compiles
 READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__")
-"""What makes a host wait for a GPU. Of Tensor."""
+"""Methods of Tensor that make a host wait for a GPU."""
 SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1")
 LOOSE = {
     # Cubes that lie on a table have other contact points there.

@@ -138,7 +138,7 @@ def test_what_a_checkpoint_has_of_the_last_iteration_comes_to_the_device(gpu):  
 
 
 def test_products_on_a_gpu_keep_their_precision(monkeypatch):
-    """What makes oneDNN fast on some CPUs would be TF32 there."""
+    """The switch that makes oneDNN fast on some CPUs would be TF32 there."""
     monkeypatch.setattr(device, "_onednn_is_faster_and_exact", lambda: True)
     torch.set_float32_matmul_precision("highest")
     device.configure(1, "cuda:0")

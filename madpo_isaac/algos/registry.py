@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.algos.settings import AlgoConfig
-from madpo_isaac.errors import UserError
+from madpo_isaac.plugins import refuse_taken
 
 if TYPE_CHECKING:
     from madpo_isaac.algos.base import OnPolicy
@@ -34,8 +34,8 @@ def register_algorithm(name: str, settings: type[AlgoConfig]) -> Callable[[Kind]
 
     def add(kind: Kind) -> Kind:
         known = ALGORITHMS.get(name)
-        if name == "ppo" or (known is not None and known.__module__ != kind.__module__):
-            raise UserError(f"There is an algorithm '{name}' already: choose another name.")
+        owner = None if known is None else known.__module__
+        refuse_taken("an algorithm", name, "" if name == "ppo" else owner, kind.__module__)
         ALGORITHMS[name], ALGO_SCHEMAS[name] = kind, settings
         return kind
 

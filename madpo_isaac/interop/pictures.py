@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from madpo_isaac.evaluation.render import Painter
 
 RENDER_MODES = ("rgb_array",)
-RENDER_FPS = 60
-"""Pictures a second when the task does not say how long a step is."""
 
 
 class Camera:
@@ -42,8 +40,8 @@ class Camera:
     @property
     def metadata(self) -> dict[str, object]:
         """The entries that Gymnasium and PettingZoo look up."""
-        dt = getattr(self._env, "step_dt", 1.0 / RENDER_FPS)
-        return {"render_modes": list(RENDER_MODES), "render_fps": round(1.0 / dt)}
+        fps = round(1.0 / self._env.step_dt)
+        return {"render_modes": list(RENDER_MODES), "render_fps": fps}
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Returns a picture of environment ``index``. (height, width, 3)"""

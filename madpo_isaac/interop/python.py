@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.overrides import as_text, compose
 from madpo_isaac.config.playing import playing
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
@@ -80,8 +80,7 @@ def _written(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, Path | str):
-        text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{text}'"
+        return as_text(str(value))
     if isinstance(value, Sequence):
         return f"[{','.join(map(_written, value))}]"
     return str(value)

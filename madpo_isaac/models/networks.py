@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from torch import nn
 
-from madpo_isaac.errors import UserError
 from madpo_isaac.models.mlp import MLPStack
 from madpo_isaac.models.modules import ModuleStack
 from madpo_isaac.models.protocol import Networks
+from madpo_isaac.plugins import refuse_taken
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
@@ -32,9 +32,8 @@ def register_network(name: str) -> Callable[[Kind], Kind]:
     """
 
     def add(kind: Kind) -> Kind:
-        if _owners.setdefault(name, kind.__module__) != kind.__module__:
-            raise UserError(f"There is a network '{name}' already: choose another name.")
-        NETWORKS[name] = partial(ModuleStack, kind)
+        refuse_taken("a network", name, _owners.get(name), kind.__module__)
+        NETWORKS[name], _owners[name] = partial(ModuleStack, kind), kind.__module__
         return kind
 
     return add

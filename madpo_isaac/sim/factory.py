@@ -11,6 +11,7 @@ import mujoco
 import torch
 
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.plugins import refuse_taken
 from madpo_isaac.settings import integer, one_of, setting
 from madpo_isaac.sim.base import Sim, SimConfig, check_device
 from madpo_isaac.sim.isaacgym_bridge import IsaacGymConfig
@@ -47,8 +48,8 @@ def register_engine(name: str, settings: type[SimConfig] = SimConfig) -> Callabl
 
     def add(build: Build) -> Build:
         known = ENGINES.get(name)
-        if name in BRIDGES or (known is not None and known.__module__ != build.__module__):
-            raise UserError(f"There is an engine '{name}' already: choose another name.")
+        owner = None if known is None else known.__module__
+        refuse_taken("an engine", name, "" if name in BRIDGES else owner, build.__module__)
         ENGINES[name], SIM_SCHEMAS[name] = build, settings
         return build
 

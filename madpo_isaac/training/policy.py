@@ -24,7 +24,7 @@ class LoadedPolicy:
     def __init__(self, learner: Learner, source: dict[str, Any]) -> None:
         self.learner = learner
         self.source = source
-        """Where it comes from: ``checkpoint``, ``task``, ``algo``, ``seed``, ``iteration`` and
+        """Origin: ``checkpoint``, ``task``, ``algo``, ``seed``, ``iteration`` and
         ``env_steps``."""
         self._mean = learner.policy()
 

@@ -62,7 +62,7 @@ class Run:
         """The highest score of a policy so far: an evaluation's return, or without evaluations
         that of the episodes that ended in one rollout."""
         self.episodes: dict[str, Any] = {}
-        """What the last rollout's finished episodes reached, as in metrics.jsonl."""
+        """Scores of the last rollout's finished episodes, as in metrics.jsonl."""
         self.bad_steps: int | None = None
         """Steps of the last rollout that went bad in all processes; None if nobody counted."""
         self.stopping = False

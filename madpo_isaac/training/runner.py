@@ -34,7 +34,7 @@ class Ended(NamedTuple):
     exit_code: int
     """0, or 128 plus the number of the signal that ended it."""
     folder: Path
-    """The run folder."""
+    """The run folder; the checkpoint where it lies in none and nothing was left to do."""
 
 
 def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
