@@ -9,7 +9,7 @@ import os
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -85,6 +85,27 @@ class Run:
         machine = {} if self.folder is None else _json(self.folder / "env.json")
         return str(machine.get("git_revision") or "")
 
+    def overrides(self) -> list[str]:
+        """The settings of the command line that began the run; empty where unknown."""
+        try:
+            text = "" if self.folder is None else (self.folder / "overrides.txt").read_text()
+        except (OSError, ValueError):
+            return []
+        return list(filter(None, text.splitlines()))
+
+    def score_of_means(self) -> float:
+        """Returns the last return with mean actions; NaN where there is none.
+
+        It is that of the last evaluation in training, else what ``madpo eval --deterministic`` has
+        written about ``last.pth``.
+        """
+        trained = self.latest("eval/return", np.array([self.steps]))[0]
+        if np.isfinite(trained) or self.folder is None:
+            return float(trained)
+        scores = _json(self.folder / "eval" / "last_mean_summary.json").get("return")
+        mean = scores.get("mean") if isinstance(scores, dict) else None
+        return float(mean) if is_number(mean) else float("nan")
+
     def video(self) -> Path | None:
         """The newest video of the run."""
         found = [] if self.folder is None else self.folder.glob("videos/**/*.mp4")
@@ -132,13 +153,18 @@ class Run:
         return float(column[reached[0]]) if column is not None and len(reached) else float("nan")
 
 
-def load(arguments: Sequence[str]) -> list[Run]:
+Tell = Callable[[str], None]
+"""Takes a text that says how far the work is."""
+
+
+def load(arguments: Sequence[str], tell: Tell = lambda text: None) -> list[Run]:
     """Reads the runs that a command line names, each once.
 
     Args:
         arguments: run folders, folders of run folders, ``*.jsonl`` or ``*.csv`` files (columns run,
             env_steps, episode_return and optionally success_rate). ``<task>=<path>`` names the
             task of a file; without it the task is the csv's name or the folder of the jsonl.
+        tell: is told how many runs are read.
 
     Raises:
         UserError: there is no such path, or nothing in it to read.
@@ -151,16 +177,16 @@ def load(arguments: Sequence[str]) -> list[Run]:
             path = Path(name)
         else:
             task = ""
-        for run in _read(path, task):
+        for run in _read(path, task, tell):
             runs[path.resolve() if run.folder is None else run.folder.resolve(), run.name] = run
     return list(runs.values())
 
 
-def _read(path: Path, task: str) -> Iterable[Run]:
+def _read(path: Path, task: str, tell: Tell) -> Iterable[Run]:
     if not os.path.exists(path):  # which takes names that are too long, too
         raise UserError(f"There is no run '{path}'.")
     if path.is_dir():
-        return _of_folder(path)
+        return _of_folder(path, tell)
     if path.suffix == ".csv":
         return _of_csv(path, task or path.stem)
     if path.suffix == ".jsonl":
@@ -172,13 +198,16 @@ def _read(path: Path, task: str) -> Iterable[Run]:
     raise UserError(f"'{path}' is neither a run folder nor a .jsonl or .csv file.")
 
 
-def _of_folder(path: Path) -> list[Run]:
+def _of_folder(path: Path, tell: Tell) -> list[Run]:
     if (path / "metrics.jsonl").is_file():
         return [_whole(_of_run_folder(path), path / "metrics.jsonl")]
     inside = sorted(found.parent for found in path.glob("*/metrics.jsonl"))
     if not inside:
         raise UserError(f"'{path}' has no metrics.jsonl, nor has a folder in it.")
-    runs = map(_of_run_folder, inside)
+    runs = []
+    for k, folder in enumerate(inside):
+        tell(f"reading run {k + 1} of {len(inside)}: {folder.name}")
+        runs.append(_of_run_folder(folder))
     # A run that was just begun has none yet; named by itself, it is refused.
     return [run for run in runs if run.metrics]
 
