@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import math
+import operator
 import os
 import re
 from array import array
@@ -36,6 +37,10 @@ _SHOWN = frozenset(
 )
 """Further columns of metrics.jsonl that a report shows; reading all would take several times as
 long."""
+_PLAIN = frozenset((float, int, type(None)))
+"""Types of values that are taken as they are."""
+_AT_ONCE = 2000
+"""Rows that are kept as Python's objects before they become an array."""
 _LARGEST = 1e100
 """Limit of measurements: a larger number is not one, and its square overflows."""
 _LONGEST_NAME = 255
@@ -270,27 +275,98 @@ def _numbers(path: Path) -> dict[str, np.ndarray]:
 
     A crash may have left half of a line. Files of gigabytes are read line by line.
     """
-    columns: dict[str, array[float]] = {}
-    count = 0
+    columns = _Columns()
     try:
         with path.open(errors="replace") as file:
             for line in filter(None, map(_line, file)):
-                for key in filter(_is_shown, line):
-                    value = line[key]
-                    if value is not None and not isinstance(value, (int, float)):
-                        continue  # text and lists, which somebody may have added, are no curves
-                    column = columns.get(key)
-                    if column is None:
-                        column = columns[key] = array("d")
-                    if len(column) < count:
-                        column.extend([math.nan] * (count - len(column)))
-                    column.append(float(value) if is_number(value) else math.nan)
-                count += 1
+                columns.add(line)
     except OSError as problem:
         raise UserError(f"Cannot read '{path}': {problem.strerror}.") from problem
-    for column in columns.values():
-        column.extend([math.nan] * (count - len(column)))
-    return {key: np.array(column) for key, column in columns.items()}
+    return columns.arrays()
+
+
+class _Columns:
+    """Numbers of lines by their keys. Most lines have the same keys: what to take is looked up."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._kinds: dict[tuple[str, ...], _Rows] = {}
+        """Keys of a line to the rows of such lines."""
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Takes in one line."""
+        rows = self._rows(line)
+        values = rows.values(line)
+        if not _PLAIN.issuperset(map(type, values)):  # text and lists are no curves
+            line = {
+                key: value
+                for key, value in zip(rows.keys, values, strict=True)
+                if value is None or isinstance(value, (int, float))
+            }
+            rows = self._rows(line)
+            values = tuple(x if is_number(x) else None for x in rows.values(line))
+        rows.add(self._count, values)
+        self._count += 1
+
+    def _rows(self, line: dict[str, Any]) -> _Rows:
+        keys = tuple(line)
+        found = self._kinds.get(keys)
+        if found is None:
+            found = self._kinds[keys] = _Rows(tuple(filter(_is_shown, keys)))
+        return found
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns the columns, with NaN where a line has no number."""
+        columns: dict[str, np.ndarray] = {}
+        for rows in self._kinds.values():
+            places, table = rows.table()
+            if not len(places):
+                continue
+            for key, numbers in zip(rows.keys, table.T, strict=True):
+                if key not in columns:
+                    columns[key] = np.full(self._count, np.nan)
+                columns[key][places] = np.where(np.abs(numbers) <= _LARGEST, numbers, np.nan)
+        return columns
+
+
+class _Rows:
+    """Rows of the lines that have the same keys; ``keys`` are those that a report shows."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self.keys = keys
+        take = operator.itemgetter(*keys) if len(keys) > 1 else None
+        self._take = take or (lambda line: tuple(line[key] for key in keys))
+        self._places: array[int] = array("q")
+        self._new: list[tuple[float | None, ...]] = []
+        self._tables: list[np.ndarray] = []
+
+    def values(self, line: dict[str, Any]) -> tuple[Any, ...]:
+        """Returns what a line has of the keys."""
+        return self._take(line)
+
+    def add(self, place: int, values: tuple[float | None, ...]) -> None:
+        """Appends a row, that of line ``place``."""
+        self._places.append(place)
+        self._new.append(values)
+        if len(self._new) >= _AT_ONCE:
+            self._pack()
+
+    def _pack(self) -> None:
+        if not self._new:
+            return
+        try:
+            table = np.array(self._new, dtype=float)  # None becomes NaN
+        except OverflowError:  # a whole number that no float can hold
+            rows = [[x if is_number(x) else None for x in row] for row in self._new]
+            table = np.array(rows, dtype=float)
+        self._tables.append(table)
+        self._new = []
+
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the lines' places, (rows,), and their numbers, (rows, keys)."""
+        self._pack()
+        empty = np.zeros((0, len(self.keys)))
+        return np.array(self._places, dtype=int), np.concatenate([empty, *self._tables])
 
 
 def _line(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Statistical Precipice*, NeurIPS 2021, and the numbers are those of their library
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +62,9 @@ def bootstrap(
     for name, given in scores.items():
         samples = given if isinstance(given, list) else [given]
         point = function(*(sample[None] for sample in samples))[0]
-        # Two arrays take their draws by turns.
-        most = 1 if len(samples) > 1 else max(1, _AT_ONCE // samples[0].size)
+        most = max(1, _AT_ONCE // sum(sample.size for sample in samples))
         counts = [min(most, reps - done) for done in range(0, reps, most)]
-        drawn = [function(*(_resample(x, n, generator) for x in samples)) for n in counts]
+        drawn = [function(*_resamples(samples, n, generator)) for n in counts]
         low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
         if min(len(sample) for sample in samples) < 2:  # a single run says nothing of its scatter
             low = high = np.full_like(point, np.nan, dtype=float)
@@ -73,13 +72,21 @@ def bootstrap(
     return result
 
 
-def _resample(scores: np.ndarray, count: int, generator: np.random.RandomState) -> np.ndarray:
+def _resamples(
+    samples: Sequence[np.ndarray], count: int, generator: np.random.RandomState
+) -> list[np.ndarray]:
     """Draws as many runs as there are, with replacement, for each task and each later axis.
 
-    Returns ``count`` such samples, (count, runs, tasks, ...).
+    Returns ``count`` such samples of each array, (count, runs, tasks, ...); several arrays take
+    their draws by turns.
     """
-    chosen = generator.choice(len(scores), (count, *scores.shape))
-    return np.take_along_axis(scores[None], chosen, axis=1)
+    if len(samples) == 1:
+        chosen = [generator.choice(len(samples[0]), (count, *samples[0].shape))]
+    else:
+        turns = [[generator.choice(len(x), x.shape) for x in samples] for _ in range(count)]
+        chosen = [np.stack(draws) for draws in zip(*turns, strict=True)]
+    pairs = zip(samples, chosen, strict=True)
+    return [np.take_along_axis(sample[None], draws, axis=1) for sample, draws in pairs]
 
 
 def mean_curve(curves: np.ndarray, reps: int) -> Estimate:
