@@ -8,7 +8,8 @@ import numpy as np
 
 from madpo_isaac.report import statistics
 from madpo_isaac.report.chart import Figure, Interval, Line, Panel, step_unit
-from madpo_isaac.report.runs import AGENT_METRICS, SHORT, Run, is_number
+from madpo_isaac.report.lines import AGENT_METRICS, is_number
+from madpo_isaac.report.runs import SHORT, Run
 from madpo_isaac.report.study import POINTS, Study, label, natural, varied
 
 CURVES = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from madpo_isaac.report.study import Study
 
@@ -129,7 +129,7 @@ def t_half_width(values: np.ndarray) -> float:
     n = len(values)
     if n < 2:
         return float("nan")
-    return float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
+    return float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / n**0.5)
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,10 @@ def shared_scores(study: Study) -> Scores | None:
 def thresholds(scores: Scores, count: int = 60) -> np.ndarray:
     """Returns scores at which to draw profiles, (count,).
 
-    They reach from the least score to the greatest, but not further below the beginning than the
-    greatest is above it: a run that diverges would take the whole axis.
+    They reach from the least score to the greatest, but not far below the beginning: a run that
+    diverges would take the whole axis.
     """
     every = np.concatenate([x.ravel() for x in scores.finals.values()])
     most = float(every.max())
-    least = max(float(every.min()), scores.beginning - abs(most - scores.beginning))
+    least = max(float(every.min()), scores.beginning - 0.25 * abs(most - scores.beginning))
     return np.linspace(least, most, count)

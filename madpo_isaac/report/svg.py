@@ -18,7 +18,7 @@ STYLE = """
 .panels svg { width: 100%; height: auto; display: block; }
 .panels text { font: 13px sans-serif; fill: #222; } .panels .title { font-weight: bold; }
 .panels .grid { stroke: #ddd; } .panels .axis { stroke: #555; }
-@media (max-width: 699px) { .k1 text { font-size: 21px; } .k2 text { font-size: 16px; } }
+@media (max-width: 699px) { .k1 text { font-size: 24px; } .k2 text { font-size: 16px; } }
 .end { text-anchor: end; } .mid { text-anchor: middle; }
 .curve { fill: none; stroke: currentColor; stroke-width: 1.8; }
 .band, .mark { fill: currentColor; } .band { opacity: 0.16; } .level { stroke-dasharray: 6 3; }
@@ -32,9 +32,9 @@ STYLE = """
 .toggle { font-size: 0.85em; color: #555; }
 """
 """Style sheet of the figures. Text is larger in the panels' own units where the page is narrow."""
-_SIZES = {1: (760, 380), 2: (520, 340), 3: (400, 290)}
+_SIZES = {1: (900, 400), 2: (520, 340), 3: (400, 290)}
 """Width and height of a panel where there are so many in a row."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 14, 28, 52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 14, 28, 58
 _ROW = 30
 _LETTERS, _LETTER = 26, 7.5
 """Longest name beside a bar, and the width of a letter."""
@@ -77,7 +77,7 @@ class _Scale(NamedTuple):
 
 def figure_html(figure: Figure) -> str:
     """Returns the panels of a figure, the switch for single runs, the legend and the cuts."""
-    columns = min(len(figure.panels), 3)
+    columns = 2 if len(figure.panels) == 4 else min(len(figure.panels), 3)
     panels = "".join(f"{_panel(panel, figure, _SIZES[columns])}\n" for panel in figure.panels)
     switch = ""
     if any(len(line.runs) > 1 for panel in figure.panels for line in panel.lines):
@@ -163,7 +163,7 @@ def _x_axis(x: _Scale, ticks: Sequence[float], box: tuple[int, int, int, int]) -
     for tick in ticks:
         at = left + float(x(tick))
         parts.append(f'<path class="grid" d="M{at:.1f} {top}v{height}"/>')
-        parts.append(f'<text class="mid" x="{at:.1f}" y="{top + height + 20}">{brief(tick)}</text>')
+        parts.append(f'<text class="mid" x="{at:.1f}" y="{top + height + 22}">{brief(tick)}</text>')
     return "".join(parts)
 
 
