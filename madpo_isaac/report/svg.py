@@ -243,7 +243,7 @@ def _curve(line: Line, figure: Figure, x: _Scale, y: _Scale, unit: str) -> str:
         parts.append(f'<g class="runs">{"".join(runs)}</g>' if len(line.runs) > 1 else "")
     parts.append(f'<path class="curve" d="{_path(at, values)}"{_dashes(style)}/>')
     every = 1 if line.points else max(1, len(known) // _MARKERS)
-    parts += [_mark(at[k], values[k], style) for k in known[place % every :: every]]
+    parts += [_mark(float(at[k]), float(values[k]), style) for k in known[place % every :: every]]
     for k in known:
         number = Interval(*(float(getattr(line.estimate, e)[k]) for e in ("value", "low", "high")))
         told = f"{_told(line.name, number)} at {line.x[k]:.4g} {unit}"
