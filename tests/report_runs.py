@@ -34,3 +34,15 @@ def write_run(folder, task="Task", algo="happo", seed=1, lines=20, gain=1.0, pac
             }
             file.write(json.dumps(line) + "\n")
     return folder
+
+
+def write_two_tasks(folder):
+    """Two tasks, HAPPO and MADPO, two seeds each; HAPPO is the better one in the first."""
+    for task, algo, seed, gain in (
+        *(("A", "happo", 1, 2.0), ("A", "happo", 2, 3.0), ("A", "madpo", 1, 1.0)),
+        *(("A", "madpo", 2, 2.5), ("B", "happo", 1, 10.0), ("B", "happo", 2, 20.0)),
+        *(("B", "madpo", 1, 30.0), ("B", "madpo", 2, 40.0)),
+    ):
+        extra = {"divergence": {"lam": 0.5}} if algo == "madpo" else {}
+        write_run(folder / f"{task}_{algo}_s{seed}", task, algo, seed, gain=gain, **extra)
+    return folder

@@ -1,0 +1,73 @@
+"""madpo report: input that it refuses, and how it is called."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from report_runs import write_run, write_two_tasks
+
+from madpo_isaac.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def refused(capsys, argv, *parts):
+    assert main(["report", *map(str, argv)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", captured.err)
+    assert all(part in captured.err for part in parts), captured.err
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    runs = write_two_tasks(tmp_path / "runs")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "metrics.jsonl").write_text('{"iterat')
+    files = {
+        "a.csv": "run,env_steps\nx,1\n",
+        "b.csv": "run,env_steps,episode_return\nx,1,y\n",
+        "c.csv": "run,env_steps,episode_return\n",
+        "d.jsonl": '{"env_steps": 1}\n',
+        "e.txt": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    broken = write_run(tmp_path / "broken")
+    (broken / "config.yaml").write_text("a: [")
+    for argv, *parts in (
+        ([], "RUN"),
+        (["nope"], "There is no run 'nope'"),
+        ([empty], "empty' has no metrics.jsonl"),
+        ([begun], "holds no metrics"),
+        ([broken], "holds no configuration"),
+        ([tmp_path / "a.csv"], "no column episode_return"),
+        ([tmp_path / "b.csv"], "Line 2"),
+        ([tmp_path / "c.csv"], "holds no runs"),
+        ([tmp_path / "d.jsonl"], "holds no episode_return"),
+        ([tmp_path / "e.txt"], "neither a run folder"),
+        ([runs, "--by", "algo.divergence.lamb"], "Did you mean 'algo.divergence.lam'?"),
+        ([runs, "--at", "1e5,x"], "--at 1e5,x"),
+        ([runs, "--window", "-1"], "--window -1"),
+        ([runs, "--baseline", "hapo"], "Did you mean 'happo'?"),
+        ([runs, "--out", tmp_path / "e.txt"], "Cannot write"),
+        ([runs, "--flag"], "--flag"),
+    ):
+        refused(capsys, argv, *parts)
+
+
+def test_command_works_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "madpo_isaac", "report", str(tmp_path / "nope")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: There is no run '[^\n]+\n", done.stderr)
+
+
+def test_unknown_command_names_the_closest(capsys):
+    assert main(["repot"]) == 2
+    assert "Did you mean 'report'?" in capsys.readouterr().err
+    assert main([]) == 0
+    assert "madpo report" in capsys.readouterr().out

@@ -1,0 +1,126 @@
+"""madpo report: the page and the figures beside it."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from PIL import Image
+from report_runs import write_run, write_two_tasks
+
+from madpo_isaac.__main__ import main
+from madpo_isaac.report import tables
+from madpo_isaac.report.runs import load
+from madpo_isaac.report.study import Study
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return write_two_tasks(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def report(runs, tmp_path_factory):
+    """The page about all runs, one of them with a video and a name that HTML must not see."""
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(runs, folder / "runs")
+    for name, content in (("old.mp4", b"old"), ("new.mp4", b"new")):
+        path = folder / "runs" / "A_madpo_s1" / "videos" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    arguments = ["report", str(folder / "runs"), "--out", str(folder / "out"), "--at", "1e3"]
+    assert main([*arguments, "--title", "a <b> & c"]) == 0
+    return folder / "out"
+
+
+def test_page_needs_nothing_beside_it(report):
+    html = (report / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,22})', html)
+    kinds = {source.partition(";")[0] for source in sources}
+    assert kinds == {"data:image/png", "data:video/mp4"}
+    assert not re.search(r"https?:|@import|url\(|<script|<link", html)
+    assert "<h1>a &lt;b&gt; &amp; c</h1>" in html
+    assert "bmV3" in html  # "new" in base64, the newest video
+    assert "b2xk" not in html
+    headings = ("Learning curves", "Results", "Aggregates", "Wall time and memory", "Agents")
+    for heading in (*headings, "Videos"):
+        assert f"<h2>{heading}</h2>" in html
+
+
+def test_figures_are_there_as_png_and_pdf(report):
+    names = {path.stem for path in (report / "figures").glob("*.pdf")}
+    assert names == {path.stem for path in (report / "figures").glob("*.png")}
+    expected = {"curves", "success", "iqm", "aggregates", "improvement"}
+    assert names == expected | {f"agents_{t}_{a}" for t in "AB" for a in ("happo", "madpo")}
+    assert all(path.read_bytes()[:5] == b"%PDF-" for path in (report / "figures").glob("*.pdf"))
+
+
+def test_evaluations_are_drawn_where_there_are_some(tmp_path):
+    run = write_run(tmp_path / "a_s1", lines=20)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for k in (4, 9, 14, 19):
+        lines[k]["eval/return"] = float(k)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    grid, values = Study(load([str(run)])).whole_curves("Task", "happo", "eval/return")
+    assert grid.tolist() == [500.0, 1000.0, 1500.0, 2000.0]
+    assert values.tolist() == [[4.0, 9.0, 14.0, 19.0]]
+    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "figures" / "evaluations.pdf").is_file()
+
+
+def test_a_page_is_set_like_print(report):
+    """Pictures are shown at half of their 300 dots an inch, numbers stand on the right."""
+    html = (report / "report.html").read_text()
+    shown = int(re.search(r'<img alt="Episode[^"]*" width="(\d+)"', html)[1])
+    with Image.open(report / "figures" / "curves.png") as picture:
+        assert picture.width // 2 == shown
+        assert picture.info["dpi"][0] == pytest.approx(300, abs=0.1)
+    assert '<td>happo</td><td class="n">2</td><td class="n">2000</td>' in html
+
+
+def test_curves_of_a_file_have_no_wall_time(runs, tmp_path):
+    tables.write_csv(Study(load([str(runs / "A_happo_s1")])), tmp_path / "A.csv")
+    assert main(["report", str(tmp_path / "A.csv"), "--out", str(tmp_path / "out")]) == 0
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Wall time</h2>" not in html and "<h2>Results</h2>" in html
+
+
+def test_a_success_that_never_changes_is_not_drawn(tmp_path):
+    run = write_run(tmp_path / "runs" / "a")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for k, line in enumerate(lines):  # no episode has ended in the first ones
+        line["success_rate"], line["episodes"] = (1.0, 4) if k > 2 else (None, 0)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "figures" / "success.png").exists()
+
+
+@pytest.mark.slow
+def test_equal_runs_give_equal_reports(report, tmp_path):
+    folder = str(report.parent / "runs")
+    arguments = ["report", folder, "--out", str(tmp_path), "--at", "1e3", "--title", "a <b> & c"]
+    assert main(arguments) == 0
+    for path in (*report.glob("*.*"), *report.glob("figures/*")):
+        assert path.read_bytes() == (tmp_path / path.relative_to(report)).read_bytes(), path.name
+
+
+def test_a_browser_shows_every_picture(report, tmp_path):
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    html = (report / "report.html").read_text()
+    count = html.count("<img ")
+    script = (
+        "<script>onload = () => { document.querySelectorAll('details').forEach(d => d.open = true);"
+        "document.title = [...document.images].filter(i => i.complete && i.naturalWidth > 100)"
+        ".length + ' shown'; }</script>"
+    )
+    page = tmp_path / "page.html"
+    page.write_text(html.replace("</body>", f"{script}</body>"))
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'data'}")
+    command = [browser, *flags, "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert count == 9
+    assert f"<title>{count} shown</title>" in done.stdout
