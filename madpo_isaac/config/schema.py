@@ -92,6 +92,19 @@ class Config:
     """Steps of a clip."""
     capture_video_envs: int = setting(1, integer())
     """Environments shown, side by side."""
+    wandb_activate: bool = False
+    """Send metrics, configuration and clips to Weights & Biases, too (package wandb); what
+    WANDB_MODE=offline says holds."""
+    wandb_project: str = "madpo_isaac"
+    """The project there."""
+    wandb_group: str = ""
+    """Group of runs there; empty for none."""
+    wandb_entity: str = ""
+    """User or team there; empty for that of the login."""
+    wandb_name: str = ""
+    """Name of the run there; empty for that of the run folder."""
+    wandb_tags: list[str] = field(default_factory=list)
+    """Tags of the run there."""
 
     def check(self) -> None:
         """Checks values and combinations, and fills in what is left to the recipe or the device.

@@ -16,7 +16,7 @@ import yaml
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.report.lines import is_number, read_columns
-from madpo_isaac.system.files import parse_json
+from madpo_isaac.system.files import flat, parse_json
 
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
 """Names of some settings on the command line."""
@@ -209,12 +209,12 @@ def _of_run_folder(path: Path) -> Run:
     if config.is_file():
         try:
             loaded = yaml.safe_load(config.read_text())
-            flat = _flat(loaded) if isinstance(loaded, dict) else None
+            found = flat(loaded) if isinstance(loaded, dict) else None
         except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError):
-            flat = None  # YAML makes dates and keys of text, which may fail in other ways
-        if flat is None:
+            found = None  # YAML makes dates and keys of text, which may fail in other ways
+        if found is None:
             raise UserError(f"'{config}' holds no configuration.")
-        settings |= flat
+        settings |= found
     return Run(name, settings, _metrics(path / "metrics.jsonl"), path)
 
 
@@ -224,15 +224,6 @@ def _guess(name: str, task: str) -> dict[str, Any]:
     label = found["label"] if found else name
     seed = {"seed": int(found["seed"])} if found else {}
     return {"task.name": task, "algo.name": label, "run": label, **seed}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
-        result |= {f"{prefix}{key}": value} if inner is None else inner
-    return result
 
 
 def _metrics(path: Path) -> dict[str, np.ndarray]:

@@ -26,6 +26,8 @@ _OF_A_RUN = frozenset(
         *("headless", "save_frequency", "max_iterations", "max_dumps", "test", "test_episodes"),
         *("eval_frequency", "eval_episodes", "eval_envs"),
         *("capture_video", "capture_video_freq", "capture_video_len", "capture_video_envs"),
+        *("wandb_activate", "wandb_project", "wandb_group", "wandb_entity", "wandb_name"),
+        "wandb_tags",
     )
 )
 """Settings that do not distinguish experiments."""

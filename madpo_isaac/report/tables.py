@@ -199,7 +199,13 @@ def command(runs: Sequence[Run]) -> str:
     each = []
     for run in runs:
         pairs = [line.partition("=") for line in run.overrides()]
-        each.append({key: value for key, _, value in pairs if key not in _OF_A_FOLDER})
+        each.append(
+            {
+                key: value
+                for key, _, value in pairs
+                if key not in _OF_A_FOLDER and not key.startswith("wandb_")
+            }
+        )
     if not each[0]:
         return "-"
     seeds = [found.pop("seed", None) for found in each]

@@ -14,6 +14,7 @@ from rich.live import Live
 
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
+from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.runs.metrics import MetricsFile, TensorBoard
 from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.display import View, hours, show, steps
@@ -55,7 +56,7 @@ class Recorder(Callback):
 
 
 class Curves(Callback):
-    """Writes TensorBoard's event file."""
+    """Writes TensorBoard's event file: curves, the configuration, and hyper-parameters."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,6 +65,7 @@ class Curves(Callback):
     def on_start(self, run: Run) -> None:
         """Opens the file."""
         self._writer = TensorBoard(self._folder, run.env_steps + 1)
+        self._writer.describe(as_yaml(run.config))
 
     def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
         """Writes one iteration."""
