@@ -6,7 +6,7 @@ import csv
 import datetime
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -51,30 +51,24 @@ class Table:
 
     def markdown(self) -> str:
         """The table in the Markdown of GitHub."""
-        rows = [[c.replace("|", "\\|") for c in row] for row in self._marked("**{}**")]
-        lines = [self.head, ["---"] * len(self.head), *rows]
+        head, *rows = self._written(lambda text: text.replace("|", "\\|"), "**{}**")
+        lines = [head, ["---"] * len(head), *rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def latex(self) -> str:
         """The table in LaTeX, for the package booktabs."""
-        escaped = Table(
-            self.title,
-            list(map(_latex, self.head)),
-            [list(map(_latex, row)) for row in self.rows],
-            self.best,
-        )
-        head, *rows = (
-            " & ".join(row) + r" \\" for row in (escaped.head, *escaped._marked(r"\textbf{{{}}}"))
-        )
+        written = self._written(_latex, r"\textbf{{{}}}")
+        head, *rows = (" & ".join(row) + r" \\" for row in written)
         columns = "l" * len(self.head)
         parts = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows]
         return "\n".join([*parts, r"\bottomrule", r"\end{tabular}", ""])
 
-    def _marked(self, form: str) -> list[list[str]]:
-        return [
-            [form.format(c) if (i, j) in self.best else c for j, c in enumerate(row)]
-            for i, row in enumerate(self.rows)
-        ]
+    def _written(self, escape: Callable[[str], str], best: str) -> list[list[str]]:
+        """Returns head and rows with their texts escaped, and the best in the form ``best``."""
+        rows = [list(map(escape, row)) for row in self.rows]
+        for row, column in self.best:
+            rows[row][column] = best.format(rows[row][column])
+        return [list(map(escape, self.head)), *rows]
 
 
 def _latex(text: str) -> str:
