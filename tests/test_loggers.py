@@ -1,12 +1,15 @@
 """Loggers beside metrics.jsonl: Weights & Biases, and TensorBoard's texts and hyper-parameters."""
 
 import importlib.util
+import io
 import re
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 from test_runner import (
@@ -16,6 +19,9 @@ from test_runner import (
 )
 
 from madpo_isaac.commands.train import main
+from madpo_isaac.evaluation.video import Mp4, as_gif
+from madpo_isaac.runs.metrics import TensorBoard
+from madpo_isaac.training.watching import NewClips
 from madpo_isaac.training.weights_and_biases import WeightsAndBiases
 
 TINY = (
@@ -97,9 +103,10 @@ def test_a_continued_run_goes_on_in_the_same_place(tmp_path, wandb):
 def test_each_clip_is_sent_once(tmp_path, wandb):
     config = SimpleNamespace(capture_video=True)
     run = SimpleNamespace(config=config, iteration=1)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "step_old.mp4").touch()  # of before a break
     logger = WeightsAndBiases(tmp_path)
     logger._run, logger._video = wandb, wandb.Video
-    (tmp_path / "videos").mkdir()
     logger.on_iteration(run, {"kl": None, "lr": 1.0})
     for name in ("step_0.mp4", ".step_8.partial.mp4"):
         (tmp_path / "videos" / name).touch()
@@ -143,3 +150,28 @@ def test_tensorboard_has_the_configuration_and_the_hyper_parameters(tmp_path):
     found = {key: getattr(value, value.WhichOneof("kind")) for key, value in start.hparams.items()}
     assert (found["algo.name"], found["num_envs"], found["algo.hidden"]) == ("happo", 2.0, "[8]")
     assert start.group_name == "x"
+
+
+def test_tensorboard_shows_clips_as_moving_pictures(tmp_path):
+    clip = Mp4(tmp_path / "step_0.mp4", 20.0)
+    for shade in range(20):
+        clip.write(np.full((48, 64, 3), 12 * shade, np.uint8))
+    clip.close()
+    board = TensorBoard(tmp_path, 1)
+    board.show("clips", 7, as_gif(tmp_path / "step_0.mp4", width=32, fps=10))
+    board.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (shown,) = events.Images("clips")
+    assert (shown.step, shown.width, shown.height) == (7, 32, 24)
+    with Image.open(io.BytesIO(shown.encoded_image_string)) as picture:
+        assert (picture.format, picture.size) == ("GIF", (32, 24))
+        assert picture.n_frames == pytest.approx(10, abs=1)
+
+
+def test_new_clips_come_in_the_order_of_their_steps(tmp_path):
+    clips = NewClips(tmp_path)
+    for step in (1000, 200):
+        (tmp_path / f"step_{step}.mp4").touch()
+    assert [path.name for path in clips.take()] == ["step_200.mp4", "step_1000.mp4"]
+    assert clips.take() == []

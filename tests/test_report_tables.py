@@ -52,6 +52,13 @@ def test_tables_can_be_copied():
     ]
 
 
+def test_a_page_leaves_out_columns_of_dashes():
+    rows = [["x", "-", "1"], ["y", "-", "-"]]
+    shown = tables.Table("t", ["a", "b", "c"], rows, frozenset({(0, 2)}), {(1, 2): "z"}).shown()
+    assert (shown.head, shown.rows) == (["a", "c"], [["x", "1"], ["y", "-"]])
+    assert (shown.best, shown.links) == ({(0, 1)}, {(1, 1): "z"})
+
+
 # Leaderboard ------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ figcaption { margin-bottom: 0.4em; } .note { color: #555; font-size: 0.9em; }
 th, td { padding: 0.25em 0.7em; text-align: left; border-bottom: 1px solid #e4e4e4; }
 td { white-space: nowrap; font-variant-numeric: tabular-nums; } .n { text-align: right; }
 summary { cursor: pointer; margin: 0.5em 0; } details details { margin-left: 1em; }
+.made pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre { overflow-x: auto; background: #f6f6f6; padding: 0.6em; font-size: 12px; }
 @media (max-width: 699px) { body { margin: 1em auto; padding: 0 0.7em; } }
 @media print { details { display: block; } }

@@ -63,6 +63,18 @@ class Table:
         parts = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows]
         return "\n".join([*parts, r"\bottomrule", r"\end{tabular}", ""])
 
+    def shown(self) -> Table:
+        """The table without the columns in which every row has a dash."""
+        kept = [j for j in range(len(self.head)) if any(row[j] != "-" for row in self.rows)]
+        places = {(i, j): (i, kept.index(j)) for i in range(len(self.rows)) for j in kept}
+        return Table(
+            self.title,
+            [self.head[j] for j in kept],
+            [[row[j] for j in kept] for row in self.rows],
+            frozenset(places[cell] for cell in self.best if cell in places),
+            {places[cell]: link for cell, link in self.links.items() if cell in places},
+        )
+
     def _written(self, escape: Callable[[str], str], best: str) -> list[list[str]]:
         """Returns head and rows with their texts escaped, and the best in the form ``best``."""
         rows = [list(map(escape, row)) for row in self.rows]

@@ -120,7 +120,7 @@ class _Report:
                 "with its interval. The table is in leaderboard.csv and leaderboard.md, too."
             ]
         )
-        page.table(leaders)
+        page.table(leaders.shown())
         self._aggregated()
         if any("wall_s" in run.metrics for run in study.runs):  # files of curves have no times
             page.heading("Wall time and memory")

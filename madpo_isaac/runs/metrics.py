@@ -211,6 +211,13 @@ class TensorBoard:
                 self._scalar(at, f"{tag}/{axis}", value)
         self._file.flush()
 
+    def show(self, tag: str, step: int, gif: bytes) -> None:
+        """Writes a picture, which may move."""
+        width, height = struct.unpack_from("<HH", gif, 6)
+        image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": gif}
+        self._add(step=step, summary={"value": [{"tag": tag, "image": image}]})
+        self._file.flush()
+
     def close(self) -> None:
         """Closes the event file."""
         self._file.close()

@@ -134,7 +134,7 @@ def make_callbacks(work: Run, folder: RunFolder, signals: StopOnSignal) -> list[
     if config.eval_frequency:
         callbacks.append(Evaluation(folder.path / "eval" / "training.json"))
     recorder = Recorder(folder.metrics)
-    loggers = [BestEffort("TensorBoard curves", Curves(folder.summaries))]
+    loggers = [BestEffort("TensorBoard curves", Curves(folder.summaries, folder.path / "videos"))]
     if config.wandb_activate:
         loggers.append(BestEffort("Weights & Biases", WeightsAndBiases(folder.path)))
     return [

@@ -13,6 +13,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.run import Run
+from madpo_isaac.training.watching import NewClips
 
 
 def check_installed() -> None:
@@ -37,7 +38,7 @@ class WeightsAndBiases(Callback):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._run: Any = None
-        self._clips: set[Path] = set()
+        self._clips = NewClips(folder / "videos")
 
     def on_start(self, run: Run) -> None:
         """Begins the run there, or goes on with it."""
@@ -59,7 +60,6 @@ class WeightsAndBiases(Callback):
         )
         self._run.define_metric("env_steps")
         self._run.define_metric("*", step_metric="env_steps")
-        self._clips = set(self._folder.glob("videos/*.mp4"))
 
     def _id(self) -> str:
         path = self._folder / "wandb_id.txt"
@@ -71,9 +71,8 @@ class WeightsAndBiases(Callback):
         """Logs one iteration."""
         known = {key: value for key, value in metrics.items() if value is not None}
         if run.config.capture_video:
-            new = sorted(set(self._folder.glob("videos/[!.]*.mp4")) - self._clips)
-            self._clips.update(new)
-            known |= {f"clips/{path.stem}": self._video(str(path), format="mp4") for path in new}
+            for path in self._clips.take():
+                known[f"clips/{path.stem}"] = self._video(str(path), format="mp4")
         self._run.log(known, step=run.iteration)
 
     def on_end(self, run: Run) -> None:
