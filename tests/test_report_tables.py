@@ -129,13 +129,13 @@ def test_lines_are_read_as_json_whatever_their_order(tmp_path, seed):
     with path.open("w") as file:
         for k in range(200):
             chosen = rng.permutation(keys)[: rng.integers(3, 8)] if rng.random() < 0.5 else keys
-            some = (None, -1.5, 3, 1e300, 2e-7, "a, b", [1, 2], True)
-            line = {"env_steps": k + 1}
+            some = (None, 1e300, -1.5, 3, 2e-7, "a, b", [1, 2], True, float("nan"))
+            line = {"env_steps": k + 1 if rng.random() < 0.9 else some[rng.integers(2)]}
             line |= {str(key): some[rng.integers(len(some))] for key in chosen}
             text = json.dumps(line)
             damaged = rng.random() < 0.05
             file.write((text[: len(text) // 2] if damaged else text) + "\n")
-            if not damaged:
+            if not damaged and line["env_steps"] == k + 1:
                 expected.append(line)
     found = read_columns(path)
     assert set(found) <= {"env_steps", *keys} - {"note", "x"}

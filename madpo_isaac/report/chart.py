@@ -57,7 +57,7 @@ class Limits(NamedTuple):
     low: float
     high: float
     cut: list[str]
-    """What lies outside."""
+    """Lines about values that lie outside."""
 
 
 @dataclass(frozen=True)

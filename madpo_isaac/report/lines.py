@@ -7,8 +7,9 @@ import json
 import math
 import operator
 from array import array
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -91,8 +92,8 @@ class _Columns:
             }
             rows = self._rows(line)
             values = tuple(x if is_number(x) else None for x in rows.values(line))
-        elif rows.heads is None:
-            rows.heads = _heads(line, text)
+        elif rows.layout is None:
+            rows.layout = _layout(line, text)
         self._last = [rows, *(found for found in self._last if found is not rows)][:_KINDS]
         rows.add(self._count, values)
         self._count += 1
@@ -118,19 +119,32 @@ class _Columns:
         return columns
 
 
-_Heads = tuple[int, list[tuple[int, str, int]]]
-"""The number of a line's parts, and of the shown ones their place, what it begins with, and the
-length of that."""
+class _Layout(NamedTuple):
+    """The parts of a line as train.py writes it, which commas separate."""
+
+    count: int
+    """Number of parts."""
+    pick: Callable[[list[str]], tuple[str, ...]]
+    """Takes the parts that a report shows."""
+    heads: list[str]
+    """The beginnings of those, up to the number."""
+    numbers: list[slice]
+    """The places of their numbers."""
+    steps: int
+    """The place of ``env_steps`` among them."""
 
 
-def _heads(line: dict[str, Any], text: str) -> _Heads | None:
+def _layout(line: dict[str, Any], text: str) -> _Layout | None:
     """Returns how a line is written; None if it is not as train.py writes it."""
     heads = [f"{json.dumps(key)}: " for key in line]
     parts = text.strip()[1:-1].split(", ")
-    if len(parts) != len(heads) or not all(map(str.startswith, parts, heads)):
-        return None
     shown = [k for k, key in enumerate(line) if _is_shown(key)]
-    return len(heads), [(k, heads[k], len(heads[k])) for k in shown]
+    if len(shown) < 2 or len(parts) != len(heads) or not all(map(str.startswith, parts, heads)):
+        return None
+    heads = [heads[k] for k in shown]
+    numbers = [slice(len(head), None) for head in heads]
+    steps = heads.index('"env_steps": ')
+    return _Layout(len(parts), operator.itemgetter(*shown), heads, numbers, steps)
 
 
 class _Rows:
@@ -138,7 +152,7 @@ class _Rows:
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
-        self.heads: _Heads | None = None
+        self.layout: _Layout | None = None
         """How such lines are written; None before the first one is known."""
         take = operator.itemgetter(*keys) if len(keys) > 1 else None
         self._take = take or (lambda line: tuple(line[key] for key in keys))
@@ -148,17 +162,21 @@ class _Rows:
 
     def read(self, parts: list[str]) -> tuple[float | None, ...] | None:
         """Reads a line from its parts, if they are those of the first line of this kind."""
-        if self.heads is None or len(parts) != self.heads[0]:
+        layout = self.layout
+        if layout is None or len(parts) != layout.count:
             return None
-        found = []
-        for k, head, size in self.heads[1]:
-            if not parts[k].startswith(head):
-                return None
-            found.append(parts[k][size:])
+        shown = layout.pick(parts)
+        if not all(map(str.startswith, shown, layout.heads)):
+            return None
+        found = list(map(operator.getitem, shown, layout.numbers))
         try:
-            return tuple([None if x == "null" else float(x) for x in found])
+            if "null" in found:
+                values = tuple([None if x == "null" else float(x) for x in found])
+            else:
+                values = tuple(map(float, found))
         except ValueError:
             return None
+        return values if is_number(values[layout.steps]) else None
 
     def values(self, line: dict[str, Any]) -> tuple[Any, ...]:
         """Returns what a line has of the keys."""
