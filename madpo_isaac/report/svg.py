@@ -21,7 +21,8 @@ STYLE = """
 @media (max-width: 699px) { .k1 text { font-size: 24px; } .k2 text { font-size: 16px; } }
 .end { text-anchor: end; } .mid { text-anchor: middle; }
 .curve { fill: none; stroke: currentColor; stroke-width: 1.8; }
-.band, .mark { fill: currentColor; } .band { opacity: 0.16; } .level { stroke-dasharray: 6 3; }
+.band, .mark { fill: currentColor; } .level { stroke-dasharray: 6 3; }
+.band { opacity: 0.16; } .many .band { opacity: 0.07; }
 .runs { display: none; } .runs path { stroke-width: 1; opacity: 0.75; }
 .single:checked ~ .panels .runs { display: inline; }
 .single:checked ~ .panels .band { opacity: 0.06; }
@@ -39,6 +40,8 @@ _ROW = 30
 _LETTERS, _LETTER = 26, 7.5
 """Longest name beside a bar, and the width of a letter."""
 _MARKERS = 6
+_MANY = 6
+"""Curves beyond which bands are paler."""
 _SHAPES = {
     "o": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z",
     "s": "M-3.5-3.5h7v7h-7z",
@@ -87,7 +90,8 @@ def figure_html(figure: Figure) -> str:
             f'<label class="toggle" for="{name}"> curves of single runs</label>'
         )
     cuts = "".join(f'<p class="note">{escape(line)}</p>' for line in figure.cuts())
-    return f'{switch}<div class="panels k{columns}">{panels}</div>{_legend(figure)}{cuts}'
+    many = " many" if len(figure.shown()) > _MANY else ""
+    return f'{switch}<div class="panels k{columns}{many}">{panels}</div>{_legend(figure)}{cuts}'
 
 
 def _legend(figure: Figure) -> str:
