@@ -8,8 +8,9 @@ import math
 import operator
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 
@@ -119,7 +120,8 @@ class _Columns:
         return columns
 
 
-class _Layout(NamedTuple):
+@dataclass(frozen=True)
+class _Layout:
     """The parts of a line as train.py writes it, which commas separate."""
 
     count: int
@@ -168,7 +170,7 @@ class _Rows:
         shown = layout.pick(parts)
         if not all(map(str.startswith, shown, layout.heads)):
             return None
-        found = list(map(operator.getitem, shown, layout.numbers))
+        found = cast(list[str], list(map(operator.getitem, shown, layout.numbers)))
         try:
             if "null" in found:
                 values = tuple([None if x == "null" else float(x) for x in found])
