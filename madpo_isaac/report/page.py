@@ -83,7 +83,7 @@ class Page:
 
     @contextlib.contextmanager
     def folded(self, title: str) -> Iterator[None]:
-        """What is added meanwhile is shown on a click."""
+        """Shows the parts that are added meanwhile on a click only."""
         self._parts.append(f"<details><summary>{escape(title)}</summary>")
         yield
         self._parts.append("</details>")
