@@ -13,7 +13,6 @@ pairs are train.py's.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ spin.bound()  # before anything imports torch
 from settings import read, run, save  # noqa: E402
 
 from madpo_isaac.config.overrides import compose  # noqa: E402
+from madpo_isaac.system import device  # noqa: E402
 from madpo_isaac.training.run import Run  # noqa: E402
 
 STAGES = ("physics", "rest of collection", "update")
@@ -60,7 +60,7 @@ def slowdown(loops: int, threads: int, cores: int) -> float:
 
 def main(argv: list[str]) -> None:
     given = read(argv, loops=[0, 8], threads=0, iterations=3, further=[])
-    cores = len(os.sched_getaffinity(0))
+    cores = device.cores()
     threads = given.threads or cores
     training = Run(compose([f"num_threads={threads}", *given.further]))
     iterate(training)  # warm-up

@@ -146,8 +146,10 @@ def _devices() -> str:
 def _threads() -> str:
     import torch
 
-    usable = len(os.sched_getaffinity(0))
-    return f"{usable} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()} by itself"
+    from madpo_isaac.system import device
+
+    usable, own = device.cores(), torch.get_num_threads()
+    return f"{usable} usable of {os.cpu_count()}, torch uses {own} by itself"
 
 
 def _opengl() -> Finding:

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import yaml
 
+from madpo_isaac.config import renamed
 from madpo_isaac.errors import UserError
 from madpo_isaac.system.files import parse_json
 
@@ -202,7 +203,7 @@ def _of_run_folder(path: Path) -> Run:
             flat = None  # YAML makes dates and keys of text, which may fail in other ways
         if flat is None:
             raise UserError(f"'{config}' holds no configuration.")
-        settings |= flat
+        settings |= renamed.translated_flat(flat)
     return Run(name, settings, _metrics(path / "metrics.jsonl"), path)
 
 
