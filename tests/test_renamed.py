@@ -86,7 +86,7 @@ def test_a_report_groups_old_runs_with_new_ones(tmp_path):
     for seed, (name, (randomize, observation, restore)) in enumerate(names.items()):
         run = write_run(tmp_path / name, seed=seed, **{restore: "keep"})
         config = OmegaConf.load(run / "config.yaml")
-        config.task |= {randomize: {"friction": [0.7, 1.3]}, "observation": observation}
+        config.task[randomize], config.task.observation = {"friction": [0.7, 1.3]}, observation
         OmegaConf.save(config, run / "config.yaml")
     runs = load([str(tmp_path)])
     old, new = ({k: v for k, v in run.settings.items() if k not in _OF_ONE_RUN} for run in runs)

@@ -204,7 +204,7 @@ def main(argv: list[str]) -> int:
         key, found, runs_dir = argument.partition("=")
         if key != "runs_dir" or not found or not runs_dir:
             raise UserError(f"'{argument}': doctor takes runs_dir=<folder> only.")
-    findings = examine(Path(runs_dir))
+    findings = examine(Parser.path(runs_dir))
     width = max(len(finding.name) for finding in findings)
     for name, state, detail in findings:
         console.info(f"{name:<{width}}  {state:<7}  {' '.join(detail.split())}")

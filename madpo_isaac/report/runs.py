@@ -147,9 +147,9 @@ def load(arguments: Sequence[str]) -> list[Run]:
     runs: dict[tuple[Path, str], Run] = {}
     for argument in arguments:
         task, found, name = argument.partition("=")
-        path = Path(argument)
+        path = Path(os.path.expanduser(argument))
         if found and not os.path.exists(path):
-            path = Path(name)
+            path = Path(os.path.expanduser(name))
         else:
             task = ""
         for run in _read(path, task):
