@@ -54,8 +54,8 @@ def iterate(training: Run) -> tuple[float, float, float]:
 
 
 def slowdown(loops: int, threads: int, cores: int) -> float:
-    """Returns the factor by which a fair scheduler slows work that keeps ``threads`` busy."""
-    return max(1.0, (threads + loops) / cores)
+    """Returns the factor by which a fair scheduler slows work of ``threads`` beside ``loops``."""
+    return max(1.0, (threads + loops) / max(threads, cores))
 
 
 def main(argv: list[str]) -> None:

@@ -91,7 +91,7 @@ def test_a_report_groups_old_runs_with_new_ones(tmp_path):
     runs = load([str(tmp_path)])
     old, new = ({k: v for k, v in run.settings.items() if k not in _OF_ONE_RUN} for run in runs)
     assert old == new and new["task.randomize.friction"] == [0.7, 1.3]
-    assert Study(runs, ["algo", "task.randomize.friction"]).groups == ["happo friction=[0.7, 1.3]"]
+    assert Study(runs, ["algo", "task.randomize.friction"]).groups == ["happo friction=[0.7,1.3]"]
     assert Study(runs).notes() == []
 
 
