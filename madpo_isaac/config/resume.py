@@ -227,7 +227,7 @@ def check_physics(
         UserError: the model has changed; the line names the first number that differs.
     """
     if "physics" not in content:  # of an earlier version, or a policy that comes with the project
-        if ours and not playing:
+        if ours and not playing and not console.out.quiet:  # one of several processes says it
             console.warning(
                 f"'{path}' does not say which model it was trained on: it goes on with today's."
             )
