@@ -7,8 +7,8 @@ The stages are the physics pool (mjbatch's threads), the rest of the collection 
 update (OpenMP's threads). Seconds are medians of iterations that alternate between the numbers of
 loops; `share` is the idle time at the fair share of the cores, divided by the time that was taken:
 1 is fair, and less is time lost in waiting for threads that do not run. How long OpenMP's threads
-spin is bounded as in train.py, unless GOMP_SPINCOUNT (300000 is libgomp's own) or OMP_WAIT_POLICY is
-set. Further key=value pairs are train.py's.
+spin is bounded as in train.py, unless GOMP_SPINCOUNT (300000 is libgomp's own default) or
+OMP_WAIT_POLICY is set. Further key=value pairs are train.py's.
 """
 
 from __future__ import annotations
