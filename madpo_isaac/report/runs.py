@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from madpo_isaac.config import renamed
 from madpo_isaac.errors import UserError
 from madpo_isaac.report.lines import is_number, read_columns
 from madpo_isaac.system.files import flat, parse_json
@@ -155,9 +156,9 @@ def load(arguments: Sequence[str], tell: Tell = lambda text: None) -> list[Run]:
     runs: dict[tuple[Path, str], Run] = {}
     for argument in arguments:
         task, found, name = argument.partition("=")
-        path = Path(argument)
+        path = Path(os.path.expanduser(argument))
         if found and not os.path.exists(path):
-            path = Path(name)
+            path = Path(os.path.expanduser(name))
         else:
             task = ""
         for run in _read(path, task, tell):
@@ -214,7 +215,7 @@ def _of_run_folder(path: Path) -> Run:
             found = None  # YAML makes dates and keys of text, which may fail in other ways
         if found is None:
             raise UserError(f"'{config}' holds no configuration.")
-        settings |= found
+        settings |= renamed.translated_flat(found)
     return Run(name, settings, _metrics(path / "metrics.jsonl"), path)
 
 
