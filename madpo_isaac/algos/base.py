@@ -21,6 +21,7 @@ from madpo_isaac.algos.storage import Rollout, append_dimensions, gae
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, Std, entropy, log_prob
+from madpo_isaac.models.moments import RowMoments
 from madpo_isaac.system.device import known_all_false
 from madpo_isaac.system.distributed import ALONE, Ranks
 
@@ -175,8 +176,10 @@ class OnPolicy(ABC):
         batch = self._prepare(rollout)
         self.begin_update(batch)
         metrics = {**self.update_actors(batch), **self.update_critic(batch)}
-        self.actors.update_moments(batch.state, self.ranks)
-        self.critic.update_moments(batch.state, self.ranks)
+        if self.config.running_moments:
+            moments = RowMoments.of(batch.state, self.ranks)
+            self.actors.update_moments(batch.state, moments, self.ranks)
+            self.critic.update_moments(batch.state, moments, self.ranks)
         means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
         return dict(zip(metrics, means, strict=True))
 
