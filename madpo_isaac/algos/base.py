@@ -162,10 +162,15 @@ class OnPolicy(ABC):
     def final_value(self, truncated: Tensor, final_state: Tensor) -> Tensor | None:
         """Normalized values of ``final_state`` (N, S) where ``truncated`` (N,), else 0.
 
-        None where nothing was truncated; on a GPU that is not asked, since it would synchronize.
+        None where nothing was truncated. A GPU is not asked for the rows, since it would
+        synchronize: there all are evaluated.
         """
         if known_all_false(truncated):
             return None
+        if truncated.is_cpu:
+            value = final_state.new_zeros(len(truncated), *self.critic.value_shape)
+            value[truncated] = self.critic.values(final_state[truncated], self.tile)
+            return value
         value = self.critic.values(final_state, self.tile)
         return value.masked_fill(~append_dimensions(truncated, value), 0.0)
 
