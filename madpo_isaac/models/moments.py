@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +15,8 @@ LIMIT = 5.0
 """Normalized numbers are clipped to [-5, 5]. Both numbers are rl_games'."""
 
 
-class RowMoments(NamedTuple):
+@dataclass(frozen=True)
+class RowMoments:
     """Moments of some rows, in float64."""
 
     count: int
