@@ -32,8 +32,8 @@ def choose(precision: str, sim_device: str) -> None:
     global _rounded
     if precision == "bf16" and not rounds_to_bf16():
         raise UserError(
-            "precision=bf16 has no effect on this processor: torch multiplies in bfloat16 only with "
-            "instructions such as AMX. Use precision=float32."
+            "precision=bf16 has no effect on this processor: torch multiplies in bfloat16 only "
+            "with instructions such as AMX. Use precision=float32."
         )
     on_gpu = precision == "tf32" and torch.cuda.is_available()  # a missing GPU is not this fault
     if on_gpu and torch.cuda.get_device_capability(sim_device) < (8, 0):
