@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +81,83 @@ def agent_color(p: int) -> tuple[float, ...]:
     return tuple(SHADE**rounds * x for x in PALETTE[k])
 
 
+class FreeCamera(NamedTuple):
+    """A camera that the user can turn, as MuJoCo's free one."""
+
+    lookat: tuple[float, ...]
+    """Point that it turns about, m. (3,)"""
+    distance: float
+    """m"""
+    azimuth: float
+    """Degrees."""
+    elevation: float
+    """Degrees."""
+    fovy: float
+    """Vertical field of view, degrees."""
+    follow: int
+    """Body that the point moves along with; -1 for none."""
+
+
+class Scene:
+    """The scene of environments as it is shown, each agent's bodies in a color of their own.
+
+    Args:
+        env: environments of a task with pictures.
+
+    Raises:
+        UserError: the task has none.
+    """
+
+    model: mujoco.MjModel
+    data: mujoco.MjData
+
+    def __init__(self, env: Any) -> None:
+        import mujoco
+
+        if not hasattr(env, "scene"):
+            raise UserError("This task has no pictures: its environments have no scene().")
+        self._env: Drawable = env
+        self._forward = mujoco.mj_forward
+        self.model = self._env.scene(visual=True).compile()
+        color_agents(self.model, env.agents, env.action_joints())
+        self.data = mujoco.MjData(self.model)
+
+    def place(self, index: int) -> None:
+        """Puts :attr:`data` into the state of environment ``index``."""
+        self._env.pose(self.data, index)
+        self._forward(self.model, self.data)
+
+    def camera(self) -> FreeCamera:
+        """Returns the task's camera as a free one.
+
+        One of the model's looks at the point on its axis that is nearest to its body's center of
+        mass, and follows the body.
+        """
+        view, model = self._env.view, self.model
+        if not isinstance(view, str):
+            fovy = float(model.vis.global_.fovy)
+            place = tuple(view.lookat), view.distance, view.azimuth, view.elevation
+            return FreeCamera(*place, fovy, -1)
+        import mujoco
+
+        start = mujoco.MjData(model)
+        self._forward(model, start)
+        index = model.camera(view).id
+        body = int(model.cam_bodyid[index])
+        eye, forward = start.cam_xpos[index], -start.cam_xmat[index].reshape(3, 3)[:, 2]
+        distance = max(float((start.subtree_com[body] - eye) @ forward), 0.1)
+        return FreeCamera(
+            lookat=tuple((eye + distance * forward).tolist()),
+            distance=distance,
+            azimuth=float(np.degrees(np.arctan2(forward[1], forward[0]))),
+            elevation=float(np.degrees(np.arcsin(np.clip(forward[2], -1.0, 1.0)))),
+            fovy=float(model.cam_fovy[index]),
+            follow=body,
+        )
+
+
 class Painter:
-    """Draws an environment as it stands, each agent's bodies in a color of their own.
+    """Draws an environment as it stands.
 
     Args:
         env: one of a task with pictures.
@@ -98,12 +173,9 @@ class Painter:
         choose_backend()
         import mujoco
 
-        self._env: Drawable = env
-        self._model = model = self._env.scene(visual=True).compile()
+        self._scene = Scene(env)
+        model = self._scene.model
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        color_agents(model, env.agents, env.action_joints())
-        self._data = mujoco.MjData(model)
-        self._forward = mujoco.mj_forward
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = (1, 1, 1, 0, 0, 0)  # group 4 holds the collision primitives
         self._camera = _camera(env.view)
@@ -121,9 +193,8 @@ class Painter:
 
     def draw(self, index: int) -> NDArray[np.uint8]:
         """Returns a picture of environment ``index``. (height, width, 3)"""
-        self._env.pose(self._data, index)
-        self._forward(self._model, self._data)
-        self._renderer.update_scene(self._data, self._camera, self._options)
+        self._scene.place(index)
+        self._renderer.update_scene(self._scene.data, self._camera, self._options)
         return self._renderer.render().copy()
 
     def close(self) -> None:
@@ -136,11 +207,10 @@ def _camera(view: Any) -> Any:
         return view
     import mujoco
 
-    camera = mujoco.MjvCamera()
-    camera.lookat[:] = view.lookat
-    camera.distance, camera.azimuth = view.distance, view.azimuth
-    camera.elevation = view.elevation
-    return camera
+    free = mujoco.MjvCamera()
+    free.lookat[:] = view.lookat
+    free.distance, free.azimuth, free.elevation = view.distance, view.azimuth, view.elevation
+    return free
 
 
 def color_agents(
