@@ -128,8 +128,8 @@ def play(
         choose_backend()  # fails before anything is built
     if not config.headless:
         window.check_display()
-    if config.sim.name in BRIDGES and (html or not config.headless):
-        raise UserError(f"sim={config.sim.name} has no pictures: leave --html and --viewer.")
+    if html and config.sim.name in BRIDGES:
+        raise UserError(f"sim={config.sim.name} has no pictures: leave --html.")
     config = with_seed(config)
     env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
     policy, path = _policy(agent, env, config)

@@ -220,7 +220,9 @@ function painter(canvas, data, poses) {
       gl.uniform1f(at.shadow, 0);
       gl.disable(gl.STENCIL_TEST);
     }
+    gl.enable(gl.CULL_FACE); // of what one sees through, only the front
     for (const part of glass) show(part, time);
+    gl.disable(gl.CULL_FACE);
   };
 }
 

@@ -35,7 +35,7 @@ class Recording(NamedTuple):
     rewards: NDArray[np.float32]
     """(T,)"""
     success: NDArray[np.uint8]
-    """1 if the episode counts as a success after that step, for tasks with such a condition. (T,)"""
+    """1 if the episode counts as a success after that step; 0 in tasks without success. (T,)"""
 
 
 def write_episode(
