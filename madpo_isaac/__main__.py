@@ -23,6 +23,7 @@ COMMANDS = {
         "score a policy; the exit code can say whether it is good enough",
     ),
     "play": ("commands.play", "play a policy, and film it if asked to"),
+    "render": ("commands.render", "draw a task or a hand, before anything is trained"),
     "report": ("commands.report", "compare runs: figures, statistics and one page"),
     "reproduce": ("commands.reproduce", "make the runs of a figure of the paper, and draw it"),
     "export": ("commands.export", "write the policies of a run as ONNX or TorchScript files"),

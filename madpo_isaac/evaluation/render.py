@@ -1,25 +1,17 @@
-"""Off-screen pictures of environments.
-
-``python -m madpo_isaac.evaluation.render task=X out=scene.png`` draws one task, ``... sheet
-out=all.png`` all hand tasks.
-"""
+"""Off-screen pictures of environments."""
 
 from __future__ import annotations
 
 import ctypes.util
 import importlib
-import itertools
-import math
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madpo_isaac import plugins
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.errors import UserError
 
@@ -248,83 +240,3 @@ def _owners(
         if owner[body] is None and len(carried) == 1:
             owner[body] = carried.pop()
     return owner
-
-
-def sheet(names: Sequence[str], seed: int, out: str, columns: int = 5) -> None:
-    """Writes one picture of every task in ``names``, each under its name, to ``out``."""
-    from matplotlib.figure import Figure
-
-    rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(3.2 * columns, 2.3 * rows), dpi=100, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis, name in itertools.zip_longest(axes.flat, names):
-        axis.set_axis_off()
-        if name:
-            axis.imshow(reset_picture(name, seed, 480, 320))
-            axis.set_title(name.removeprefix("ShadowHand"), fontsize=11)
-    figure.savefig(out)
-
-
-def reset_picture(task: str, seed: int, width: int, height: int) -> Any:
-    """Renders a reset state of ``task``. (height, width, 3) uint8."""
-    from madpo_isaac import tasks
-
-    env = tasks.make(task, num_envs=1, seed=seed)
-    env.reset()
-    painter = Painter(env, width, height, shadows=True)
-    try:
-        return painter.draw(0)
-    finally:
-        painter.close()
-
-
-def main(argv: list[str]) -> int:
-    """Writes the reset state of ``task=`` to ``out=``; ``seed=`` chooses the reset.
-
-    With ``sheet`` as an argument, all hand tasks side by side.
-    """
-    from madpo_isaac import console
-
-    usage = "task=<name> (or sheet) out=<file.png> seed=<number> plugins=[<file.py>]"
-    if not {"-h", "--help"}.isdisjoint(argv):
-        console.info(f"python -m madpo_isaac.evaluation.render {usage}")
-        console.info("Draws a task at the start of an episode; sheet: all hand tasks side by side.")
-        return 0
-    settings = {"task": "ShadowHandOver", "out": "scene.png", "seed": "1", "plugins": ""}
-    everything = "sheet" in argv
-    try:
-        for argument in argv:
-            key, found, value = argument.partition("=")
-            if argument == "sheet":
-                continue
-            if not found or key not in settings:
-                raise UserError(f"'{argument}': use {usage}.")
-            if key == "plugins":
-                for file in value.strip("[]").split(","):
-                    plugins.load(file)
-            settings[key] = value
-        import matplotlib.image
-
-        from madpo_isaac.tasks import TASKS
-
-        out, seed = settings["out"], _natural(settings["seed"])
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        if everything:
-            sheet([name for name in TASKS if name.startswith("ShadowHand")], seed, out)
-        else:
-            matplotlib.image.imsave(out, reset_picture(settings["task"], seed, 960, 600))
-    except UserError as problem:
-        console.error(str(problem))
-        return 2
-    console.info(f"wrote {settings['out']}")
-    return 0
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise UserError(f"seed={text} must be a whole number of at least 0.")
-    return int(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

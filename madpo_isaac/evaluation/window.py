@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from madpo_isaac.evaluation.render import Scene
 
 RATE = 60.0
 """Largest number of pictures per second."""
+_PATIENCE = 20.0
+"""Seconds that a closed window has to finish its last picture."""
 
 
 def check_display() -> None:
@@ -44,12 +47,14 @@ class Window:
         self._scene = scene = Scene(env)
         scene.place(0)
         viewer = importlib.import_module("mujoco.viewer")
+        before = set(threading.enumerate())
         try:
             self._handle = viewer.launch_passive(
                 scene.model, scene.data, show_left_ui=False, show_right_ui=False
             )
         except Exception as problem:  # GLFW and OpenGL fail in many ways
             raise UserError(f"The viewer cannot be opened: {problem}.") from problem
+        self._threads = set(threading.enumerate()) - before
         with self._handle.lock():
             self._handle.opt.geomgroup[:] = (1, 1, 1, 0, 0, 0)
             self._look()
@@ -80,8 +85,13 @@ class Window:
         self._handle.sync()
 
     def close(self) -> None:
-        """Closes the window, if it is open."""
+        """Closes the window, if it is open.
+
+        It waits for the viewer's threads: a process that ends while they draw would crash.
+        """
         self._handle.close()
+        for thread in self._threads:
+            thread.join(_PATIENCE)
 
 
 def watch(policy: Policy, env: VecEnv) -> None:
