@@ -26,6 +26,7 @@ COMMANDS = {
     "render": ("commands.render", "draw a task or a hand, before anything is trained"),
     "report": ("commands.report", "compare runs: figures, statistics and one page"),
     "reproduce": ("commands.reproduce", "make the runs of a figure of the paper, and draw it"),
+    "completion": ("commands.completion", "print a script that completes the command line in bash"),
     "export": ("commands.export", "write the policies of a run as ONNX or TorchScript files"),
 }
 """Module of each subcommand, whose ``main`` it calls, and its description."""
