@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from madpo_isaac.__main__ import COMMANDS, main
+from madpo_isaac.__main__ import main
+from madpo_isaac.commands import COMMANDS
 from madpo_isaac.tasks import TASKS
 
 

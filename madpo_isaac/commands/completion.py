@@ -9,7 +9,7 @@ from string import Template
 
 from madpo_isaac import console, plugins
 from madpo_isaac.algos import ALGO_SCHEMAS
-from madpo_isaac.commands import listing, train_help
+from madpo_isaac.commands import COMMANDS, listing, train_help
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.config import recipes
 from madpo_isaac.errors import unknown
@@ -78,7 +78,6 @@ def main(argv: Sequence[str]) -> int:
 
 def script() -> str:
     """Returns the script for bash."""
-    from madpo_isaac.__main__ import COMMANDS
     from madpo_isaac.reproduce.paper import FIGURES
 
     plugins.load_installed()
