@@ -56,7 +56,6 @@ def windows(monkeypatch):
     viewer = types.SimpleNamespace(launch_passive=launch_passive)
     monkeypatch.setitem(sys.modules, "mujoco.viewer", viewer)
     monkeypatch.setattr(window, "check_display", lambda: None)
-    monkeypatch.setattr("madpo_isaac.training.runner.check_display", lambda: None)
     return opened
 
 

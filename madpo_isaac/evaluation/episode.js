@@ -12,6 +12,12 @@ function decode(text, Kind) {
   return new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 }
 
+// A number in three digits or more, whatever its size.
+function short(x, digits = 3) {
+  if (x === 0) return "0";
+  return Math.abs(x) < 1e-3 ? x.toExponential(1) : x.toPrecision(digits);
+}
+
 const minus = (a, b) => [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
 const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 const along = (a, b, t) => [a[0] + t * b[0], a[1] + t * b[1], a[2] + t * b[2]];
@@ -244,7 +250,7 @@ function plot(canvas, rewards, success, time) {
   context.fillStyle = "#555";
   context.font = "12px sans-serif";
   context.textAlign = "right";
-  for (const value of [low, high]) context.fillText(value.toPrecision(3), left - 5, y(value) + 4);
+  for (const value of [low, high]) context.fillText(short(value), left - 5, y(value) + 4);
   context.textAlign = "left";
   context.fillText("reward of each step", left, height - 4);
   context.beginPath();
@@ -296,8 +302,8 @@ function start() {
     slider.value = time;
     const k = Math.min(Math.floor(time), rewards.length - 1);
     find("numbers").textContent =
-      `${(k * data.dt).toFixed(2)} s · step ${k + 1} of ${rewards.length} · reward ` +
-      `${rewards[k].toPrecision(3)} · return ${returns[k].toPrecision(4)}` +
+      `${(k * data.dt).toFixed(2)} s · step ${k + 1} of ${rewards.length} · ` +
+      `reward ${short(rewards[k])} · return ${short(returns[k], 4)}` +
       (success[k] ? " · success" : "");
     requestAnimationFrame(frame);
   }

@@ -13,8 +13,8 @@ import numpy as np
 from madpo_isaac import console
 from madpo_isaac.config import resume
 from madpo_isaac.config.schema import Config
+from madpo_isaac.evaluation import window
 from madpo_isaac.evaluation.render import choose_backend
-from madpo_isaac.evaluation.window import check_display
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import distributed, memory
 from madpo_isaac.system.distributed import Ranks
@@ -48,7 +48,7 @@ def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
     if config.capture_video:
         choose_backend()  # fails before anything is built
     if not config.headless:
-        check_display()
+        window.check_display()
     ranks = distributed.join(config.multi_gpu)
     try:
         return _run(_settled(config, ranks), list(overrides), ranks)
