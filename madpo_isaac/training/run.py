@@ -156,6 +156,7 @@ class Run:
             "algo": self.config.algo.name,
             "config": as_yaml(self.config),
             "best_by": _scorer(self.config),
+            "physics": self.env.physics(),
             **self._state(moment),
             "shards": self.ranks.gather(shard)[1:],
         }
@@ -170,6 +171,7 @@ class Run:
             content = read_checkpoint(path, self.config, self.env)
             if "env_state" not in content:
                 raise UserError(f"'{path}' holds a policy only: play it with test=True.")
+            resume.check_physics(path, content, self.env.physics())
             self.learner.check(path, content, playing=False)
             ours = self._state(self.now())
             resume.check_state(path, content, self.config, self.ranks.count, ours)
