@@ -7,27 +7,9 @@ import sys
 from importlib import metadata
 
 from madpo_isaac import console
+from madpo_isaac.commands import COMMANDS
 from madpo_isaac.errors import UserError, check_text, unknown
 from madpo_isaac.system import spin
-
-COMMANDS = {
-    "train": ("commands.train", "train a policy or play a checkpoint, as train.py does"),
-    "list": ("commands.listing", "list tasks, algorithms or runs"),
-    "doctor": (
-        "commands.doctor",
-        "list versions and devices, and check whether training would run",
-    ),
-    "replay-dump": ("commands.replay", "repeat the steps that made simulations unstable"),
-    "eval": (
-        "commands.evaluate",
-        "score a policy; the exit code can say whether it is good enough",
-    ),
-    "play": ("commands.play", "play a policy, and film it if asked to"),
-    "report": ("commands.report", "compare runs: figures, statistics and one page"),
-    "reproduce": ("commands.reproduce", "make the runs of a figure of the paper, and draw it"),
-    "export": ("commands.export", "write the policies of a run as ONNX or TorchScript files"),
-}
-"""Module of each subcommand, whose ``main`` it calls, and its description."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,6 +28,7 @@ OWN = {
     "hand": "A hand of your own is named by its file, task.hand=<file.yaml>, see docs/new_hand.md.",
 }
 """Hints for names that resemble no known one: they may be the user's own."""
+OWN["task or hand"] = f"{OWN['task']} {OWN['hand']}"
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:

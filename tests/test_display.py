@@ -62,6 +62,13 @@ def test_what_matters_is_shown(agents, width, height):
     assert "agent0" not in text
 
 
+def test_a_task_without_success_has_no_line_for_it():
+    made = view(2)
+    made.has_success = False
+    text = "\n".join(made.lines(80, 23))
+    assert "success" not in text and "return" in text
+
+
 def test_few_agents_have_a_row_each_by_their_name():
     lines = view(2).lines(80, 19)
     assert [x.split()[:2] for x in lines[-2:]] == [["hand0_palm", "-3.25"], ["hand1_palm", "-2.25"]]

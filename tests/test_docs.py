@@ -14,9 +14,9 @@ from test_runner import _keep_torch_settings  # noqa: F401
 from toy import ToyEnv, build, settings
 
 from madpo_isaac import plugins, tasks
-from madpo_isaac.__main__ import COMMANDS
 from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS, HAPPO, register_algorithm
 from madpo_isaac.algos.settings import AlgoConfig
+from madpo_isaac.commands import COMMANDS
 from madpo_isaac.commands.train import main
 from madpo_isaac.config import nodes
 from madpo_isaac.config.overrides import compose

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from madpo_isaac import pretrained, tasks
-from madpo_isaac.__main__ import COMMANDS, main
+from madpo_isaac.__main__ import main
 from madpo_isaac.algos import ALGO_SCHEMAS
-from madpo_isaac.commands import listing, train_help
+from madpo_isaac.commands import COMMANDS, listing, train_help
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.schema import Config
 from madpo_isaac.divergence.presets import DivergenceConfig

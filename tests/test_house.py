@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*ROOT.glob("madpo_isaac/**/*.py"), *ROOT.glob("tasks/**/*.py"), ROOT / "train.py"])
 TREES = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in FILES}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
-ONLY_CHECKED = {"headless", "rl_device"}
+ONLY_CHECKED = {"rl_device"}
 """Keys that other programs' command lines carry."""
 
 

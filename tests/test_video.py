@@ -156,6 +156,14 @@ def test_caption_tells_return_success_and_the_last_episode(opengl, tmp_path, mon
     ]
 
 
+def test_caption_of_a_task_without_success_does_not_name_it(opengl, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(video, "caption", lambda tile, lines, agents: said.extend(lines) or tile)
+    film(tasks.make("HalfCheetah-2x3", num_envs=1, episode_length=2), tmp_path / "x.mp4", 3)
+    assert any("last episode" in line for line in said)
+    assert not any("success" in line for line in said)
+
+
 @pytest.mark.parametrize("task", ["ShadowHandPushBlock", "ShadowHandBlockStack"])
 def test_the_places_of_blocks_are_shown_and_change_no_physics(task):
     env = tasks.make(task, num_envs=1)

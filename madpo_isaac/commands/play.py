@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from madpo_isaac import console, pretrained
 from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.schema import Config
 from madpo_isaac.env import Policy, VecEnv
-from madpo_isaac.errors import UserError
+from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.evaluation import episode, window
+from madpo_isaac.evaluation.agents import AGENTS, TRAINED, untrained
 from madpo_isaac.evaluation.evaluate import evaluate
 from madpo_isaac.evaluation.film import film
 from madpo_isaac.evaluation.render import choose_backend
 from madpo_isaac.evaluation.video import check_path, prepare
-from madpo_isaac.runs.folder import output_folder
+from madpo_isaac.runs.folder import RunFolder, output_folder
+from madpo_isaac.sim import BRIDGES
 from madpo_isaac.system import device
-from madpo_isaac.training.factory import make_env
-from madpo_isaac.training.policy import find_checkpoint, load_policy
+from madpo_isaac.training.display import steps
+from madpo_isaac.training.factory import make_env, seeds
+from madpo_isaac.training.policy import LoadedPolicy, find_checkpoint, load_policy
 from madpo_isaac.training.runner import with_seed
+
+DEFAULT = Path()
+"""Stands for the default place of a page."""
 
 
 def main(argv: list[str]) -> int:
-    """Plays a policy with mean actions, prints its scores and films it."""
+    """Plays a policy with mean actions, prints its scores and shows or films it."""
     parser = Parser("madpo play", "Plays a policy with mean actions.")
     parser.add_target()
     parser.add_argument(
+        "--agent",
+        default=TRAINED,
+        help="trained (the default), or instead of it zero or random actions in a task",
+    )
+    parser.add_argument(
         "--episodes",
         type=parser.positive_int,
-        help="episodes per environment, for the scores (1; with --video none)",
+        help="episodes per environment, for the scores (1; with --video, --html or --viewer none)",
     )
     parser.add_argument("--video", type=parser.path, help="file for the video, .mp4 or .gif")
+    parser.add_argument(
+        "--html",
+        type=parser.path,
+        nargs="?",
+        const=DEFAULT,
+        help="file for a page that plays an episode offline (<run>/videos/episode.html)",
+    )
+    parser.add_argument(
+        "--viewer", action="store_true", help="play in MuJoCo's viewer until it is closed"
+    )
     parser.add_argument(
         "--steps", type=parser.positive_int, default=300, help="steps to film (300)"
     )
@@ -38,53 +63,119 @@ def main(argv: list[str]) -> int:
         "--envs", type=parser.positive_int, default=1, help="environments to film (1)"
     )
     options = parser.parse(argv)
-    settings = [f"test_episodes={options.episodes or 1}"]
-    scores = options.episodes is not None or options.video is None
+    if options.agent not in AGENTS:
+        raise unknown("agent", options.agent, AGENTS)
+    settings = [f"test_episodes={options.episodes or 1}", f"headless={not options.viewer}"]
+    shown = options.video is not None or options.html is not None or options.viewer
+    scores = options.episodes is not None or not shown
+    if not scores:  # as many environments as are seen, unless the settings say so
+        settings += [f"num_envs={options.envs if options.video else 1}"]
     if options.video is not None:
         check_path(options.video)
-        if not options.video.parent.is_dir():
-            raise UserError(
-                f"--video {options.video}: there is no folder '{options.video.parent}'."
-            )
-        prepare(options.video)
-        if not scores:  # as many environments as are seen, unless the settings say so
-            settings += [f"num_envs={options.envs}"]
+        _prepare("--video", options.video)
         settings += ["capture_video=True", f"capture_video_len={options.steps}"]
-        settings += [f"capture_video_envs={options.envs}"]
-    return play(parser.config(options, *settings), options.video, each=False, scores=scores)
+        settings += [f"capture_video_freq={options.steps}", f"capture_video_envs={options.envs}"]
+    if options.html not in (None, DEFAULT):
+        episode.check_path(options.html)
+        _prepare("--html", options.html)
+    return play(
+        _config(parser, options, settings),
+        options.video,
+        options.html,
+        agent=options.agent,
+        each=False,
+        scores=scores,
+    )
+
+
+def _prepare(option: str, path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder '{path.parent}'.")
+    prepare(path)
+
+
+def _config(parser: Parser, options: argparse.Namespace, settings: list[str]) -> Config:
+    """Returns the configuration to play; where no policy is needed, a task's own is enough."""
+    name = options.policy
+    if options.agent == TRAINED or name in ("latest", "best") or os.path.exists(name):
+        return parser.config(options, *settings)
+    return compose([f"task={name}", *settings, *options.settings])
 
 
 def play(
-    config: Config, video: Path | None = None, *, each: bool = True, scores: bool = True
+    config: Config,
+    video: Path | None = None,
+    html: Path | None = None,
+    *,
+    agent: str = TRAINED,
+    each: bool = True,
+    scores: bool = True,
 ) -> int:
     """Plays a checkpoint with mean actions and prints returns, as rl_games' player does.
 
     Args:
-        config: one with ``test``.
+        config: one with ``test``; for another ``agent`` than the trained one any.
         video: where ``capture_video`` puts the video; by default in the run folder.
+        html: file for a page that plays an episode; :data:`DEFAULT` puts it in the run folder.
+        agent: one of :data:`AGENTS`.
         each: print every episode's, not only the means.
-        scores: play episodes for them; else it is only filmed.
+        scores: play episodes for them; else it is only shown or filmed.
 
     Returns:
         The exit code, 0.
     """
     if config.capture_video:
         choose_backend()  # fails before anything is built
+    if not config.headless:
+        window.check_display()
+    if html and config.sim.name in BRIDGES:
+        raise UserError(f"sim={config.sim.name} has no pictures: leave --html.")
     config = with_seed(config)
     env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
-    policy = load_policy(config.checkpoint, env, config)
-    path = find_checkpoint(config)
+    policy, path = _policy(agent, env, config)
     if config.capture_video:
-        runs = Path(config.runs_dir)
-        video = video or output_folder(path, runs, "videos") / f"{path.stem}.mp4"
+        video = video or _output(config, path, ".mp4")
         prepare(video)
-    if path.suffix == pretrained.SUFFIX:
+    if html == DEFAULT:
+        html = _output(config, path, episode.SUFFIX)
+    if html:
+        prepare(html)
+    if path and path.suffix == pretrained.SUFFIX:
         _introduce(pretrained.describe(path))
     if scores:
         _score(policy, env, config.test_episodes, each=each)
     if video:
         film(policy, env, video, config.capture_video_len, config.capture_video_envs)
+    if html:
+        episode.write_episode(policy, env, html, *_titles(config, policy))
+    if not config.headless:
+        window.watch(policy, env)
     return 0
+
+
+def _policy(agent: str, env: VecEnv, config: Config) -> tuple[Policy, Path | None]:
+    """Returns the policy, and the file that it is from if it was trained."""
+    if agent != TRAINED:
+        return untrained(agent, env, seeds(config.seed)[2]), None
+    return load_policy(config.checkpoint, env, config), find_checkpoint(config)
+
+
+def _titles(config: Config, policy: Policy) -> tuple[str, str]:
+    """Returns a page's title, and what stands beside it."""
+    if not isinstance(policy, LoadedPolicy):
+        return config.task.name, "not trained"
+    source = policy.source
+    return config.task.name, f"{source['algo']} after {steps(source['env_steps'])}"
+
+
+def _output(config: Config, checkpoint: Path | None, suffix: str) -> Path:
+    """Returns where a video or a page goes by default: to its run, or else ``runs_dir``."""
+    runs = Path(config.runs_dir)
+    folder = runs / "videos" if checkpoint is None else output_folder(checkpoint, runs, "videos")
+    if checkpoint is None:
+        return folder / f"{config.task.name}{suffix}"
+    page = suffix == episode.SUFFIX and RunFolder.of_checkpoint(checkpoint) is not None
+    return folder / f"{'episode' if page else checkpoint.stem}{suffix}"
 
 
 def _score(policy: Policy, env: VecEnv, count: int, *, each: bool) -> None:

@@ -22,8 +22,8 @@ from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.sim import ENGINES, SIM_SCHEMAS, physics
 from madpo_isaac.system.files import plain_settings
 
-WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
-"""Keys that say what to continue; they belong to a command line, never to a record."""
+WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu", "headless")
+"""Keys that say what to continue and where; they belong to a command line, never to a record."""
 STRUCTURE = (
     *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
     *("algo.network", "algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),

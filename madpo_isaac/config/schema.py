@@ -66,7 +66,8 @@ class Config:
     eval_envs: int = setting(64, integer())
     """Its environments."""
     headless: bool = True
-    """Kept for IsaacGymEnvs' command lines; there is no window to open."""
+    """False: MuJoCo's viewer shows the first environment while training, or with test=True the
+    policy until it is closed. It needs a display."""
     sim_device: str = "cpu"
     """Device of simulation and learning: cpu, or a GPU such as cuda:0."""
     multi_gpu: bool = False
@@ -121,6 +122,10 @@ class Config:
         self._check_devices()
         self._check_precision()
         self._check_source()
+        if self.sim.name in BRIDGES and (self.capture_video or not self.headless):
+            raise UserError(
+                f"sim={self.sim.name} has no pictures: leave capture_video, headless and --video."
+            )
         if self.capture_video:
             self._check_video()
         self.algo.check(self)
@@ -180,10 +185,6 @@ class Config:
             )
 
     def _check_video(self) -> None:
-        if self.sim.name in BRIDGES:
-            raise UserError(
-                f"sim={self.sim.name} has no pictures: leave capture_video and --video."
-            )
         if self.capture_video_len > self.capture_video_freq and not self.test:
             raise UserError(
                 f"capture_video_len={self.capture_video_len} must be at most "

@@ -1,25 +1,17 @@
-"""Off-screen pictures of environments.
-
-``python -m madpo_isaac.evaluation.render task=X out=scene.png`` draws one task, ``... sheet
-out=all.png`` all hand tasks.
-"""
+"""Off-screen pictures of environments."""
 
 from __future__ import annotations
 
 import ctypes.util
 import importlib
-import itertools
-import math
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madpo_isaac import plugins
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.errors import UserError
 
@@ -81,8 +73,83 @@ def agent_color(p: int) -> tuple[float, ...]:
     return tuple(SHADE**rounds * x for x in PALETTE[k])
 
 
+class FreeCamera(NamedTuple):
+    """A camera that the user can turn, as MuJoCo's free one."""
+
+    lookat: tuple[float, ...]
+    """Point that it turns about, m. (3,)"""
+    distance: float
+    """m"""
+    azimuth: float
+    """Degrees."""
+    elevation: float
+    """Degrees."""
+    fovy: float
+    """Vertical field of view, degrees."""
+    follow: int
+    """Body that the point moves along with; -1 for none."""
+
+
+class Scene:
+    """The scene of environments as it is shown, each agent's bodies in a color of their own.
+
+    Args:
+        env: environments of a task with pictures.
+
+    Raises:
+        UserError: the task has none.
+    """
+
+    model: mujoco.MjModel
+    data: mujoco.MjData
+
+    def __init__(self, env: Any) -> None:
+        import mujoco
+
+        if not hasattr(env, "scene"):
+            raise UserError("This task has no pictures: its environments have no scene().")
+        self._env: Drawable = env
+        self._forward = mujoco.mj_forward
+        self.model = self._env.scene(visual=True).compile()
+        color_agents(self.model, env.agents, env.action_joints())
+        self.data = mujoco.MjData(self.model)
+
+    def place(self, index: int) -> None:
+        """Puts :attr:`data` into the state of environment ``index``."""
+        self._env.pose(self.data, index)
+        self._forward(self.model, self.data)
+
+    def camera(self) -> FreeCamera:
+        """Returns the task's camera as a free one.
+
+        One of the model's looks at the point on its axis that is nearest to its body's center of
+        mass, and follows the body.
+        """
+        view, model = self._env.view, self.model
+        if not isinstance(view, str):
+            fovy = float(model.vis.global_.fovy)
+            place = tuple(view.lookat), view.distance, view.azimuth, view.elevation
+            return FreeCamera(*place, fovy, -1)
+        import mujoco
+
+        start = mujoco.MjData(model)
+        self._forward(model, start)
+        index = model.camera(view).id
+        body = int(model.cam_bodyid[index])
+        eye, forward = start.cam_xpos[index], -start.cam_xmat[index].reshape(3, 3)[:, 2]
+        distance = max(float((start.subtree_com[body] - eye) @ forward), 0.1)
+        return FreeCamera(
+            lookat=tuple((eye + distance * forward).tolist()),
+            distance=distance,
+            azimuth=float(np.degrees(np.arctan2(forward[1], forward[0]))),
+            elevation=float(np.degrees(np.arcsin(np.clip(forward[2], -1.0, 1.0)))),
+            fovy=float(model.cam_fovy[index]),
+            follow=body,
+        )
+
+
 class Painter:
-    """Draws an environment as it stands, each agent's bodies in a color of their own.
+    """Draws an environment as it stands.
 
     Args:
         env: one of a task with pictures.
@@ -98,12 +165,9 @@ class Painter:
         choose_backend()
         import mujoco
 
-        self._env: Drawable = env
-        self._model = model = self._env.scene(visual=True).compile()
+        self._scene = Scene(env)
+        model = self._scene.model
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        color_agents(model, env.agents, env.action_joints())
-        self._data = mujoco.MjData(model)
-        self._forward = mujoco.mj_forward
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = (1, 1, 1, 0, 0, 0)  # group 4 holds the collision primitives
         self._camera = _camera(env.view)
@@ -121,9 +185,8 @@ class Painter:
 
     def draw(self, index: int) -> NDArray[np.uint8]:
         """Returns a picture of environment ``index``. (height, width, 3)"""
-        self._env.pose(self._data, index)
-        self._forward(self._model, self._data)
-        self._renderer.update_scene(self._data, self._camera, self._options)
+        self._scene.place(index)
+        self._renderer.update_scene(self._scene.data, self._camera, self._options)
         return self._renderer.render().copy()
 
     def close(self) -> None:
@@ -136,11 +199,10 @@ def _camera(view: Any) -> Any:
         return view
     import mujoco
 
-    camera = mujoco.MjvCamera()
-    camera.lookat[:] = view.lookat
-    camera.distance, camera.azimuth = view.distance, view.azimuth
-    camera.elevation = view.elevation
-    return camera
+    free = mujoco.MjvCamera()
+    free.lookat[:] = view.lookat
+    free.distance, free.azimuth, free.elevation = view.distance, view.azimuth, view.elevation
+    return free
 
 
 def color_agents(
@@ -178,83 +240,3 @@ def _owners(
         if owner[body] is None and len(carried) == 1:
             owner[body] = carried.pop()
     return owner
-
-
-def sheet(names: Sequence[str], seed: int, out: str, columns: int = 5) -> None:
-    """Writes one picture of every task in ``names``, each under its name, to ``out``."""
-    from matplotlib.figure import Figure
-
-    rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(3.2 * columns, 2.3 * rows), dpi=100, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis, name in itertools.zip_longest(axes.flat, names):
-        axis.set_axis_off()
-        if name:
-            axis.imshow(reset_picture(name, seed, 480, 320))
-            axis.set_title(name.removeprefix("ShadowHand"), fontsize=11)
-    figure.savefig(out)
-
-
-def reset_picture(task: str, seed: int, width: int, height: int) -> Any:
-    """Renders a reset state of ``task``. (height, width, 3) uint8."""
-    from madpo_isaac import tasks
-
-    env = tasks.make(task, num_envs=1, seed=seed)
-    env.reset()
-    painter = Painter(env, width, height, shadows=True)
-    try:
-        return painter.draw(0)
-    finally:
-        painter.close()
-
-
-def main(argv: list[str]) -> int:
-    """Writes the reset state of ``task=`` to ``out=``; ``seed=`` chooses the reset.
-
-    With ``sheet`` as an argument, all hand tasks side by side.
-    """
-    from madpo_isaac import console
-
-    usage = "task=<name> (or sheet) out=<file.png> seed=<number> plugins=[<file.py>]"
-    if not {"-h", "--help"}.isdisjoint(argv):
-        console.info(f"python -m madpo_isaac.evaluation.render {usage}")
-        console.info("Draws a task at the start of an episode; sheet: all hand tasks side by side.")
-        return 0
-    settings = {"task": "ShadowHandOver", "out": "scene.png", "seed": "1", "plugins": ""}
-    everything = "sheet" in argv
-    try:
-        for argument in argv:
-            key, found, value = argument.partition("=")
-            if argument == "sheet":
-                continue
-            if not found or key not in settings:
-                raise UserError(f"'{argument}': use {usage}.")
-            if key == "plugins":
-                for file in value.strip("[]").split(","):
-                    plugins.load(file)
-            settings[key] = value
-        import matplotlib.image
-
-        from madpo_isaac.tasks import TASKS
-
-        out, seed = os.path.expanduser(settings["out"]), _natural(settings["seed"])
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        if everything:
-            sheet([name for name in TASKS if name.startswith("ShadowHand")], seed, out)
-        else:
-            matplotlib.image.imsave(out, reset_picture(settings["task"], seed, 960, 600))
-    except UserError as problem:
-        console.error(str(problem))
-        return 2
-    console.info(f"wrote {settings['out']}")
-    return 0
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise UserError(f"seed={text} must be a whole number of at least 0.")
-    return int(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

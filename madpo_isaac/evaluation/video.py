@@ -273,7 +273,8 @@ def caption(tile: Frame, lines: Sequence[str], agents: Sequence[AgentSpec]) -> F
 class Clip:
     """One video of the first ``count`` environments over ``length`` steps, as long as they take.
 
-    Each shows its return and success so far, and what its last episode reached.
+    Each shows its return so far and what its last episode reached, and success where the task has
+    such a condition.
 
     Args:
         env: one of a task with pictures.
@@ -318,7 +319,7 @@ class Clip:
         numbers = torch.stack((now, ended, success.float(), done.float())).T.tolist()
         for k, (_, total, won, over) in enumerate(numbers):
             if over and not math.isnan(total):
-                self._last[k] = f"last episode: {total:.1f}{', success' * bool(won)}"
+                self._last[k] = f"last episode: {total:.1f}{self._success(won)}"
         if (self._length - self._left) % self._stride == 0:
             self._film(numbers)
         self._left -= 1
@@ -326,10 +327,13 @@ class Clip:
     def _film(self, numbers: list[list[float]]) -> None:
         tiles = []
         for k, (total, _, won, over) in enumerate(numbers):
-            lines = [f"return {total:.1f}{', success' * bool(won and not over)}", self._last[k]]
+            lines = [f"return {total:.1f}{self._success(won and not over)}", self._last[k]]
             tiles.append(caption(self._painter.draw(k), lines, self._env.agents))
         with self._named():
             self._writer.write(grid(tiles))
+
+    def _success(self, won: float) -> str:
+        return ", success" if won and self._env.has_success else ""
 
     def close(self) -> bool:
         """Puts the file in place, also if steps are missing; returns whether there is one.

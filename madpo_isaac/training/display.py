@@ -87,6 +87,8 @@ class View:
     """``max_iterations``."""
     evaluates: bool
     """True if there is a line for evaluations."""
+    has_success: bool = True
+    """False if there is no line for success, see :attr:`VecEnv.has_success`."""
     returns: Trend = field(default_factory=Trend)
     success: Trend = field(default_factory=Trend)
     evaluations: Trend = field(default_factory=Trend)
@@ -123,7 +125,8 @@ class View:
         """
         state = [self._progress(width), self._times()]
         state.append(_trend("return", self.returns, width))
-        state.append(_trend("success", self.success, width))
+        if self.has_success:
+            state.append(_trend("success", self.success, width))
         if self.evaluates:
             state.append(_trend("evaluated", self.evaluations, width))
         state += [self._speed(), self._faults()]

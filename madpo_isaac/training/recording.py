@@ -119,6 +119,7 @@ class ConsoleView(Callback):
             agents=[agent.name for agent in agents],
             iterations=config.max_iterations,
             evaluates=bool(config.eval_frequency),
+            has_success=run.env.has_success,
         )
         if console.out.is_terminal:
             self._live.start()

@@ -13,6 +13,7 @@ import numpy as np
 from madpo_isaac import console
 from madpo_isaac.config import resume
 from madpo_isaac.config.schema import Config
+from madpo_isaac.evaluation import window
 from madpo_isaac.evaluation.render import choose_backend
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import distributed, memory
@@ -24,7 +25,7 @@ from madpo_isaac.training.policy import find_checkpoint
 from madpo_isaac.training.recording import ConsoleView, Curves, Recorder
 from madpo_isaac.training.run import Run
 from madpo_isaac.training.saving import Checkpoints, StopOnSignal
-from madpo_isaac.training.watching import Evaluation, Filming
+from madpo_isaac.training.watching import Evaluation, Filming, Viewing
 from madpo_isaac.training.weights_and_biases import WeightsAndBiases, check_installed
 from madpo_isaac.training.worlds import WorldGuard
 
@@ -49,6 +50,8 @@ def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
         choose_backend()  # fails before anything is built
     if config.wandb_activate:
         check_installed()
+    if not config.headless:
+        window.check_display()
     ranks = distributed.join(config.multi_gpu)
     try:
         return _run(_settled(config, ranks), list(overrides), ranks)
@@ -131,6 +134,8 @@ def make_callbacks(work: Run, folder: RunFolder, signals: StopOnSignal) -> list[
     callbacks: list[Callback] = [guard]
     if config.capture_video:
         callbacks.append(BestEffort("clips", Filming(folder.path / "videos")))
+    if not config.headless:
+        callbacks.append(BestEffort("the viewer", Viewing()))
     if config.eval_frequency:
         callbacks.append(Evaluation(folder.path / "eval" / "training.json"))
     recorder = Recorder(folder.metrics)

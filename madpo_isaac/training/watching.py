@@ -1,4 +1,4 @@
-"""Callbacks that look at the policy in training: evaluations and films."""
+"""Callbacks that look at the policy in training: evaluations, films and the viewer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from madpo_isaac.env import Step
 from madpo_isaac.evaluation.evaluate import Record, evaluate, means
 from madpo_isaac.evaluation.video import Film
+from madpo_isaac.evaluation.window import Window
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.factory import make_env
@@ -112,3 +113,24 @@ class NewClips:
 
     def _all(self) -> set[Path]:
         return set(self._folder.glob("step_*.mp4"))
+
+
+class Viewing(Callback):
+    """Shows the first environment in MuJoCo's viewer; training goes on if somebody closes it."""
+
+    def __init__(self) -> None:
+        self._window: Window | None = None
+
+    def on_start(self, run: Run) -> None:
+        """Opens the window."""
+        self._window = Window(run.env)
+
+    def on_step(self, run: Run, action: Tensor, step: Step) -> None:
+        """Shows the state that the step led to."""
+        assert self._window is not None
+        self._window.show()
+
+    def on_end(self, run: Run) -> None:
+        """Closes the window."""
+        if self._window is not None:
+            self._window.close()

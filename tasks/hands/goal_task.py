@@ -74,7 +74,7 @@ class GoalTask(HandTaskEnv):
 
     def scenery(self) -> Solids:
         """Returns the objects."""
-        return Solids(self.solids)
+        return Solids(self.solids, goals=True)
 
     def pose(self, data: mujoco.MjData, index: int) -> None:
         """Puts ``data`` of the visual scene into the state of environment ``index``."""

@@ -189,6 +189,11 @@ def _example(parts: int) -> str:
     return str([list(range(half)), list(range(half, parts))]).replace(" ", "")
 
 
+def names() -> list[str]:
+    """Returns the hands that come with the project."""
+    return sorted(file.stem for file in MODELS.glob("*.yaml"))
+
+
 def _path(name: str) -> Path:
     return Path(name) if name.endswith(".yaml") else MODELS / f"{name}.yaml"
 
@@ -205,7 +210,7 @@ def load(name: str) -> Hand:
     """
     path = _path(name)
     if not os.path.isfile(path):
-        raise unknown("hand", name, sorted(file.stem for file in MODELS.glob("*.yaml")))
+        raise unknown("hand", name, names())
     try:
         given = plain_settings(path.read_text(encoding="utf-8"), path)
         _refuse_old_names(given, path)

@@ -91,7 +91,7 @@ def add_table(
 
 @dataclass(frozen=True)
 class Solid:
-    """A free object and, in pictures, its goal: semi-axes (m), mass (kg), start position (m)."""
+    """A free object: semi-axes (m), mass (kg), start position (m), and the color of its goal."""
 
     semi_axes: Vector
     mass: float
@@ -103,15 +103,18 @@ class Solid:
     hand_friction: float | None = 1.0
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
-        """Adds the body, its weight and contacts; with ``visual`` a translucent mocap goal."""
+        """Adds the body, its weight and contacts."""
+        del visual
         body = add_free_body(spec, self.name, self.pos)
         add_geom(body, self.name, self.kind, self.semi_axes, self.rgba, mass=self.mass)
         add_weight(spec, self.name, self.mass)
         contacts.pair_with_hands(spec, hand, self.name)
-        if visual:
-            name = self.name.replace(OBJECT, "goal")
-            goal = spec.worldbody.add_body(name=name, mocap=True, pos=self.pos)
-            add_geom(goal, name, self.kind, self.semi_axes, self.goal_rgba, mass=0.0)
+
+    def add_goal(self, spec: mujoco.MjSpec) -> None:
+        """Adds a translucent body of its shape, which :meth:`HandTaskEnv.pose` is to place."""
+        name = self.name.replace(OBJECT, "goal")
+        goal = spec.worldbody.add_body(name=name, mocap=True, pos=self.pos)
+        add_geom(goal, name, self.kind, self.semi_axes, self.goal_rgba, mass=0.0)
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,15 @@ class Solids:
 
     bodies: tuple[Solid, ...]
     hand_friction: float | None = 1.0
+    goals: bool = False
+    """True: pictures show the goal of each."""
 
     def add_to(self, spec: mujoco.MjSpec, hand: Hand, *, visual: bool) -> None:
-        """Adds the bodies, see :class:`Solid`."""
+        """Adds the bodies, see :class:`Solid`, and with ``visual`` their goals."""
         for body in self.bodies:
             body.add_to(spec, hand, visual=visual)
+            if visual and self.goals:
+                body.add_goal(spec)
         for a, b in itertools.combinations(self.bodies, 2):
             contacts.add_pair(spec, a.name, b.name, condim=4)
 

@@ -20,6 +20,8 @@ from madpo_isaac.tasks.hands.hand import SHADOW, Base, Capsule, Hand, load
 from madpo_isaac.tasks.hands.objects import Quaternion, Vector
 from madpo_isaac.tasks.hands.stage import add_stage
 
+PREFIX = HAND_PREFIXES[0]
+"""Beginning of the names of a scene's first hand."""
 DRAG = 100.0
 """1/s: a floating hand's velocities decay at this rate, as Bi-DexHands sets it."""
 
@@ -101,6 +103,18 @@ def build_spec(
     scenery.add_to(spec, hand, visual=visual)
     if drive is not None and scenery.hand_friction is not None:
         contacts.pair_hands(spec, hand, friction=scenery.hand_friction)
+    if visual:
+        add_stage(spec)
+    return spec
+
+
+def build_hand(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
+    """Returns a scene of one hand, whose names begin with :data:`PREFIX`, without sensors."""
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    _set_options(spec)
+    frame = _frame(spec, PREFIX, Placement((0.0, 0.0, 0.5), (1.0, 0.0, 0.0, 0.0)), None)
+    spec.attach(_hand_spec(hand, visual=visual), frame=frame, prefix=PREFIX)
     if visual:
         add_stage(spec)
     return spec

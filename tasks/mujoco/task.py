@@ -61,6 +61,7 @@ class Env(VecEnv):
 
     view = "track"
     """A camera of the model that follows the robot."""
+    has_success = False
 
     def __init__(
         self,
