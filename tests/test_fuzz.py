@@ -1,7 +1,6 @@
 """A thousand broken command lines and files: one line and exit code 2 each, and nothing done."""
 
 import contextlib
-import copy
 import io
 import os
 import re
@@ -9,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hydra
 import pytest
 from broken import Broken
 from test_runner import _keep_torch_settings  # noqa: F401
@@ -32,19 +30,10 @@ def elsewhere(tmp_path_factory):
     def started(*_):
         raise AssertionError("a run started")
 
-    compose, composed = hydra.compose, {}
-
-    def compose_once(name, choices):
-        key = tuple(choices)
-        if key not in composed:
-            composed[key] = compose(name, choices)
-        return copy.deepcopy(composed[key])
-
     folder = tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(run_folder.RunFolder, "create", classmethod(started))
-        patch.setattr(hydra, "compose", compose_once)  # most of the time, and always the same
         yield folder
 
 
