@@ -255,9 +255,15 @@ def test_yaml_files_start_from_their_schema(folder):
         assert content["defaults"][0] == f"base_{path.stem}"
 
 
-@pytest.mark.parametrize(
-    ("task", "algo"), itertools.product(sorted(names("task")), sorted(names("algo")))
-)
+def pairs():
+    """Each task with one algorithm, each algorithm with some tasks; all other pairs are slow."""
+    tasks, algos = sorted(names("task")), sorted(names("algo"))
+    for (k, task), (j, algo) in itertools.product(enumerate(tasks), enumerate(algos)):
+        slow = () if k % len(algos) == j else pytest.mark.slow
+        yield pytest.param(task, algo, marks=slow)
+
+
+@pytest.mark.parametrize(("task", "algo"), pairs())
 def test_every_task_composes_with_every_algorithm(task, algo):
     config = compose([f"task={task}", f"algo={algo}"])
     assert (config.task.name, config.algo.name) == (task, algo)
