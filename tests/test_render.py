@@ -8,18 +8,19 @@ import pytest
 from madpo_isaac.evaluation.render import main
 from madpo_isaac.tasks import TASKS
 
-
-def render(*arguments):
-    command = [sys.executable, "-m", "madpo_isaac.evaluation.render", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+RENDER = "madpo_isaac.evaluation.render"
 
 
-def test_picture_shows_hands_egg_and_goal(tmp_path):
+def check(code, text):
+    """Skips where nothing can be drawn."""
+    if code and "GL" in text:
+        pytest.skip(f"no off-screen OpenGL here: {text.strip().splitlines()[-1]}")
+    assert code == 0, text
+
+
+def test_picture_shows_hands_egg_and_goal(tmp_path, zygote):
     out = tmp_path / "new" / "scene.png"
-    done = render("task=ShadowHandOver", f"out={out}", "seed=3")
-    if done.returncode and "GL" in done.stderr:
-        pytest.skip(f"no off-screen OpenGL here: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
+    check(*zygote.run("task=ShadowHandOver", f"out={out}", "seed=3", main=RENDER))
     red, green, blue = matplotlib.image.imread(out)[..., :3].transpose(2, 0, 1)
     orange = (red > 0.5) & (green > 0.25) & (green < 0.8 * red) & (blue < 0.3)
     goal = (green > 0.4) & (green > 1.4 * red) & (green > 1.2 * blue)
@@ -36,10 +37,9 @@ def test_picture_shows_hands_egg_and_goal(tmp_path):
 @pytest.mark.slow
 def test_sheet_shows_every_hand_task(tmp_path):
     out = tmp_path / "all.png"
-    done = render("sheet", f"out={out}")
-    if done.returncode and "GL" in done.stderr:
-        pytest.skip(f"no off-screen OpenGL here: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", RENDER, "sheet", f"out={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    check(done.returncode, done.stderr)
     pixels = matplotlib.image.imread(out)[..., :3]
     height, width = pixels.shape[:2]
     names = [name for name in TASKS if name.startswith("ShadowHand")]
