@@ -53,7 +53,7 @@ def test_broken_command_lines(elsewhere, count):
     assert not list(elsewhere.iterdir())
 
 
-@sizes(20, 100)
+@sizes(10, 100)
 def test_broken_files(elsewhere, tmp_path, count):
     broken, faults = Broken(seed=2), []
     for _ in range(count):
