@@ -7,13 +7,12 @@ The stages are the physics pool (mjbatch's threads), the rest of the collection 
 update (OpenMP's threads). Seconds are medians of iterations that alternate between the numbers of
 loops; `share` is the idle time at the fair share of the cores, divided by the time that was taken:
 1 is fair, and less is time lost in waiting for threads that do not run. How long OpenMP's threads
-spin is bounded as in train.py, unless GOMP_SPINCOUNT or OMP_WAIT_POLICY is set. Further key=value
-pairs are train.py's.
+spin is bounded as in train.py, unless GOMP_SPINCOUNT (300000 is libgomp's own default) or
+OMP_WAIT_POLICY is set. Further key=value pairs are train.py's.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ spin.bound()  # before anything imports torch
 from settings import read, run, save  # noqa: E402
 
 from madpo_isaac.config.overrides import compose  # noqa: E402
+from madpo_isaac.system import device  # noqa: E402
 from madpo_isaac.training.run import Run  # noqa: E402
 
 STAGES = ("physics", "rest of collection", "update")
@@ -54,13 +54,13 @@ def iterate(training: Run) -> tuple[float, float, float]:
 
 
 def slowdown(loops: int, threads: int, cores: int) -> float:
-    """Returns the factor by which a fair scheduler slows work that keeps ``threads`` busy."""
-    return max(1.0, (threads + loops) / cores)
+    """Returns the factor by which a fair scheduler slows work of ``threads`` beside ``loops``."""
+    return max(1.0, (threads + loops) / max(threads, cores))
 
 
 def main(argv: list[str]) -> None:
     given = read(argv, loops=[0, 8], threads=0, iterations=3, further=[])
-    cores = len(os.sched_getaffinity(0))
+    cores = device.cores()
     threads = given.threads or cores
     training = Run(compose([f"num_threads={threads}", *given.further]))
     iterate(training)  # warm-up

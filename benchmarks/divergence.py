@@ -22,6 +22,7 @@ from settings import read, run, save
 from torch import Tensor
 
 from madpo_isaac.divergence import StateGram, kernel_cs
+from madpo_isaac.system import memory
 
 METHODS = {
     "dense": "dense, autograd",
@@ -69,12 +70,6 @@ def inputs(n: int, d_s: int, d_a: int, same: bool) -> tuple[Tensor, Tensor, Tens
     return s_p, a_p, s_q, a_q
 
 
-def peak_mb() -> float:
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("VmHWM"))
-    return float(line.split()[1]) / 1024.0
-
-
 def one(method: str, n: int, d_s: int, d_a: int, same: bool, repeats: int) -> dict[str, float]:
     """Measures one method in this process: set-up, first call and later calls."""
     gram: StateGram | None = None
@@ -94,7 +89,7 @@ def one(method: str, n: int, d_s: int, d_a: int, same: bool, repeats: int) -> di
 
     call(*inputs(64, d_s, d_a, same))  # loads what the libraries load on first use
     sample = inputs(n, d_s, d_a, same)
-    before, started = peak_mb(), time.process_time()
+    before, started = memory.peak_mb()["peak_memory_mb"], time.process_time()
     if method in ("stored", "linear"):
         gram = StateGram(sample[0], sample[2], width=1.0, store=method == "stored")
     setup = time.process_time() - started
@@ -110,7 +105,7 @@ def one(method: str, n: int, d_s: int, d_a: int, same: bool, repeats: int) -> di
         "first_cpu_s": first,
         "call_cpu_s": min(cpu),
         "call_wall_s": min(wall),
-        "peak_mb": peak_mb() - before,
+        "peak_mb": memory.peak_mb()["peak_memory_mb"] - before,
         "value": value,
         "grad_norm": norm,
     }

@@ -149,6 +149,14 @@ class VecEnv(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
 
+    def physics(self) -> dict[str, Any]:
+        """Returns what a run must find again when it is continued; by default nothing.
+
+        :func:`madpo_isaac.sim.physics.record` of the model, and under ``data`` further texts by
+        name.
+        """
+        return {}
+
     def stagger(self) -> Tensor:
         """Lets the episodes under way be cut after a random share of the time limit.
 

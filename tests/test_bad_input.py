@@ -12,8 +12,9 @@ from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.evaluate import Record
-from madpo_isaac.report import write
+from madpo_isaac.report import tables, write
 from madpo_isaac.report.runs import load
+from madpo_isaac.report.study import Study
 from madpo_isaac.reproduce.plan import Job
 from madpo_isaac.runs.checkpoint import load as load_checkpoint
 from madpo_isaac.system.files import plain_settings
@@ -111,6 +112,16 @@ def test_a_window_of_less_than_a_step_is_refused_and_one_step_does_not_hang(tmp_
     rows = (tmp_path / "report" / "curves.csv").read_text().splitlines()
     assert rows == ["run,env_steps,episode_return,success_rate",
                     "a,500000000,1,nan", "a,1000000000,3,nan"]  # fmt: skip
+
+
+def test_a_clock_that_stood_still_gives_no_pace(tmp_path):
+    write_run(tmp_path / "still", "A", "happo", pace=0.0)
+    write_run(tmp_path / "moving", "A", "madpo", pace=0.5)
+    rows = tables.wall_time(Study(load([str(tmp_path)])), "happo").rows
+    assert rows == [
+        ["A", "happo", "2000", "0:00:00", "-", "-", "-", "-"],
+        ["A", "madpo", "2000", "0:00:10", "-", "200", "-", "-"],
+    ]
 
 
 # Runs -------------------------------------------------------------------------------------------

@@ -245,7 +245,7 @@ def test_repeated_skips_name_the_agent_and_the_term(monkeypatch):
     before = algo.actors.stack.flat[1].clone()
     algo.update(rollout)
     algo.faults.check(4)  # three so far
-    with pytest.raises(RunFailed, match=r"agent1 \(right\): the divergence bonus was .* in 3 grad"):
+    with pytest.raises(RunFailed, match=r"agent1 \(right\): the bonus was .* in 3 grad"):
         algo.faults.check(3)
     assert not torch.equal(before, algo.actors.stack.flat[1])
     algo.update(rollout)
@@ -442,7 +442,7 @@ def test_repeated_skips_stop_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(ALGORITHMS, "madpo", Planted)
     assert main([*SMALL, "algo.num_minibatches=1", "max_skipped=8"]) == 1
     error = capsys.readouterr().err
-    wanted = r"error: agent1 \(agent1\): the divergence bonus was not finite in 10 gradient steps"
+    wanted = r"error: agent1 \(agent1\): the bonus was not finite in 10 gradient steps"
     assert re.fullmatch(wanted + r" in a row \(max_skipped=8\)\.\n", error)
     assert lines(tmp_path)[0]["agent1/skipped"] == 5
     assert lines(tmp_path)[0]["agent1/loss"] is None

@@ -89,6 +89,17 @@ def test_what_does_not_fit_into_memory_is_a_row_and_its_reason(monkeypatch, caps
     assert "no room for 3" in capsys.readouterr().out
 
 
+def test_a_fair_share_of_the_cores(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
+    busy = importlib.import_module("busy")
+    sys.modules.pop("busy")
+    assert [busy.slowdown(loops, 2, 2) for loops in (0, 2, 8)] == [1.0, 2.0, 5.0]
+    assert [busy.slowdown(loops, 1, 2) for loops in (0, 1, 2)] == [1.0, 1.0, 1.5]
+    # Four threads on two cores had half a core each before anything came.
+    assert [busy.slowdown(loops, 4, 2) for loops in (0, 4)] == [1.0, 2.0]
+
+
 def test_no_benchmark_is_left_out():
     assert {path.stem for path in FOLDER.glob("*.py")} == {*CASES, "settings"}
 

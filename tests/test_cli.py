@@ -348,6 +348,14 @@ def test_recorded_configuration_can_be_run_again(trained, tmp_path):
     assert first["agent1/divergence_inter"] == second["agent1/divergence_inter"]
 
 
+def test_other_files_do_not_go_with_a_run_that_goes_on(trained, empty, capsys):
+    for flag in ("--config-path", "--config-dir", "--config-name"):
+        for key in (f"checkpoint={trained}", "resume=auto"):
+            argv = [f"{flag}=config", key, "experiment=x"]
+            refused(capsys, argv, f"{flag} does not go with", "the files would be ignored")
+    assert not list(empty.iterdir())
+
+
 def test_recorded_configuration_keeps_its_types(trained, empty, capsys):
     again = f"--config-path={trained}", "--config-name=config"
     refused(capsys, [*again, "num_envs=abc"], "num_envs", "'abc'")

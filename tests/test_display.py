@@ -83,7 +83,7 @@ def test_the_height_and_the_columns_stay():
 
 
 def test_metrics_that_an_algorithm_lacks_have_no_column():
-    shown = ["entropy", "kl", "divergence_intra", "preceding_ratio"]
+    shown = ["entropy", "kl", "preceding_ratio", "divergence_intra"]
     assert agent_columns(line(1, 2)) == [*shown, "loss", "clip_fraction", "grad_norm"]
 
 

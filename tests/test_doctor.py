@@ -11,6 +11,7 @@ import pytest
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
 from madpo_isaac.commands import doctor
+from madpo_isaac.system import device
 
 
 def table(text):
@@ -36,11 +37,23 @@ def test_a_machine_that_runs_the_tests_would_train(capsys, tmp_path):
     assert found["package"] == ("ok", f"{len(tasks.TASKS)} tasks in '{doctor.FOLDER}'")
     assert found["physics"] == ("ok", "steps HalfCheetah")
     assert found["devices"][1].startswith("cpu (")
-    assert found["threads"][1].startswith(f"{len(os.sched_getaffinity(0))} usable of")
+    linux = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if linux else os.cpu_count()
+    assert found["threads"][1].startswith(f"{usable} usable of")
     names = {*doctor.NEEDED, *doctor.OPTIONAL, "python", "opengl", "disk"}
     assert names <= found.keys()
     assert not list(tmp_path.iterdir())
     assert os.environ.get("MUJOCO_GL") == before
+
+
+def test_a_machine_that_does_not_say_which_cores_are_ours(monkeypatch):
+    """As macOS, which has no sched_getaffinity."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert device.cores() == 6
+    assert doctor._threads().startswith("6 usable of 6, torch uses ")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert device.cores() == 1
 
 
 def test_it_knows_every_file_that_is_no_code():

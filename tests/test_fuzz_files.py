@@ -182,10 +182,10 @@ def test_damaged_dumps_are_replayed_or_refused(dump, tmp_path, count):
     assert codes.count(2) > count / 2
 
 
-def damage_run(damage, folder):
-    """Damages one file beside the checkpoint and returns its name."""
+def damage_run(damage, folder, name):
+    """Damages one file beside the checkpoint, by default any, and returns its name."""
     event = next(folder.glob("summaries/events*")).relative_to(folder)
-    name = damage.draw.choice(
+    name = name or damage.draw.choice(
         ("metrics.jsonl", "eval/training.json", "config.yaml", "status.json", str(event),
          "overrides.txt", "env.json")
     )  # fmt: skip
@@ -200,15 +200,25 @@ def damage_run(damage, folder):
     return name
 
 
-def test_damaged_run_folders_are_continued_or_refused(run, tmp_path, monkeypatch, count):
+@pytest.mark.parametrize(
+    "file",
+    [
+        None,
+        pytest.param("metrics.jsonl", marks=pytest.mark.slow),
+        pytest.param("eval/training.json", marks=pytest.mark.slow),
+        pytest.param("overrides.txt", marks=pytest.mark.slow),
+    ],
+)
+def test_damaged_run_folders_are_continued_or_refused(run, tmp_path, monkeypatch, count, file):
     """The folder is found, read and prepared as it is when a run is continued."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     damage, refused = Damage(seed=3), 0
+    settings = tuple((run / "overrides.txt").read_text().splitlines())
     where = {"runs_dir": "runs", "resume": "never", "experiment": "", "test": False, "plugins": []}
     for k in range(count):
         folder = tmp_path / str(k) / "x"
         shutil.copytree(run, folder)
-        name = damage_run(damage, folder)
+        name = damage_run(damage, folder, file)
         try:
             if name == "config.yaml":
                 resume.find(OmegaConf.create({**where, "checkpoint": str(folder)}), {})
@@ -220,13 +230,15 @@ def test_damaged_run_folders_are_continued_or_refused(run, tmp_path, monkeypatch
             record.continue_from(folder / "eval" / "training.json", 8)
             if record._steps:
                 record.write(folder / "eval" / "training.json")
-            Job(folder, "HalfCheetah-2x3", (), 8).progress()
+            job = Job(folder, "HalfCheetah-2x3", settings, 8)
+            job.progress(), job.finished()
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             assert all(json.loads(line)["iteration"] <= 1 for line in lines)
         except UserError:
             refused += 1
         shutil.rmtree(folder.parent)
-    assert 0 < refused < count / 2
+    assert bool(refused) == (file in (None, "overrides.txt"))
+    assert refused < count / 2 or file == "overrides.txt"
 
 
 def test_damaged_checkpoints_are_refused(run, tmp_path, count):
@@ -252,6 +264,8 @@ def test_damaged_checkpoints_are_refused(run, tmp_path, count):
 def test_damaged_hands_are_loaded_or_refused(tmp_path, count):
     damage, refused = Damage(seed=5), 0
     sound = yaml.safe_load((MODELS / "quad.yaml").read_text())
+    sound["base"] = {"palm": "palm", "palm_center": [0.0, 0.0, 0.05], "mass": 0.5,
+                     "center_of_mass": [0.0, -0.1, 0.0], "inertia": [1e-3, 1e-3, 1e-3]}  # fmt: skip
     model = (MODELS / "quad.xml").read_bytes()
     for k in range(count):
         path = tmp_path / f"hand{k}.yaml"

@@ -1,6 +1,7 @@
 """The package as a library: forks, copies, threads, what is written where, locks."""
 
 import copy
+import fcntl
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from madpo_isaac.commands.train import main
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import spin
+from madpo_isaac.system.lock import Lock
 from madpo_isaac.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,6 +154,23 @@ def test_a_lock_that_was_removed_ends_the_run_and_lets_nobody_in(tmp_path):
         other.release()
         (tmp_path / "lock").unlink()
     folder.release()
+
+
+def test_a_folder_that_was_moved_is_found_without_proc(tmp_path, monkeypatch):
+    """As on macOS, which tells the name of an open file in another way."""
+    (tmp_path / "a").mkdir()
+    lock = Lock(tmp_path / "a" / "lock")
+    assert lock.acquire()
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert lock.folder() == tmp_path / "b"
+    answer = f"{tmp_path}/b/lock".encode() + bytes(9)
+    monkeypatch.setattr(fcntl, "F_GETPATH", 50, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda *_: answer)
+    monkeypatch.delattr(os, "readlink")
+    assert lock.folder() == tmp_path / "b"
+    (tmp_path / "b" / "lock").unlink()
+    assert lock.folder() is None
+    lock.release()
 
 
 def test_a_run_notices_that_its_lock_was_removed(tmp_path, monkeypatch, capsys):

@@ -6,14 +6,18 @@ import re
 import shutil
 
 import pytest
+from report_runs import write_run
 from test_runner import _keep_torch_settings  # noqa: F401
 
 from madpo_isaac.__main__ import main as madpo
+from madpo_isaac.commands import doctor
 from madpo_isaac.commands import train as cli
 from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.commands.doctor import Finding
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import canonical, compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.report.runs import load
 from madpo_isaac.reproduce.paper import FIGURES, SCALES
 from madpo_isaac.reproduce.plan import plan
 
@@ -65,6 +69,21 @@ def test_the_home_folder_is_meant_by_its_sign(monkeypatch):
     ]
     assert canonical(["runs_dir=~/a,~/b"]) == ["runs_dir=/home/me/a,/home/me/b"]
     assert str(Parser.path("~/x")) == "/home/me/x"
+
+
+def test_the_home_folder_is_meant_by_every_command(tmp_path, monkeypatch, capsys):
+    """Shells leave its sign alone behind an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs" / "a", "Task")
+    (tmp_path / "curves.csv").write_text("run,env_steps,episode_return\na,100,1\n")
+    runs = load(["~/runs", "Mine=~/curves.csv"])
+    assert [(run.name, run.task) for run in runs] == [("a", "Task"), ("a", "Mine")]
+    assert madpo(["list", "runs", "~/runs"]) == 0
+    assert "Task" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "examine", lambda place: [Finding("disk", "ok", str(place))])
+    assert madpo(["doctor", "runs_dir=~/runs"]) == 0
+    assert f"{tmp_path}/runs" in capsys.readouterr().out
 
 
 def test_bytes_that_are_no_text_are_one_line_and_nothing_is_made(tmp_path, capsys):

@@ -2,12 +2,15 @@
 
 import pytest
 from omegaconf import OmegaConf
+from report_runs import write_run
 
 from madpo_isaac import tasks
 from madpo_isaac.config import renamed
 from madpo_isaac.config.nodes import from_record
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
+from madpo_isaac.report.runs import load
+from madpo_isaac.report.study import Study
 from madpo_isaac.runs.folder import as_yaml
 
 
@@ -73,3 +76,30 @@ def test_a_hand_with_old_keys_names_the_new_ones(tmp_path):
     (tmp_path / "old.yaml").write_text(text)
     with pytest.raises(UserError, match=r"base\.palm_centre is now base\.palm_center"):
         tasks.make("ShadowHandOver", 1, hand=str(tmp_path / "old.yaml"))
+
+
+def test_a_report_groups_old_runs_with_new_ones(tmp_path):
+    names = {
+        "old": ("randomise", "standardised", "sigma_on_restore"),
+        "new": ("randomize", "standardized", "std_on_restore"),
+    }
+    for seed, (name, (randomize, observation, restore)) in enumerate(names.items()):
+        run = write_run(tmp_path / name, seed=seed, **{restore: "keep"})
+        config = OmegaConf.load(run / "config.yaml")
+        config.task[randomize], config.task.observation = {"friction": [0.7, 1.3]}, observation
+        OmegaConf.save(config, run / "config.yaml")
+    runs = load([str(tmp_path)])
+    old, new = ({k: v for k, v in run.settings.items() if k not in _OF_ONE_RUN} for run in runs)
+    assert old == new and new["task.randomize.friction"] == [0.7, 1.3]
+    assert Study(runs, ["algo", "task.randomize.friction"]).groups == ["happo friction=[0.7,1.3]"]
+    assert Study(runs).notes() == []
+
+
+def test_a_report_leaves_keys_whose_meaning_has_changed():
+    old = {"algo.lr_decay": True, "algo.divergence.decay": 1, "algo.std_x": 0.5, "x": ["a"]}
+    wanted = {**old, "algo.std_scale": 0.5}
+    del wanted["algo.std_x"]
+    assert renamed.translated_flat(old) == wanted
+
+
+_OF_ONE_RUN = ("seed", "run", "experiment")

@@ -46,6 +46,7 @@ WIDE = {"system": 430, "settings": 150, "plugins": 150, "env": 250}
 ON_DEVICE = {"tasks", "sim", "models", "divergence", "algos"}
 """Rooms whose tensors stay on the device."""
 DETOURS = {
+    ("training", "config"): 300,
     ("reproduce", "config"): 530,
     ("report", "system"): 808,
     ("tasks", "system"): 418,

@@ -123,10 +123,17 @@ FAULTS = (
         "tests/test_mujoco_task.py::test_a_fall_is_no_success",
     ),
     Fault(
+        "a run goes on with a changed model",
+        "madpo_isaac/config/resume.py",
+        'if not (found := physics.change(ours, content["physics"])):',
+        'if not (found := ""):',
+        "tests/test_physics.py::test_a_changed_hand_is_refused_in_one_line",
+    ),
+    Fault(
         "wall-time ratio inverted",
         "madpo_isaac/report/tables.py",
-        "seconds / _mean([run.until(stop) for run in base])",
-        "_mean([run.until(stop) for run in base]) / seconds",
+        "_ratio(seconds, _mean([run.until(stop) for run in base]))",
+        "_ratio(_mean([run.until(stop) for run in base]), seconds)",
         "tests/test_report_statistics.py::test_a_slower_group_takes_a_multiple_of_the_baselines_time",
     ),
     Fault(

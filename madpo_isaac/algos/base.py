@@ -321,14 +321,9 @@ class OnPolicy(ABC):
     def policy_loss(self, view: AgentView, rows: Rows, size: int) -> tuple[Tensor, Stats]:
         """Some rows' share of an agent's loss in a minibatch of ``size`` rows, see ``Share``."""
         mean, std, value = self.actors.outputs(view.index, take(view.obs, rows))
-        log_prob_now = log_prob(mean, std, take(view.action, rows))
-        log_ratio = log_prob_now - take(view.old_log_prob, rows)
-        ratio = log_ratio.exp()
-        kl = kl_estimate(ratio.detach(), log_ratio.detach()).sum()
-        if view.factor is not None:
-            ratio = ratio * take(view.factor, rows)
-        weighted_advantage = take(view.weighted_advantage, rows)
-        surrogate = clipped_objective(ratio, weighted_advantage, view.clip).sum()
+        log_ratio = self.log_ratio(view, rows, mean, std)
+        kl = kl_estimate(log_ratio.detach().exp(), log_ratio.detach()).sum()
+        ratio, surrogate = self.surrogate(view, rows, log_ratio)
         bonus = self.bonus(view, rows, mean, std)
         entropy_bonus = self._entropy_weight(size) * len(mean) * entropy(std)
         stats = shares_of(
@@ -345,6 +340,18 @@ class OnPolicy(ABC):
             loss = loss + self.config.value_aux_coef * error / size
             stats["value_aux_loss"] = error.detach() / size
         return loss, stats
+
+    def log_ratio(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
+        """Log of pi_new / pi_old of an agent's actions at b rows, for its present policy. (b,)"""
+        return log_prob(mean, std, take(view.action, rows)) - take(view.old_log_prob, rows)
+
+    def surrogate(self, view: AgentView, rows: Rows, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the ratio that is clipped (b,), and the sum of the clipped objective. ()"""
+        ratio = log_ratio.exp()
+        if view.factor is not None:
+            ratio = ratio * take(view.factor, rows)
+        weighted_advantage = take(view.weighted_advantage, rows)
+        return ratio, clipped_objective(ratio, weighted_advantage, view.clip).sum()
 
     def _entropy_weight(self, size: int) -> float:
         """Coefficient of the mean entropy in a minibatch of ``size`` rows."""

@@ -19,6 +19,9 @@ from madpo_isaac.env import AgentSpec
 Columns = slice | Tensor
 """Columns of actions: a slice, or indices (k,) on the device; a list would be copied every time."""
 
+Gaussian = tuple[Tensor, Tensor]
+"""Mean (b, d) and standard deviation (d,) of a policy."""
+
 
 @dataclass
 class FixedPolicy:
@@ -52,7 +55,7 @@ class Comparison(ABC):
         del seed
         self._config = config
         self._pairs = {
-            (i, j): tuple(_columns(c, device) for c in shared_actions(a, b))
+            (i, j): _columns(*shared_actions(a, b), device)
             for i, a in enumerate(agents)
             for j, b in enumerate(agents)
             if i != j
@@ -73,22 +76,26 @@ class Comparison(ABC):
         self,
         view: AgentView,
         rows: Rows,
-        own: Columns,
+        columns: tuple[Columns, Columns],
         mean: Tensor,
         std: Tensor,
         other: FixedPolicy,
-        theirs: Columns,
     ) -> Tensor:
-        """Divergence from another agent, the columns ``own`` against ``theirs``. ()"""
+        """Divergence from another agent in ``columns`` of both, see :meth:`columns`. ()"""
+
+    def columns(self, p: int, q: int) -> tuple[Columns, Columns] | None:
+        """Columns of p's and of q's actions that correspond; None if none do."""
+        columns = self._pairs[p, q]
+        return columns if count_columns(columns[0]) else None
 
     def inter(
         self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor, other: FixedPolicy
     ) -> Tensor:
         """Divergence from another agent in the actions both have, times the number of rows. ()"""
-        own, theirs = self._pairs[view.index, other.view.index]
-        if not count_columns(own):
+        columns = self.columns(view.index, other.view.index)
+        if columns is None:
             return mean.new_zeros(())
-        return self.paired(view, rows, own, mean, std, other, theirs)
+        return self.paired(view, rows, columns, mean, std, other)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what the next iteration's comparisons need of this one."""
@@ -104,35 +111,54 @@ class GaussianComparison(Comparison):
 
     is_sum_over_rows = True
 
-    def _sum(self, mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
+    def change(self, mean: Tensor, std: Tensor, their_mean: Tensor, their_std: Tensor) -> Tensor:
+        """Divergence of an agent from its own former policy in each of b states. (b,)"""
+        return self._per_state(self._config.scale, mean, std, their_mean, their_std)
+
+    def distance(self, columns: tuple[Columns, Columns], own: Gaussian, theirs: Gaussian) -> Tensor:
+        """Divergence from another agent in each of b states. (b,)
+
+        Args:
+            columns: the actions to compare, see :meth:`Comparison.columns`.
+            own: mean (b, d) and standard deviation (d,).
+            theirs: those of the other agent.
+        """
+        (mean, std), (their_mean, their_std) = own, theirs
+        mean, std = mean[:, columns[0]], std[columns[0]]
+        their_mean, their_std = their_mean[:, columns[1]], their_std[columns[1]]
+        cfg = self._config
+        if cfg.standardize_inter:
+            mean, their_mean = mean / std, their_mean / their_std
+            std = their_std = torch.ones_like(std)
+        return self._per_state(cfg.inter_scale or cfg.scale, mean, std, their_mean, their_std)
+
+    def _per_state(
+        self, scale: float | None, mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor
+    ) -> Tensor:
         cfg = self._config
         assert cfg.bound is not None
-        assert cfg.scale is not None
-        return bounded_divergence(
-            cfg.kind, cfg.bound, cfg.scale, mean_p, std_p, mean_q, std_q
-        ).sum()
+        assert scale is not None
+        return bounded_divergence(cfg.kind, cfg.bound, scale, mean_p, std_p, mean_q, std_q)
 
     def intra(
         self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor, other: FixedPolicy
     ) -> Tensor:
         """See :meth:`Comparison.intra`."""
         del view
-        return self._sum(mean, std, take(other.mean, rows), other.std)
+        return self.change(mean, std, take(other.mean, rows), other.std).sum()
 
     def paired(
         self,
         view: AgentView,
         rows: Rows,
-        own: Columns,
+        columns: tuple[Columns, Columns],
         mean: Tensor,
         std: Tensor,
         other: FixedPolicy,
-        theirs: Columns,
     ) -> Tensor:
         """See :meth:`Comparison.paired`."""
         del view
-        their_mean = take(other.mean, rows)[:, theirs]
-        return self._sum(mean[:, own], std[own], their_mean, other.std[theirs])
+        return self.distance(columns, (mean, std), (take(other.mean, rows), other.std)).sum()
 
 
 def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[slice | list[int], slice | list[int]]:
@@ -151,10 +177,13 @@ def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[slice | list[int], slice
     return own, [theirs[roles[k]] for k in own]
 
 
-def _columns(columns: slice | list[int], device: torch.device) -> Columns:
-    if isinstance(columns, slice):
-        return columns
-    return torch.tensor(columns, dtype=torch.long, device=device)
+def _columns(
+    own: slice | list[int], theirs: slice | list[int], device: torch.device
+) -> tuple[Columns, Columns]:
+    def on_device(x: slice | list[int]) -> Columns:
+        return x if isinstance(x, slice) else torch.tensor(x, dtype=torch.long, device=device)
+
+    return on_device(own), on_device(theirs)
 
 
 def count_columns(columns: Columns) -> int:

@@ -121,19 +121,19 @@ class YuComparison(KernelComparison):
     ) -> Tensor:
         """See :meth:`Comparison.intra`."""
         everything = slice(0, mean.shape[1])
-        return self.paired(view, rows, everything, mean, std, other, everything)
+        return self.paired(view, rows, (everything, everything), mean, std, other)
 
     def paired(
         self,
         view: AgentView,
         rows: Rows,
-        own: Columns,
+        columns: tuple[Columns, Columns],
         mean: Tensor,
         std: Tensor,
         other: FixedPolicy,
-        theirs: Columns,
     ) -> Tensor:
         """See :meth:`Comparison.paired`."""
+        own, theirs = columns
         del view
         their_mean, unit = take(other.mean, rows)[:, theirs], other.std[theirs]
         p, q = self._actions(rows, mean[:, own], std[own], their_mean, unit)
@@ -184,13 +184,13 @@ class PrintedComparison(KernelComparison):
         self,
         view: AgentView,
         rows: Rows,
-        own: Columns,
+        columns: tuple[Columns, Columns],
         mean: Tensor,
         std: Tensor,
         other: FixedPolicy,
-        theirs: Columns,
     ) -> Tensor:
         """See :meth:`Comparison.paired`."""
+        own, theirs = columns
         del view
         their_mean = take(other.mean, rows)[:, theirs]
         p, q = self._actions(rows, mean[:, own], std[own], their_mean, other.std[theirs])
@@ -237,13 +237,13 @@ class OfficialComparison(KernelComparison):
         self,
         view: AgentView,
         rows: Rows,
-        own: Columns,
+        columns: tuple[Columns, Columns],
         mean: Tensor,
         std: Tensor,
         other: FixedPolicy,
-        theirs: Columns,
     ) -> Tensor:
         """See :meth:`Comparison.paired`."""
+        own, theirs = columns
         p = log_density(mean, std, take(view.action, rows))[:, own]
         q = log_density(take(other.mean, rows), other.std, take(other.view.action, rows))[:, theirs]
         key = (view.index, other.view.index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madpo_isaac.algos.batch import AgentView, Batch, Rows
+from madpo_isaac.algos.batch import AgentView, Batch, Rows, take
 from madpo_isaac.algos.comparison import Comparison, FixedPolicy, GaussianComparison
 from madpo_isaac.algos.happo import HAPPO
 from madpo_isaac.algos.kernels import OfficialComparison, PrintedComparison, YuComparison
 from madpo_isaac.algos.registry import register_algorithm
 from madpo_isaac.algos.settings import AlgoConfig, RunSettings
+from madpo_isaac.algos.steps import tiles
+from madpo_isaac.algos.storage import Rollout
 from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, fill_from_preset
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
@@ -56,9 +59,9 @@ class MADPO(HAPPO):
     """Adds coef * [lam D(pi_i || updated predecessor) + (1 - lam) D(pi_i || previous pi_i)].
 
     Eq. 3 and 10. The predecessor is the agent updated just before in this iteration's order; the
-    first one has none. "Previous" is the policy before the previous iteration's update: against
-    the behavior policy itself the gradient would vanish at the first epoch. Preset ``official``
-    compares with other policies, as the released code does.
+    first one has none. "Previous" is the policy before the previous iteration's update, or with
+    ``age`` of an earlier iteration: against the behavior policy itself the gradient would vanish
+    at the first epoch. Preset ``official`` compares with other policies, as the released code does.
     """
 
     config: MadpoConfig
@@ -77,11 +80,16 @@ class MADPO(HAPPO):
         assert div.coef is not None
         assert div.lam is not None
         self._full_coef = self.coef = div.coef
+        self._left = 1.0
+        """Share of the coefficient that its decay has left."""
         self.inter_weight = 1.0 - div.lam if self.preset.swap else div.lam
         if not self.preset.keep_entropy and div.kind != "none":
             self.entropy_coef = 0.0
-        self._behavior = self.actors.stack.flat.clone()
-        self._previous = self._behavior.clone()
+        self._recent = self.actors.stack.flat.repeat(div.age, 1, 1)
+        """Policies that collected the last ``age`` rollouts, oldest first. (age, P, n)"""
+        self._previous = self.actors.stack.flat.clone()
+        self._steered: Tensor | None = None
+        """The present agent's coefficient, if its gradient is steered. ()"""
         self._reference: FixedPolicy | None = None
         self._predecessor: FixedPolicy | None = None
         seed = init_generator.initial_seed() + 3
@@ -100,20 +108,21 @@ class MADPO(HAPPO):
         """Sets learning rates, and the coefficient of the bonus, if they decay."""
         super().set_progress(done, env_steps)
         decay = self.divergence.decay_steps
-        left = max(0.0, 1.0 - env_steps / decay) if decay else 1.0
-        self.coef = self._full_coef * left
+        self._left = max(0.0, 1.0 - env_steps / decay) if decay else 1.0
+        self.coef = self._full_coef * self._left
 
     def begin_update(self, batch: Batch) -> None:
         """Moves the snapshots on: the policy that collected this batch becomes the next one."""
         if self.preset.previous == "iteration":
-            self._previous.copy_(self._behavior)
-            self._behavior.copy_(self.actors.stack.flat)
+            self._previous.copy_(self._recent[0])
+            self._recent = torch.cat((self._recent[1:], self.actors.stack.flat[None]))
         self._predecessor = None
         if self._compares:
             self.comparison.begin(batch)
 
     def begin_agent(self, view: AgentView) -> None:
         """Evaluates the policies to compare with on the batch, once for all epochs."""
+        self._steered = None
         if not self._compares:
             return
         if self.preset.previous == "iteration":
@@ -127,19 +136,25 @@ class MADPO(HAPPO):
 
     def begin_minibatch(self, view: AgentView, rows: Rows) -> None:
         """Moves the reference on where it is the policy of one gradient step ago."""
-        del rows
+        if self.divergence.share is not None and self._steered is None:
+            self._steered = self._coefficient_of_share(view, rows, self.divergence.share)
         if self._compares and self.preset.previous == "minibatch":
             self._reference = self._fixed(view, self._previous[view.index])
             self._previous[view.index].copy_(self.actors.stack.flat[view.index])
 
     def bonus(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """The divergence bonus of Eq. 10, summed over ``rows``. ()"""
-        if self.divergence.kind == "none":
+        if self.divergence.kind == "none" or self.divergence.as_reward:
             return super().bonus(view, rows, mean, std)
-        if self.divergence.kind == "entropy":
-            return self.coef * len(mean) * entropy(std)
-        intra, inter = self._divergences(view, rows, mean, std)
-        return self.coef * (self.inter_weight * inter + (1.0 - self.inter_weight) * intra)
+        return self._coefficient(view) * self._measure(view, rows, mean, std)
+
+    def estimate_advantage(
+        self, rollout: Rollout, value: Tensor, next_value: Tensor, trace: Tensor | None = None
+    ) -> Tensor:
+        """See :meth:`OnPolicy.estimate_advantage`; rewards contain the bonus if it is one."""
+        if self.divergence.as_reward and self._compares:
+            rollout = dataclasses.replace(rollout, reward=self._reward(rollout))
+        return super().estimate_advantage(rollout, value, next_value, trace)
 
     def agent_updated(self, view: AgentView, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
         """Reports both divergences of the updated policy, which becomes the next predecessor."""
@@ -151,6 +166,61 @@ class MADPO(HAPPO):
             "divergence_intra": intra / len(mean),
             "divergence_inter": inter / len(mean),
         }
+
+    def _measure(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
+        """The bonus without its coefficient, summed over ``rows``. ()"""
+        if self.divergence.kind == "entropy":
+            return len(mean) * entropy(std)
+        intra, inter = self._divergences(view, rows, mean, std)
+        return self.inter_weight * inter + (1.0 - self.inter_weight) * intra
+
+    def _coefficient(self, view: AgentView) -> Tensor | float:
+        """The present coefficient of an agent's bonus. ()"""
+        coef = self.coef if self._steered is None else self._steered
+        if self.divergence.follow_lr:
+            return coef * self.rates.of(view.index) / (self.config.actor_lr or 1.0)
+        return coef
+
+    def _coefficient_of_share(self, view: AgentView, rows: Rows, share: float) -> Tensor:
+        """The coefficient at which the bonus's gradient has a share of the objective's. ()"""
+        optimizer = self.actor_optimizers[view.index]
+
+        def norm(term: Callable[[Rows, Tensor, Tensor], Tensor]) -> Tensor:
+            optimizer.zero_grad()
+            for part in tiles(rows, self.tile):
+                mean, std = self.actors.distribution(view.index, take(view.obs, part))
+                term(part, mean, std).backward()
+            self.ranks.add_up(optimizer.gradient, optimizer.gradient.new_zeros(1))
+            return torch.linalg.vector_norm(optimizer.gradient)
+
+        def objective(part: Rows, mean: Tensor, std: Tensor) -> Tensor:
+            return self.surrogate(view, part, self.log_ratio(view, part, mean, std))[1]
+
+        def bonus(part: Rows, mean: Tensor, std: Tensor) -> Tensor:
+            return self._measure(view, part, mean, std)
+
+        # A bonus without a gradient gets the largest coefficient, which changes nothing.
+        coefficient = share * norm(objective) / norm(bonus)
+        return self._left * coefficient.nan_to_num(0.0).clamp(max=self._full_coef)
+
+    def _reward(self, rollout: Rollout) -> Tensor:
+        """A rollout's rewards with the bonus of the policies that collected it. (T, N)"""
+        assert isinstance(self.comparison, GaussianComparison)
+        state, total = rollout.state.flatten(0, 1), rollout.reward.new_zeros(())
+        predecessor = None
+        for p, agent in enumerate(self.agents):
+            obs = self.actors.inputs(p, agent.observe(state))
+            policy = self.evaluate(p, obs)
+            change = self.comparison.change(*policy, *self.evaluate(p, obs, self._recent[0, p]))
+            total = total + (1.0 - self.inter_weight) * change
+            columns = self.comparison.columns(p, p - 1) if p else None
+            if predecessor is not None and columns is not None:
+                distance = self.comparison.distance(columns, policy, predecessor)
+                total = total + self.inter_weight * distance
+            predecessor = policy
+        unit = (1.0 - self.config.gamma) * self.value_norm.mean_std()[1] / self.config.reward_scale
+        bonus = self.coef * unit * total / len(self.agents)
+        return rollout.reward + bonus.view_as(rollout.reward)
 
     def _fixed(self, view: AgentView, flat: Tensor | None = None) -> FixedPolicy:
         """The agent's policy with the parameters ``flat``, or its current ones, on the batch."""
@@ -170,7 +240,7 @@ class MADPO(HAPPO):
         """Adds the policies and whatever else of the past the comparison needs."""
         return {
             **super().state_dict(),
-            "behaviour": self._behavior.clone(),
+            "behaviour": self._recent.clone(),
             "previous": self._previous.clone(),
             "comparison": self.comparison.state_dict(),
         }
@@ -178,6 +248,8 @@ class MADPO(HAPPO):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
         super().load_state_dict(state)
-        self._behavior.copy_(state["behaviour"])
+        saved = state["behaviour"].view(-1, *self._previous.shape)
+        missing = max(0, len(self._recent) - len(saved))
+        self._recent = torch.cat((saved[:1].expand(missing, -1, -1), saved[-len(self._recent) :]))
         self._previous.copy_(state["previous"])
         self.comparison.load_state_dict(state["comparison"])

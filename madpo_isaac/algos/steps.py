@@ -21,7 +21,7 @@ differentiable (), and of its statistics."""
 
 LABELS = {
     "surrogate": "the surrogate objective",
-    "bonus": "the divergence bonus",
+    "bonus": "the bonus",
     "entropy_bonus": "the entropy bonus",
     "clip_fraction": "the clip fraction",
     "kl": "the KL divergence",

@@ -146,8 +146,10 @@ def _devices() -> str:
 def _threads() -> str:
     import torch
 
-    usable = len(os.sched_getaffinity(0))
-    return f"{usable} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()} by itself"
+    from madpo_isaac.system import device
+
+    usable, own = device.cores(), torch.get_num_threads()
+    return f"{usable} usable of {os.cpu_count()}, torch uses {own} by itself"
 
 
 def _opengl() -> Finding:
@@ -202,7 +204,7 @@ def main(argv: list[str]) -> int:
         key, found, runs_dir = argument.partition("=")
         if key != "runs_dir" or not found or not runs_dir:
             raise UserError(f"'{argument}': doctor takes runs_dir=<folder> only.")
-    findings = examine(Path(runs_dir))
+    findings = examine(Parser.path(runs_dir))
     width = max(len(finding.name) for finding in findings)
     for name, state, detail in findings:
         console.info(f"{name:<{width}}  {state:<7}  {' '.join(detail.split())}")

@@ -69,14 +69,14 @@ def main(argv: Sequence[str]) -> int:
     """Prints a table; returns 0."""
     parser = Parser("madpo list", "Lists tasks, algorithms, or the runs in a folder.")
     parser.add_argument("what", nargs="?", default="tasks", help=", ".join(WHAT))
-    parser.add_argument("folder", nargs="?", help="folder of the runs (runs)")
+    parser.add_argument("folder", nargs="?", type=parser.path, help="folder of the runs (runs)")
     options = parser.parse(argv)
     if options.what not in WHAT:
         raise unknown("list", options.what, WHAT)
     if options.folder is not None and options.what != "runs":
         raise UserError(f"madpo list {options.what} takes no folder, such as '{options.folder}'.")
     if options.what == "runs":
-        rows = runs(Path(options.folder or "runs"))
+        rows = runs(options.folder or Path("runs"))
     else:
         rows = tasks() if options.what == "tasks" else algorithms()
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

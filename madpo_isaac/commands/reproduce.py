@@ -8,14 +8,17 @@ from collections.abc import Collection, Sequence
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.reproduce import paper, question
 from madpo_isaac.reproduce.arms import METHODS
 from madpo_isaac.reproduce.caption import Request, caption
 from madpo_isaac.reproduce.cost import total
-from madpo_isaac.reproduce.paper import FIGURES, RECIPES, SCALES
+from madpo_isaac.reproduce.paper import RECIPES
 from madpo_isaac.reproduce.plan import Job, plan
 from madpo_isaac.reproduce.run import reproduce, union
 
 ALL = "all"
+FIGURES = {**paper.FIGURES, **question.FIGURES}
+SCALES = {**paper.SCALES, **question.SCALES}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = Parser("reproduce.py", "Runs what a figure or table of the paper shows.")
     add = parser.add_argument
-    add("figure", nargs="?", default="", help=f"{', '.join(FIGURES)}, or {ALL}")
+    add("figure", nargs="?", default="", help=f"{', '.join(FIGURES)}, or {ALL} of the paper")
     add("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
     add("--method", default="gaussian", help=f"MADPO's bonus: {_options(METHODS)}")
     add("--recipe", default="paper", help=f"hyper-parameters: {_options(RECIPES)}")
@@ -51,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     scale = SCALES[options.scale]
     runs = options.runs / f"{options.recipe}_{options.scale}"
     requests, jobs = {}, {}
-    for name in FIGURES if options.figure == ALL else (options.figure,):
+    for name in paper.FIGURES if options.figure == ALL else (options.figure,):
         out = options.out / f"{name}_{options.method}_{options.recipe}_{options.scale}"
         how = (options.method, options.recipe)
         more = tuple(options.settings)

@@ -186,7 +186,12 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     if name and (elsewhere or not flags.multirun):
         raise UserError(f"hydra/launcher={name} goes with -m and settings only.")
     if elsewhere and continues(flags.overrides):
-        raise UserError("A run is continued with its own configuration: leave --config-path out.")
+        given = next(flag for flag in _SEARCH_FLAGS if getattr(flags, flag)).replace("_", "-")
+        raise UserError(
+            f"--{given} does not go with checkpoint= or resume=: a run that goes on has its own "
+            "record, so that the files would be ignored. Begin it without resume=, or give the "
+            "settings themselves."
+        )
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
         jobs = list(_jobs(flags.overrides)) if flags.multirun else [flags.overrides]
         configs = list(map(compose, jobs))

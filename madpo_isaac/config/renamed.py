@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
 from madpo_isaac.errors import UserError
@@ -30,6 +33,21 @@ def error(key: str) -> UserError | None:
         if key == old or key.startswith(f"{old}."):
             return UserError(f"{key} is now {new}{key.removeprefix(old)}.")
     return None
+
+
+def translated_flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns recorded settings, by dotted key, with the names of today.
+
+    A key that has been replaced by one with another meaning stays.
+    """
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        for old, new in KEYS.items():
+            if "=" not in new and f"{key}.".startswith(f"{old}."):
+                key = new + key.removeprefix(old)
+        values = VALUES.get(key, {})
+        result[key] = values.get(value, value) if isinstance(value, str) else value
+    return result
 
 
 def translated(record: DictConfig) -> DictConfig:

@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from madpo_isaac import console
 from madpo_isaac.config.nodes import from_record
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
-from madpo_isaac.sim import ENGINES, SIM_SCHEMAS
+from madpo_isaac.sim import ENGINES, SIM_SCHEMAS, physics
 from madpo_isaac.system.files import plain_settings
 
 WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu")
@@ -62,7 +63,7 @@ class Source:
         name = self.path or self.folder
         for key in STRUCTURE if config.test else (*STRUCTURE, *TRAINING):
             had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
-            if had != wanted and self.path is not None:
+            if had != wanted and self.path is not None and not _are_files(key, had, wanted):
                 raise UserError(
                     f"{key}={_show(wanted)}: '{name}' is of {key}={_show(had)}, which a run that "
                     "is continued or played keeps."
@@ -209,6 +210,39 @@ def check_state(
         )
 
 
+def check_physics(
+    path: Path, content: Mapping[str, Any], ours: Mapping[str, Any], *, playing: bool = False
+) -> None:
+    """Makes sure that a run goes on with the model that it was trained on.
+
+    A policy may be played on another one, which is said in a line.
+
+    Args:
+        path: the checkpoint.
+        content: what it holds.
+        ours: ``physics()`` of the environments.
+        playing: it is only to act.
+
+    Raises:
+        UserError: the model has changed; the line names the first number that differs.
+    """
+    if "physics" not in content:  # of an earlier version, or a policy that comes with the project
+        if ours and not playing and not console.out.quiet:  # one of several processes says it
+            console.warning(
+                f"'{path}' does not say which model it was trained on: it goes on with today's."
+            )
+        return
+    if not (found := physics.change(ours, content["physics"])):
+        return
+    if playing:
+        console.warning(f"'{path}' was trained on another model: {found}.")
+        return
+    raise UserError(
+        f"'{path}' was trained on another model: {found}. Put the model back as it was (env.json "
+        "of the run has the versions of the packages), or begin a new run."
+    )
+
+
 def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     """Names the first entry of ``ours`` that ``theirs`` lacks or has as something else.
 
@@ -229,6 +263,11 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     else:
         same = ours is None or isinstance(theirs, type(ours))
     return None if same else name
+
+
+def _are_files(key: str, *hands: object) -> bool:
+    """Returns whether hands are files of the user's: a file may move, its model is compared."""
+    return key == "task.hand" and all(str(hand).endswith(".yaml") for hand in hands)
 
 
 def _kind(x: Tensor) -> tuple[torch.Size, torch.dtype]:

@@ -12,6 +12,9 @@ from madpo_isaac.settings import integer, not_negative, one_of, positive, settin
 KINDS = ("cs", "kl", "entropy", "none")
 """Kinds of the bonus, see :class:`DivergenceConfig`."""
 
+VARIANTS = ("share", "follow_lr", "as_reward", "age", "inter_scale", "standardize_inter")
+"""Settings that only the closed form has."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -80,6 +83,25 @@ class DivergenceConfig:
     decay_steps: float | None = setting(None, not_negative)
     """Environment steps after which the coefficient has fallen to zero, linearly; 0 for never.
     gaussian: the recipe's, others 0."""
+    share: float | None = setting(None, positive)
+    """Steer the coefficient of each agent and iteration so that the norm of the bonus's gradient is
+    this share of the norm of the clipped objective's, both measured on the first minibatch. The
+    coefficient never exceeds ``coef``, which is 1 unless it is given."""
+    follow_lr: bool = False
+    """True: the coefficient is proportional to the agent's learning rate, ``coef`` at
+    ``algo.actor_lr``. An adaptive rate is what the KL target allows."""
+    as_reward: bool = False
+    """True: no term of the objective. The weighted divergences of the policies that collected a
+    rollout, meaned over agents, are added to its rewards instead. They are multiplied by
+    (1 - gamma) and by the standard deviation of returns, so that ``coef`` does not depend on the
+    scale of a task's rewards. The agent with the index before is the predecessor."""
+    age: int = setting(1, integer(1, 1000))
+    """The intra-agent term compares a policy with the one that collected the rollout of this many
+    iterations ago."""
+    inter_scale: float | None = setting(None, positive)
+    """``scale`` of the inter-agent term; null for the same."""
+    standardize_inter: bool = False
+    """True: the inter-agent term compares mean / std of two agents' actions, both with std 1."""
 
     def check(self, minibatch: int) -> None:
         """Checks what goes with which preset; ``minibatch`` is the rows of a minibatch.
@@ -97,11 +119,36 @@ class DivergenceConfig:
         if self.preset == "gaussian":
             if self.rows is not None:
                 raise UserError(f"{key}.rows={self.rows} goes with the kernel presets only.")
+            self._check_variants()
             return
+        for name in VARIANTS:
+            value = getattr(self, name)
+            if value != DivergenceConfig.__dataclass_fields__[name].default:
+                raise UserError(f"{key}.{name}={value} goes with {key}.preset=gaussian only.")
         if self.kind not in ("cs", "none"):
             raise UserError(f"{key}.kind={self.kind} goes with {key}.preset=gaussian only.")
         if self.bound not in (None, "none"):
             raise UserError(f"{key}.bound={self.bound} goes with {key}.preset=gaussian only.")
+
+    def _check_variants(self) -> None:
+        key = "algo.divergence"
+        compares = self.kind in ("cs", "kl")
+        for name in ("as_reward", "age", "inter_scale", "standardize_inter"):
+            value = getattr(self, name)
+            if not compares and value != DivergenceConfig.__dataclass_fields__[name].default:
+                raise UserError(
+                    f"{key}.{name}={value} has no effect: {key}.kind={self.kind} compares nothing."
+                )
+        if self.as_reward and self.share is not None:
+            raise UserError(
+                f"{key}.share={self.share} has no effect: {key}.as_reward=True leaves the "
+                "objective as it is."
+            )
+        if self.as_reward and self.follow_lr:
+            raise UserError(
+                f"{key}.follow_lr=True has no effect: {key}.as_reward=True has one coefficient "
+                "for all agents."
+            )
 
 
 def fill_from_preset(
@@ -120,6 +167,8 @@ def fill_from_preset(
     filled = dataclasses.replace(config)
     if filled.sigma is None and preset.coef is None:
         filled.sigma = sigma
+    if filled.coef is None and filled.share is not None:
+        filled.coef = 1.0
     if filled.coef is None:
         own = 1.0 / filled.sigma if filled.sigma is not None else preset.coef
         filled.coef = coef if preset.estimator == "gaussian" and coef is not None else own

@@ -237,7 +237,7 @@ def main(argv: list[str]) -> int:
 
         from madpo_isaac.tasks import TASKS
 
-        out, seed = settings["out"], _natural(settings["seed"])
+        out, seed = os.path.expanduser(settings["out"]), _natural(settings["seed"])
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         if everything:
             sheet([name for name in TASKS if name.startswith("ShadowHand")], seed, out)

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import yaml
 
+from madpo_isaac.config import renamed
 from madpo_isaac.errors import UserError
 from madpo_isaac.system.files import parse_json
 
@@ -146,9 +147,9 @@ def load(arguments: Sequence[str]) -> list[Run]:
     runs: dict[tuple[Path, str], Run] = {}
     for argument in arguments:
         task, found, name = argument.partition("=")
-        path = Path(argument)
+        path = Path(os.path.expanduser(argument))
         if found and not os.path.exists(path):
-            path = Path(name)
+            path = Path(os.path.expanduser(name))
         else:
             task = ""
         for run in _read(path, task):
@@ -202,7 +203,7 @@ def _of_run_folder(path: Path) -> Run:
             flat = None  # YAML makes dates and keys of text, which may fail in other ways
         if flat is None:
             raise UserError(f"'{config}' holds no configuration.")
-        settings |= flat
+        settings |= renamed.translated_flat(flat)
     return Run(name, settings, _metrics(path / "metrics.jsonl"), path)
 
 

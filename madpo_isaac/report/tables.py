@@ -72,8 +72,8 @@ def wall_time(study: Study, baseline: str) -> Table:
         stop = study.end(task)
         seconds = _mean([run.until(stop) for run in runs])
         base = study.cells.get((task, baseline), [])
-        ratio = seconds / _mean([run.until(stop) for run in base]) if base else np.nan
-        pace = _mean([run.until(stop, "env_steps") / run.until(stop) for run in runs])
+        ratio = _ratio(seconds, _mean([run.until(stop) for run in base])) if base else np.nan
+        pace = _mean([_ratio(run.until(stop, "env_steps"), run.until(stop)) for run in runs])
         memory = _mean([run.peak_mb for run in runs])
         more = memory - _mean([run.peak_mb for run in base]) if base else np.nan
         rows.append(
@@ -147,6 +147,11 @@ def _number(value: float, digits: int) -> str:
 def _interval(text: str, digits: int, *ends: float) -> str:
     known = np.isfinite(ends).all()
     return text.format(*(_number(end, digits) for end in ends)) if known else "-"
+
+
+def _ratio(value: float, reference: float) -> float:
+    """Returns a quotient; NaN where the reference, as a clock that stood still, is 0."""
+    return value / reference if reference else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:

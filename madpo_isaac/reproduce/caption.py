@@ -42,6 +42,8 @@ class Request:
     @property
     def title(self) -> str:
         """Title of the page."""
+        if not self.figure.is_of_paper:
+            return f"Does divergence help? {self.figure.title}"
         number = self.name.replace("fig", "Figure ").replace("table", "Table ")
         return f"{number} of the MADPO paper, rerun: {self.figure.title}"
 
@@ -55,6 +57,9 @@ def caption(request: Request, jobs: Sequence[Job]) -> str:
         f"{request.title}. Recipe {request.recipe}, method {request.method}, scale "
         f"{request.scale_name}: seeds {seeds}; {' and '.join(lengths)}."
     )
+    if not request.figure.is_of_paper:
+        own = request.figure.settings.items()
+        return "\n".join([head, *(f"{task} has {' '.join(settings)}." for task, settings in own)])
     texts = _deviations(request, jobs, [job.config for job in jobs if job.config is not None])
     return "\n".join([head, *(f"Deviation: {text}" for text in texts)])
 

@@ -48,6 +48,9 @@ class Figure:
     panels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Sets of tasks over which to aggregate, each with a report of its own."""
     chosen: str = ""
+    settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further settings of some tasks."""
+    is_of_paper: bool = True
 
 
 FIGURES: dict[str, Figure] = {

@@ -143,7 +143,7 @@ def plan(
     chosen, _ = choose_tasks(figure, scale)
     jobs = []
     for task, (name, arm) in itertools.product(chosen, arms.items()):
-        own = (f"recipe={recipe}", f"task={task}", *arm.settings)
+        own = (f"recipe={recipe}", f"task={task}", *figure.settings.get(task, ()), *arm.settings)
         own, config = _composed((*own, "save_frequency=0", *scale.settings, *settings), scale.rows)
         batch = config.num_envs * config.algo.horizon
         iterations = math.ceil(scale.steps[suite(task)] / batch)

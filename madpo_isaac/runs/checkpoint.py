@@ -90,8 +90,8 @@ def _check_counters(path: Path, content: dict[str, Any]) -> None:
             raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no count.")
     for key in ("wall_s", "best_return"):
         value = content.get(key, 0.0)
-        whole = isinstance(value, int) and abs(value) < 2**63
-        if not whole and (not isinstance(value, float) or math.isnan(value)):
+        integral = isinstance(value, int) and abs(value) < 2**63
+        if not integral and (not isinstance(value, float) or math.isnan(value)):
             raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no number.")
 
 

@@ -194,11 +194,7 @@ class RunFolder:
         A run that was killed stays ``running``, but its lock is free. A folder that was moved is
         marked where it is now, one whose lock another process may hold is not.
         """
-        if state == "failed":  # the error that ended the run is told, and training has ended
-            with contextlib.suppress(Exception):
-                self._mark(state, facts)
-        else:
-            self._marking.attempt(lambda: self._mark(state, facts))
+        self._marking.attempt(lambda: self._mark(state, facts), silent=state == "failed")
 
     def _mark(self, state: str, facts: dict[str, Any]) -> None:
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -19,14 +19,21 @@ class ByProduct:
         self.name = name
         self.given_up = False
 
-    def attempt(self, work: Callable[[], object]) -> bool:
-        """Does ``work`` unless an earlier attempt has failed; returns whether it is done."""
+    def attempt(self, work: Callable[[], object], *, silent: bool = False) -> bool:
+        """Does ``work`` unless an earlier attempt has failed; returns whether it is done.
+
+        Args:
+            work: what may fail.
+            silent: say nothing, where an error that ends the run is told instead.
+        """
         if self.given_up:
             return False
         try:
             work()
         except Exception as problem:  # noqa: BLE001  whatever it is, the run does without
             self.given_up = True
+            if silent:
+                return False
             told = isinstance(problem, (OSError, UserError)) and str(problem)
             reason = told or f"{type(problem).__name__}: {problem}"
             console.warning(f"no more {self.name}, training goes on: {reason.rstrip('.')}.")

@@ -31,6 +31,13 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # macOS does not tell which of them
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def known_all_false(flags: Tensor) -> bool:
     """Returns True if none of ``flags`` is set and they are on the CPU.
 
@@ -46,7 +53,7 @@ def configure(num_threads: int, sim_device: str = "cpu") -> int:
     ``sim_device`` is where the products are computed.
     """
     _keep_freed_memory()
-    threads = num_threads or len(os.sched_getaffinity(0))
+    threads = num_threads or cores()
     torch.set_num_threads(threads)
     if sim_device == "cpu" and _onednn_is_faster_and_exact():
         # "medium" lets torch choose oneDNN, which on these CPUs computes in full float32 with

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_LONGEST = 1024
+"""Bytes of the longest path on macOS."""
 
 
 class Lock:
@@ -59,10 +61,11 @@ class Lock:
         if not self.lost():
             return self.path.parent
         try:
-            found = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+            descriptor = self._descriptor or 0
+            found = _name(descriptor)
             moved = Lock(found)
-            moved._descriptor = self._descriptor
-            deleted = not os.fstat(self._descriptor or 0).st_nlink
+            moved._descriptor = descriptor
+            deleted = not os.fstat(descriptor).st_nlink
         except OSError:
             return None
         return None if deleted or moved.lost() else found.parent
@@ -72,3 +75,12 @@ class Lock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _name(descriptor: int) -> Path:
+    """Returns the present name of an open file; raises OSError if it cannot be told."""
+    get_path = getattr(fcntl, "F_GETPATH", None)
+    if get_path is not None:  # macOS, which has no /proc
+        answer = fcntl.fcntl(descriptor, get_path, bytes(_LONGEST))
+        return Path(os.fsdecode(answer.rstrip(b"\0")))
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))

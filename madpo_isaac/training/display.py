@@ -16,8 +16,9 @@ POINTS = 256
 """Largest number of values that a trend keeps."""
 HIDDEN = ("lr", "skipped")
 """Metrics of agents that the table leaves out: the skipped steps are in the line of faults."""
-FIRST = ("entropy", "kl", "divergence_intra", "divergence_inter", "preceding_ratio")
-"""Metrics of agents that are shown first, as the last ones are left out where there is no room."""
+FIRST = ("entropy", "kl")
+LAST = ("loss", "clip_fraction", "grad_norm", "value_aux_loss")
+"""Metrics of agents that are shown first and last; where there is no room, the end is left out."""
 _ASCII = str.maketrans(f"{BARS}━╌…", ".,:;+*%#=-~")
 """Stand-ins where a terminal's encoding lacks these letters."""
 _CELL = 11
@@ -191,7 +192,8 @@ def agent_columns(metrics: Mapping[str, Any]) -> list[str]:
     split = [key.split("/", 1) for key, x in metrics.items() if x is not None and "/" in key]
     names = [name for agent, name in split if agent.startswith("agent")]
     found = [name for name in dict.fromkeys(names) if name not in HIDDEN]
-    return [*(name for name in FIRST if name in found), *(x for x in found if x not in FIRST)]
+    first, last = ([name for name in names if name in found] for names in (FIRST, LAST))
+    return [*first, *(name for name in found if name not in (*FIRST, *LAST)), *last]
 
 
 def _trend(name: str, trend: Trend, width: int) -> str:

@@ -13,6 +13,7 @@ from madpo_isaac import console
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim.base import check_device
+from madpo_isaac.system import device
 from madpo_isaac.system.distributed import Ranks
 
 
@@ -28,7 +29,7 @@ def config_for_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
         checkpoint: the file to continue from, or nothing.
     """
     seed, checkpoint = ranks.broadcast((config.seed, checkpoint))
-    threads = config.num_threads or _share(len(os.sched_getaffinity(0)))
+    threads = config.num_threads or _share(device.cores())
     _take_gpu(config.sim_device)
     config = replace(config, seed=seed, checkpoint=checkpoint, num_threads=threads)
     if not ranks.index:

@@ -55,6 +55,7 @@ def load_policy(path: str | Path, env: VecEnv, config: Config | None = None) -> 
         content = read_checkpoint(file, config, env)
         learner.check(file, content, playing=True)
         learner.load_policy(content)
+        resume.check_physics(file, content, env.physics(), playing=True)
         facts = {name: content[name] for name in ("task", "algo", "iteration", "env_steps")}
         seed = resume.seed_of(file, content, config.seed)
     return LoadedPolicy(learner, {"checkpoint": str(file), **facts, "seed": seed})

@@ -157,6 +157,7 @@ class Run:
             "algo": self.config.algo.name,
             "config": self._config_yaml,
             "best_by": _scorer(self.config),
+            "physics": self.env.physics(),
             **self._state(moment),
             "shards": self.ranks.gather(shard)[1:],
         }
@@ -176,6 +177,7 @@ class Run:
             content = read_checkpoint(path, self.config, self.env)
             if "env_state" not in content:
                 raise UserError(f"'{path}' holds a policy only: play it with test=True.")
+            resume.check_physics(path, content, self.env.physics())
             self.learner.check(path, content, playing=False)
             ours = self._state(self.now())
             resume.check_state(path, content, self.config, self.ranks.count, ours)

@@ -18,6 +18,7 @@ from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.checkpoint import check_sums
 from madpo_isaac.runs.folder import as_yaml
+from madpo_isaac.sim import physics
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.system.files import plain_settings
 from madpo_isaac.training.callback import Callback
@@ -84,6 +85,7 @@ class WorldGuard(Callback):
         content = {
             "config": as_yaml(run.config),
             "iteration": run.iteration + 1,
+            "physics": run.env.physics(),
             "start": run.beginning.worlds["env_state"],
             "actions": actions[: int(faults[-1, 0]) + 1],
             "faults": faults,
@@ -109,6 +111,9 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
     config = _config(path, content)
     env = make_env(config)
     env.reset()
+    with checkpoint.using(path):
+        if found := physics.change(env.physics(), content.get("physics", {})):
+            raise UserError(f"Dump '{path}' is of another model: {found}.")
     other = difference(env.state_dict(), content["start"])
     if other is None and content["actions"].shape[2] != env.action_dim:
         other = "actions"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -13,7 +14,7 @@ from torch import Tensor
 from madpo_isaac.env import Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.settings import one_of, setting
-from madpo_isaac.sim import SimConfig, make_sim
+from madpo_isaac.sim import SimConfig, make_sim, physics
 from madpo_isaac.system import device as devices
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.agents import make_agents
@@ -57,6 +58,9 @@ class HandTaskConfig:
 
     def __post_init__(self) -> None:
         self.randomize = RandomizeConfig.of(self.randomize)
+        if isinstance(self.hand, str) and self.hand.endswith(".yaml"):
+            # A run finds it again from any folder.
+            self.hand = os.path.abspath(os.path.expanduser(self.hand))
 
 
 class Outcome(NamedTuple):
@@ -384,6 +388,10 @@ class HandTaskEnv(VecEnv):
         return readings.of_drives(self.sim.model, self.hand, index)
 
     # Resume -----------------------------------------------------------------------------------
+
+    def physics(self) -> dict[str, Any]:
+        """Returns the numbers of the scene's model, and the hand's data."""
+        return {**physics.record(self.sim.model), "data": self.hand.record()}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to continue exactly."""

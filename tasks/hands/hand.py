@@ -9,7 +9,7 @@ import contextlib
 import functools
 import importlib.util
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -138,6 +138,11 @@ class Hand:
     @property
     def _folder(self) -> Path:
         return _path(self.name).parent
+
+    def record(self) -> dict[str, str]:
+        """Returns the data as texts by key, without what says where they come from."""
+        own = [field.name for field in fields(self) if field.name not in ("name", "model")]
+        return {f"hand.{name}": str(getattr(self, name)) for name in own}
 
     def part_actions(self, part: int, *, floating: bool) -> list[tuple[int, str]]:
         """Returns the actions of a part, by number, as (column of the hand's action, role).

@@ -15,7 +15,7 @@ from torch import Tensor
 from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.settings import one_of, setting
-from madpo_isaac.sim import SimConfig, make_sim
+from madpo_isaac.sim import SimConfig, make_sim, physics
 from madpo_isaac.system import device as devices
 from madpo_isaac.tasks.mujoco import readings
 from madpo_isaac.tasks.mujoco.nearest import nearest_columns
@@ -258,6 +258,10 @@ class Env(VecEnv):
         return observe, width, None
 
     # Resume -----------------------------------------------------------------------------------
+
+    def physics(self) -> dict[str, Any]:
+        """Returns the numbers of the robot's model."""
+        return physics.record(self.sim.model)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to continue exactly."""

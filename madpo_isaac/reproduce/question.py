@@ -1,0 +1,74 @@
+"""The study behind docs/question.md: does maximizing mutual policy divergence help?
+
+``choose`` compares many forms of the bonus on some tasks, ``confirm`` the best of them on others,
+with other seeds. They run with ``--recipe tuned`` at the scale of the same name.
+"""
+
+from __future__ import annotations
+
+from madpo_isaac.reproduce.arms import HAPPO, Arm, Arms
+from madpo_isaac.reproduce.paper import Figure, Scale
+
+_BONUS = ("algo=madpo", "algo.divergence.preset=gaussian")
+
+
+def _form(title: str, *settings: str) -> Arm:
+    return Arm(title, (*_BONUS, *(f"algo.divergence.{text}" for text in settings)))
+
+
+FORMS: Arms = {
+    **HAPPO,
+    "madpo": _form("MADPO"),
+    "constant": _form("MADPO, constant coefficient", "decay_steps=0"),
+    "lam0": _form("MADPO, own past only", "lam=0"),
+    "lam1": _form("MADPO, other agent only", "lam=1"),
+    "kl": _form("KL", "kind=kl"),
+    "entropy_share": _form("entropy, share 0.1", "kind=entropy", "share=0.1", "decay_steps=0"),
+    "share": _form("MADPO, share 0.1", "share=0.1", "decay_steps=0"),
+    "follow_lr": _form("MADPO, coefficient follows the rate", "follow_lr=True", "decay_steps=0"),
+    "reward": _form("MADPO, as a reward", "as_reward=True", "coef=0.5", "decay_steps=0"),
+    "age10": _form("MADPO, past of ten iterations ago", "age=10"),
+    "inter": _form("MADPO, standardized other agent", "standardize_inter=True", "inter_scale=1"),
+}
+"""Forms of the bonus, by the name of their run folders."""
+CONFIRMED = ("happo", "entropy_share")
+"""Arms that are confirmed in any case; docs/question.md says how the others are chosen."""
+
+
+def forms(method: str) -> Arms:
+    """Returns all forms, whatever the method: each of them says how its bonus is computed."""
+    del method
+    return FORMS
+
+
+def confirmed(method: str) -> Arms:
+    """Returns the forms to confirm."""
+    del method
+    return {name: FORMS[name] for name in CONFIRMED}
+
+
+FIGURES: dict[str, Figure] = {
+    "choose": Figure(
+        "Forms of the divergence bonus",
+        ("HalfCheetah-6x1", "Walker2d-3x2", "ShadowHandOver"),
+        *(forms, "curves"),
+        is_of_paper=False,
+    ),
+    "confirm": Figure(
+        "The chosen forms on other tasks",
+        ("Walker2d-6x1", "Ant-8x1", "ShadowHandOver", "ShadowHandCatchOver2Underarm"),
+        *(confirmed, "curves"),
+        settings={"ShadowHandOver": ("task.agents=fingers",)},
+        is_of_paper=False,
+    ),
+}
+SCALES: dict[str, Scale] = {
+    "choose": Scale(
+        {"MA-MuJoCo": 6e5, "Bi-DexHands": 6.4e5}, (1, 2, 3), settings=("eval_frequency=50",)
+    ),
+    "confirm": Scale(
+        {"MA-MuJoCo": 1e6, "Bi-DexHands": 9.6e5},
+        tuple(range(11, 21)),
+        settings=("eval_frequency=50",),
+    ),
+}
