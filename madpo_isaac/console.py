@@ -7,6 +7,7 @@ import io
 import os
 import select
 import sys
+import time
 from typing import IO, TextIO, cast
 
 from rich.console import Console
@@ -108,3 +109,33 @@ def notice(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if not out.quiet and select.select([], [1], [], 0.0)[1]:
             os.write(1, f"{text}\n".encode())
+
+
+class Progress:
+    """Says on stderr how far some work is.
+
+    A terminal has a line that changes, and that is gone at the end. Elsewhere there is a line every
+    five seconds, so that short work says nothing.
+    """
+
+    def __init__(self) -> None:
+        self._pause = 0.1 if _err.is_terminal else 5.0
+        self._told = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """Tells ``text`` if the last time was long enough ago."""
+        now = time.monotonic()
+        if now - self._told < self._pause:
+            return
+        self._told = now
+        if _err.is_terminal:
+            _stderr.write(f"\r\x1b[K{text[: _err.width - 1]}")
+        else:
+            _stderr.write(f"{text}\n")
+        _stderr.flush()
+
+    def end(self) -> None:
+        """Removes the line of a terminal."""
+        if _err.is_terminal:
+            _stderr.write("\r\x1b[K")
+            _stderr.flush()

@@ -39,6 +39,7 @@ RANGES = {
     ("experiment",): ("a/b", "'a b'", "..", "-a", "a:b", "a" * 201, "'[a]'", "'a=b'"),
     ("checkpoint",): ("nowhere.pth", "latest", "best", "nowhere/at/all"),
     ("resume",): ("atuo",),
+    ("precision",): ("fp16", "tf32"),
     ("algo.activation",): ("rellu", "3", "gelu2"),
 }
 COMBINATIONS = (

@@ -8,6 +8,7 @@ from toy import ACTION_COLUMNS, CPU, STATE_COLUMNS, ToyEnv, build, collect, sett
 from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS, HAPPO
 from madpo_isaac.models import Moments
 from madpo_isaac.models.actor import log_prob
+from madpo_isaac.models.moments import RowMoments
 
 
 def fresh(name="happo", seed=1, **changed):
@@ -23,7 +24,7 @@ def test_moments_are_those_of_all_rows_and_one_to_start_with():
     batches = [rng.normal(3.0, s, (n, 4)) for n, s in ((7, 1.0), (1, 2.0), (30, 0.1))]
     moments = Moments.initial(4, CPU)
     for batch in batches:
-        moments = moments.merged(torch.from_numpy(batch).float())
+        moments = moments.merged(RowMoments.of(torch.from_numpy(batch).float()))
     rows = np.concatenate((np.zeros((1, 4)), *batches))
     mean, square = rows.mean(0), ((rows - rows.mean(0)) ** 2).sum(0) + 1.0
     assert moments.count.item() == 39
@@ -42,7 +43,7 @@ def test_moments_stay_exact_far_from_zero():
     generator = torch.Generator().manual_seed(0)
     rows = 1000.0 + torch.randn(200, 500, 1, generator=generator)
     for batch in rows:
-        moments = moments.merged(batch)
+        moments = moments.merged(RowMoments.of(batch))
     exact = np.append(rows.double().flatten().numpy(), 0.0)
     assert moments.mean.item() == pytest.approx(exact.mean(), rel=1e-7)
     square = ((exact - exact.mean()) ** 2).sum() + 1.0
@@ -52,7 +53,7 @@ def test_moments_stay_exact_far_from_zero():
 def test_a_constant_observation_becomes_zero():
     moments = Moments.initial(1, CPU)
     for _ in range(50):
-        moments = moments.merged(torch.zeros(100, 1))
+        moments = moments.merged(RowMoments.of(torch.zeros(100, 1)))
     assert not moments.normalize(torch.zeros(3, 1)).any()
 
 
@@ -99,7 +100,8 @@ def test_moments_are_frozen_in_an_update_and_take_its_batch_in_afterwards():
 
 def test_the_critic_sees_normalized_states():
     plain, algo = fresh(), fresh(input_norm="both")
-    algo.critic.moments = [Moments.initial(6, CPU).merged(4.0 + 3.0 * torch.randn(500, 6))]
+    seen = RowMoments.of(4.0 + 3.0 * torch.randn(500, 6))
+    algo.critic.moments = [Moments.initial(6, CPU).merged(seen)]
     state = 4.0 + 3.0 * torch.randn(20, 6)
     expected = plain.critic.values(algo.critic.moments[0].normalize(state), 7)
     torch.testing.assert_close(algo.critic.values(state, 7), expected)

@@ -6,6 +6,7 @@ from PIL import Image
 from report_runs import write_run
 
 from madpo_isaac.report import figures
+from madpo_isaac.report.drawing import write_files
 from madpo_isaac.report.runs import load
 from madpo_isaac.report.study import Study
 
@@ -30,7 +31,7 @@ def test_sigma_of_the_printed_preset_carries_its_coefficient_along(tmp_path):
     study = Study(load([str(tmp_path)]), ["algo.divergence.sigma"])
     (points,) = figures._lines(study, "T", "algo.divergence.sigma").values()
     assert [x for x, _ in points] == [500.0, 1000.0]
-    assert figures.sensitivity(study, tmp_path / "out", 10, "algo.divergence.lam") is None
+    assert figures.sensitivity(study, 10, "algo.divergence.lam") is None
 
 
 def test_lines_are_named_by_what_makes_groups_where_that_is_enough(tmp_path):
@@ -53,8 +54,8 @@ def test_figures_have_room_for_long_names(tmp_path):
         write_run(tmp_path / f"{k}", f"Task{k % 2}", "madpo", **extra)
     by = ["algo", "algo.divergence.preset", "algo.divergence.lam"]
     study = Study(load([str(tmp_path)]), by)
-    figures.curves(study, tmp_path / "out", 10)
-    assert figures.sensitivity(study, tmp_path / "out", 10, "algo.divergence.lam")
+    write_files(figures.curves(study, 10), tmp_path / "out")
+    write_files(figures.sensitivity(study, 10, "algo.divergence.lam"), tmp_path / "out")
     for name in ("curves", "sensitivity_lam"):
         pixels = np.asarray(Image.open(tmp_path / "out" / f"{name}.png").convert("L"))
         edges = (pixels[:, :2], pixels[:, -2:], pixels[:2], pixels[-2:])

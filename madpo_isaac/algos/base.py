@@ -21,6 +21,7 @@ from madpo_isaac.algos.storage import Rollout, append_dimensions, gae
 from madpo_isaac.env import VecEnv
 from madpo_isaac.models import Actors, Critic, Moments, ValueNetworks, ValueNorm
 from madpo_isaac.models.actor import Decision, Std, entropy, log_prob
+from madpo_isaac.models.moments import RowMoments
 from madpo_isaac.system.device import known_all_false
 from madpo_isaac.system.distributed import ALONE, Ranks
 
@@ -161,10 +162,15 @@ class OnPolicy(ABC):
     def final_value(self, truncated: Tensor, final_state: Tensor) -> Tensor | None:
         """Normalized values of ``final_state`` (N, S) where ``truncated`` (N,), else 0.
 
-        None where nothing was truncated; on a GPU that is not asked, since it would synchronize.
+        None where nothing was truncated. A GPU is not asked for the rows, since it would
+        synchronize: there all are evaluated.
         """
         if known_all_false(truncated):
             return None
+        if truncated.is_cpu:
+            value = final_state.new_zeros(len(truncated), *self.critic.value_shape)
+            value[truncated] = self.critic.values(final_state[truncated], self.tile)
+            return value
         value = self.critic.values(final_state, self.tile)
         return value.masked_fill(~append_dimensions(truncated, value), 0.0)
 
@@ -175,8 +181,10 @@ class OnPolicy(ABC):
         batch = self._prepare(rollout)
         self.begin_update(batch)
         metrics = {**self.update_actors(batch), **self.update_critic(batch)}
-        self.actors.update_moments(batch.state, self.ranks)
-        self.critic.update_moments(batch.state, self.ranks)
+        if self.config.running_moments:
+            moments = RowMoments.of(batch.state, self.ranks)
+            self.actors.update_moments(batch.state, moments, self.ranks)
+            self.critic.update_moments(batch.state, moments, self.ranks)
         means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
         return dict(zip(metrics, means, strict=True))
 

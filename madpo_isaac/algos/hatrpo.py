@@ -28,6 +28,7 @@ class HatrpoConfig(AlgoConfig):
     """Hyper-parameters of the critic and of HATRPO's steps."""
 
     recipe_keys = ("kl_threshold",)
+    rounds_products = False  # steps are chosen by differences of 1e-3 between policies
     kl_threshold: float = setting(0.03, positive)
     """Limit of a step's mean KL(old || new) per agent, in nats."""
     cg_iterations: int = setting(1, integer())

@@ -22,6 +22,7 @@ from madpo_isaac.divergence.presets import PRESETS, DivergenceConfig, fill_from_
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.models.actor import entropy
+from madpo_isaac.system.precision import network_products
 
 COMPARISONS: dict[str, type[Comparison]] = {
     "gaussian": GaussianComparison,
@@ -189,7 +190,9 @@ class MADPO(HAPPO):
             optimizer.zero_grad()
             for part in tiles(rows, self.tile):
                 mean, std = self.actors.distribution(view.index, take(view.obs, part))
-                term(part, mean, std).backward()
+                value = term(part, mean, std)
+                with network_products():
+                    value.backward()
             self.ranks.add_up(optimizer.gradient, optimizer.gradient.new_zeros(1))
             return torch.linalg.vector_norm(optimizer.gradient)
 

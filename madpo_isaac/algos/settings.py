@@ -35,6 +35,8 @@ class AlgoConfig:
 
     recipe_keys: ClassVar[tuple[str, ...]] = ()
     """Numbers that a recipe may have for this algorithm alone, in its parts ``algos``."""
+    rounds_products: ClassVar[bool] = True
+    """The networks' products may be less precise than float32."""
 
     name: str = MISSING
     horizon: int = setting(75, integer())

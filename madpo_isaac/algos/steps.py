@@ -11,6 +11,7 @@ from madpo_isaac.algos.batch import Rows, count
 from madpo_isaac.errors import RunFailed
 from madpo_isaac.models.mlp import FlatAdam
 from madpo_isaac.system.distributed import Ranks
+from madpo_isaac.system.precision import network_products
 
 Stats = dict[str, Tensor]
 """Statistics of one gradient step by name, () each."""
@@ -89,7 +90,8 @@ def gradient_step(
         parts = []
         for rows in tiles(minibatch, tile):
             loss, stats = loss_of(rows, size)
-            loss.backward()
+            with network_products():
+                loss.backward()
             names = tuple(stats)
             parts.append(torch.stack(list(stats.values())))
         sums.append(torch.stack(parts).sum(0))

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from madpo_isaac.config.playing import playing
-from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from madpo_isaac.config.schema import Config
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,6 +80,8 @@ class Parser(argparse.ArgumentParser):
 
     def config(self, options: argparse.Namespace, *settings: str) -> Config:
         """Returns the configuration that plays ``options.policy``, with further ``settings``."""
+        from madpo_isaac.config.playing import playing  # loads torch
+
         return playing(options.policy, *settings, *options.settings)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
+from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError
 from madpo_isaac.report.runs import load
@@ -43,6 +45,18 @@ def main(argv: Sequence[str]) -> int:
     window = numbers(options.window, "--window")[0] if options.window else 0.0
     if options.window and window < 1.0:
         raise UserError(f"--window {options.window} must be at least 1 environment step.")
-    study = Study(load(options.runs), options.by.split(","), window)
-    write(study, options.out, title=options.title, marks=marks, base=options.baseline)
+    tell = console.Progress()
+    try:
+        study = Study(load(options.runs, tell), options.by.split(","), window)
+        write(
+            study,
+            options.out,
+            title=options.title,
+            command=shlex.join(["madpo", "report", *argv]),
+            marks=marks,
+            base=options.baseline,
+            tell=tell,
+        )
+    finally:
+        tell.end()
     return 0

@@ -13,6 +13,7 @@ from madpo_isaac.config import recipes
 from madpo_isaac.errors import UserError
 from madpo_isaac.settings import MAX_INTEGER, check_fields, integer, one_of, setting, unit
 from madpo_isaac.sim import BRIDGES
+from madpo_isaac.system.precision import PRECISIONS, ROUNDED
 
 RESUMES = ("never", "auto")
 MAX_THREADS = 1024
@@ -74,6 +75,9 @@ class Config:
     """Device of the networks; empty for sim_device. Must equal sim_device: nothing is copied."""
     num_threads: int = setting(0, integer(0, MAX_THREADS))
     """Threads of simulation and learning, 0 for one per core."""
+    precision: str = setting("float32", one_of(PRECISIONS))
+    """Precision of the networks' matrix products while training; all else is float32 in any case.
+    bf16 (a CPU with AMX) and tf32 (a GPU) round the factors of a product; auto: float32."""
     save_frequency: int = setting(50, integer(0))
     """Iterations between numbered checkpoints; 0 for none."""
     max_bad_share: float = setting(0.05, unit)
@@ -92,6 +96,19 @@ class Config:
     """Steps of a clip."""
     capture_video_envs: int = setting(1, integer())
     """Environments shown, side by side."""
+    wandb_activate: bool = False
+    """Send metrics, configuration and clips to Weights & Biases, too (package wandb); what
+    WANDB_MODE=offline says holds."""
+    wandb_project: str = "madpo_isaac"
+    """The project there."""
+    wandb_group: str = ""
+    """Group of runs there; empty for none."""
+    wandb_entity: str = ""
+    """User or team there; empty for that of the login."""
+    wandb_name: str = ""
+    """Name of the run there; empty for that of the run folder."""
+    wandb_tags: list[str] = field(default_factory=list)
+    """Tags of the run there."""
 
     def check(self) -> None:
         """Checks values and combinations, and fills in what is left to the recipe or the device.
@@ -102,6 +119,7 @@ class Config:
         check_fields(self)
         self.sim = self.sim.check(self.sim_device)
         self._check_devices()
+        self._check_precision()
         self._check_source()
         if self.capture_video:
             self._check_video()
@@ -119,6 +137,26 @@ class Config:
             )
         if self.multi_gpu and self.test:
             raise UserError("multi_gpu=True is for training, not for test=True.")
+
+    def _check_precision(self) -> None:
+        """Checks that the device and the algorithm have such products; the processor is not asked.
+
+        A configuration can then be checked on a machine other than the one it is for.
+        """
+        if self.precision not in ROUNDED:
+            return
+        on_cpu = self.sim_device == "cpu"
+        if on_cpu != (self.precision == "bf16"):
+            other = "bf16" if on_cpu else "tf32"
+            raise UserError(
+                f"precision={self.precision} does not go with sim_device={self.sim_device}, whose "
+                f"products can be float32 or {other}."
+            )
+        if not self.algo.rounds_products:
+            raise UserError(
+                f"precision={self.precision} does not go with algo={self.algo.name}, whose "
+                "products are always float32."
+            )
 
     def _check_source(self) -> None:
         """Checks what is continued or played, and where the run goes."""

@@ -179,6 +179,25 @@ class Gif:
                 temporary.unlink()
 
 
+def as_gif(path: Path, width: int = 320, fps: int = 10) -> bytes:
+    """Returns a video as an animated GIF, for programs that show no other.
+
+    Raises:
+        OSError: ffmpeg cannot be started, or cannot read the video.
+    """
+    size = f"fps={fps},scale={width}:-2"
+    source = ("-v", "error", "-i", f"file:{path.absolute()}")
+    try:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), *source, "-vf", size, "-f", "gif", "-"]
+        done = subprocess.run(command, capture_output=True, check=True)
+    except subprocess.CalledProcessError as problem:
+        said = problem.stderr.decode(errors="replace").strip()
+        raise OSError(f"ffmpeg cannot read '{path}': {said}") from problem
+    except RuntimeError as problem:  # imageio_ffmpeg finds none
+        raise OSError(f"ffmpeg cannot be started: {problem}") from problem
+    return done.stdout
+
+
 FORMATS: dict[str, type[Mp4] | type[Gif]] = {".mp4": Mp4, ".gif": Gif}
 """By the end of the file's name."""
 

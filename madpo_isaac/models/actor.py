@@ -13,7 +13,7 @@ from torch import Tensor
 
 from madpo_isaac.env import AgentSpec
 from madpo_isaac.models.mlp import FlatAdam
-from madpo_isaac.models.moments import Moments
+from madpo_isaac.models.moments import Moments, RowMoments
 from madpo_isaac.models.networks import NETWORKS
 from madpo_isaac.models.protocol import Network
 from madpo_isaac.system.distributed import ALONE, Ranks
@@ -146,12 +146,21 @@ class Actors:
         """Sets all standard deviations to their initial value."""
         self.stack.stacked["log_std"].fill_(self.std.start)
 
-    def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
-        """Takes the agents' observations of joint states (B, S) into the moments, if any."""
-        self.moments = [
-            moments.merged(agent.observe(state), ranks)
-            for moments, agent in zip(self.moments, self.agents, strict=False)
-        ]
+    def update_moments(self, state: Tensor, moments: RowMoments, ranks: Ranks = ALONE) -> None:
+        """Takes the agents' observations into their moments, if they have any.
+
+        Args:
+            state: joint states, from which agents compute what they observe. (B, S)
+            moments: those of ``state``, for agents that observe columns of it.
+            ranks: the processes whose observations are taken in.
+        """
+        seen = (
+            RowMoments.of(agent.observe(state), ranks)
+            if agent.columns is None
+            else moments.select(agent.columns)
+            for agent in self.agents
+        )
+        self.moments = [own.merged(rows) for own, rows in zip(self.moments, seen, strict=False)]
 
     def inputs(self, p: int, obs: Tensor) -> Tensor:
         """Returns the input of agent p's first layer at observations (B, obs_dim). (B, in_dim)"""

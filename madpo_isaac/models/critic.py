@@ -10,7 +10,7 @@ from torch import Tensor
 
 from madpo_isaac.models.actor import Actors
 from madpo_isaac.models.mlp import FlatAdam
-from madpo_isaac.models.moments import Moments
+from madpo_isaac.models.moments import Moments, RowMoments
 from madpo_isaac.models.networks import NETWORKS
 from madpo_isaac.models.protocol import Networks
 from madpo_isaac.system.distributed import ALONE, Ranks
@@ -40,8 +40,8 @@ class ValueNetworks(ABC):
         return self.evaluate(self.inputs(state))
 
     @abstractmethod
-    def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
-        """Takes joint states (B, S) into the running moments, if there are any."""
+    def update_moments(self, state: Tensor, moments: RowMoments, ranks: Ranks = ALONE) -> None:
+        """Takes joint states (B, S), whose moments are given, into the running moments, if any."""
 
     def optimizer(self, lr: float, max_grad_norm: float) -> FlatAdam:
         """Returns the optimizer of all networks."""
@@ -113,9 +113,12 @@ class Critic(ValueNetworks):
         """Returns normalized values at :meth:`inputs`, differentiable. (B,)"""
         return self.stack.apply(0, inputs[0])[:, 0]
 
-    def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
-        """Takes joint states (B, S) into the running moments, if there are any."""
-        self.moments = [moments.merged(self._seen(state), ranks) for moments in self.moments]
+    def update_moments(self, state: Tensor, moments: RowMoments, ranks: Ranks = ALONE) -> None:
+        """Takes joint states (B, S), whose moments are given, into the running moments, if any."""
+        seen = self._seen(state)
+        if seen is not state:
+            moments = RowMoments.of(seen, ranks)
+        self.moments = [own.merged(moments) for own in self.moments]
 
     def _seen(self, state: Tensor) -> Tensor:
         return state if self._view is None else self._view(state)
@@ -177,5 +180,5 @@ class LocalCritic(ValueNetworks):
         values = [self.stack.apply(p, x)[:, 0] for p, x in enumerate(inputs)]
         return torch.stack(values, dim=1)
 
-    def update_moments(self, state: Tensor, ranks: Ranks = ALONE) -> None:
+    def update_moments(self, state: Tensor, moments: RowMoments, ranks: Ranks = ALONE) -> None:
         """Does nothing, since the moments are the actors'."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from madpo_isaac.errors import unknown
 from madpo_isaac.models.protocol import Network, Networks
+from madpo_isaac.system.precision import network_products
 
 
 class Activation(NamedTuple):
@@ -173,10 +174,11 @@ class MLPStack:
             (B, out_dim)
         """
         net = self.nets[p] if net is None else net
-        for k in range(self.depth):
-            x = self._activation(_linear(net, k, f"linear{k}", x))
-            x = standardize(x) if self.normed[k + 1] else x
-        return _linear(net, self.depth, "out", x)
+        with network_products():
+            for k in range(self.depth):
+                x = self._activation(_linear(net, k, f"linear{k}", x))
+                x = standardize(x) if self.normed[k + 1] else x
+            return _linear(net, self.depth, "out", x)
 
     def module(self, p: int) -> nn.Sequential:
         """Returns a copy of network p, a LayerNorm's affine part in the layer that follows."""
@@ -235,10 +237,11 @@ class FoldedMLPs:
         """
         x = self._prepare(inputs)
         layers = zip(self._weights[:-1], self._biases[:-1], self._normed[1:], strict=True)
-        for weight, bias, normed in layers:
-            x = self._activation(torch.baddbmm(bias, x, weight))
-            x = standardize(x) if normed else x
-        return torch.baddbmm(self._biases[-1], x, self._weights[-1])
+        with network_products():
+            for weight, bias, normed in layers:
+                x = self._activation(torch.baddbmm(bias, x, weight))
+                x = standardize(x) if normed else x
+            return torch.baddbmm(self._biases[-1], x, self._weights[-1])
 
     def _prepare(self, inputs: Sequence[Tensor]) -> Tensor:
         width = max(self._in_dims)

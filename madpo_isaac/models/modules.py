@@ -15,6 +15,7 @@ from torch.func import functional_call
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.models.mlp import ACTIVATIONS, standardize
 from madpo_isaac.models.protocol import Network
+from madpo_isaac.system.precision import network_products
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ class ModuleStack:
             if name.startswith(_PREFIX)
         }
         x = F.pad(x, (0, self._widths[row][0] - x.shape[-1]))
-        return functional_call(self._modules[row], parameters, (x,))[:, : self.out_dims[p]]
+        with network_products():
+            y = functional_call(self._modules[row], parameters, (x,))
+        return y[:, : self.out_dims[p]]
 
     def fold(self) -> Callable[[Sequence[Tensor]], Tensor]:
         """Returns the networks as they are now; they are run one after another."""

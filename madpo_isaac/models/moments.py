@@ -16,6 +16,31 @@ LIMIT = 5.0
 
 
 @dataclass(frozen=True)
+class RowMoments:
+    """Moments of some rows, in float64."""
+
+    count: int
+    """Number of rows."""
+    mean: Tensor
+    """(D,)"""
+    variance: Tensor
+    """(D,)"""
+
+    @classmethod
+    def of(cls, rows: Tensor, ranks: Ranks = ALONE) -> RowMoments:
+        """Returns the moments of ``rows`` (B, D), of all ``ranks`` if given."""
+        variance, mean = (x.double() for x in torch.var_mean(rows, dim=0, correction=0))
+        if ranks.count > 1:
+            mean, second = ranks.mean(torch.stack((mean, variance + mean.square())))
+            variance = second - mean.square()
+        return cls(ranks.count * len(rows), mean, variance)
+
+    def select(self, columns: Tensor) -> RowMoments:
+        """Returns the moments of some columns of the rows."""
+        return RowMoments(self.count, self.mean[columns], self.variance[columns])
+
+
+@dataclass(frozen=True)
 class Moments:
     """Immutable moments of all rows taken in so far, in float64 (Chan et al., 1979).
 
@@ -35,19 +60,13 @@ class Moments:
         ones = torch.ones(width, dtype=torch.float64, device=device)
         return cls(ones.new_ones(()), torch.zeros_like(ones), ones)
 
-    def merged(self, rows: Tensor, ranks: Ranks = ALONE) -> Moments:
-        """Returns the moments after taking in ``rows`` (B, D), of all ``ranks`` if given."""
-        variance, mean = (x.double() for x in torch.var_mean(rows, dim=0, correction=0))
-        size = len(rows)
-        if ranks.count > 1:
-            size *= ranks.count
-            mean, second = ranks.mean(torch.stack((mean, variance + mean.square())))
-            variance = second - mean.square()
-        count = self.count + size
-        shift = mean - self.mean
-        square = self.square + variance * size
-        square += shift.square() * self.count * size / count
-        return Moments(count, self.mean + shift * (size / count), square)
+    def merged(self, rows: RowMoments) -> Moments:
+        """Returns the moments after taking in ``rows``."""
+        count = self.count + rows.count
+        shift = rows.mean - self.mean
+        square = self.square + rows.variance * rows.count
+        square += shift.square() * self.count * rows.count / count
+        return Moments(count, self.mean + shift * (rows.count / count), square)
 
     def normalize(self, rows: Tensor) -> Tensor:
         """Maps (B, D) to mean 0 and variance 1, clipped."""

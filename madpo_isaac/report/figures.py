@@ -1,30 +1,16 @@
-"""Figures of the report, each as PNG and as PDF; text in the PDF stays text."""
+"""Figures of an ordinary report."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 
 from madpo_isaac.report import statistics
-from madpo_isaac.report.drawing import (
-    COLORS,
-    STYLE,
-    Picture,
-    band,
-    drawn,
-    error_bars,
-    intervals,
-    legend,
-    make_panels,
-    step_unit,
-)
-from madpo_isaac.report.runs import AGENT_METRICS, SHORT, Run, is_number
-from madpo_isaac.report.study import Study, label, natural, varied
+from madpo_isaac.report.chart import Figure, Interval, Line, Panel, step_unit
+from madpo_isaac.report.lines import AGENT_METRICS, is_number
+from madpo_isaac.report.runs import SHORT, Run
+from madpo_isaac.report.study import POINTS, Study, label, natural, varied
 
 CURVES = {
     "episode_return": ("curves", "episode return"),
@@ -33,92 +19,114 @@ CURVES = {
 }
 """Quantities drawn against steps: the file's name and the axis label."""
 SENSITIVE = ("algo.divergence.lam", "algo.divergence.sigma", "algo.divergence.coef")
+ENOUGH = 5
+"""Runs of every group from which on a profile of one task is drawn."""
 
 
-@matplotlib.rc_context(STYLE)
-def curves(study: Study, folder: Path, reps: int, key: str = "episode_return") -> Picture:
+def curves(study: Study, reps: int, key: str = "episode_return") -> Figure:
     """Learning curves: mean over seeds and its 95 % bootstrap band, one panel per task.
 
     A dotted line marks the step at which runs are compared, if some runs go far beyond it.
     """
-    figure, panels = make_panels(len(study.tasks))
-    for task, axes in zip(study.tasks, panels, strict=True):
+    file, name = CURVES[key]
+    panels = []
+    for task in study.tasks:
         unit, unit_name = step_unit(study.end(task))
-        for group in study.of_task(task):
+        lines = []
+        for group, runs in study.of_task(task).items():
+            if group not in study.drawn:
+                continue
             grid, values = study.whole_curves(task, group, key)
             known = np.isfinite(values).all(axis=0)
             if known.any():
                 estimate = statistics.mean_curve(values[:, known], reps)
-                band(axes, grid[known] / unit, estimate, study, group)
-        if study.uneven(task):
-            axes.axvline(study.end(task) / unit, color="gray", linestyle=":")
-        if key == "success_rate":
-            axes.set_ylim(-0.03, 1.03)
-        axes.set_title(task)
-        axes.set_xlabel(f"environment steps ({unit_name})")
-    file, name = CURVES[key]
-    panels[0].set_ylabel(name)
-    legend(figure, study.groups)
+                names = [run.name for run in runs]
+                each = dict(zip(names, values[:, known], strict=True))
+                lines.append(Line(group, grid[known] / unit, estimate, each))
+        panels.append(
+            Panel(
+                f"environment steps ({unit_name})",
+                task,
+                name,
+                lines,
+                fixed=(-0.03, 1.03) if key == "success_rate" else None,
+                upright=study.end(task) / unit if study.uneven(task) else None,
+            )
+        )
     title = f"{name.capitalize()}: mean and 95 % bootstrap band over seeds"
-    return drawn(figure, folder, file, title, study.caption)
+    return Figure(file, title, panels, study.drawn, study.caption)
 
 
-@matplotlib.rc_context(STYLE)
-def efficiency(study: Study, scores: statistics.Scores, folder: Path, reps: int) -> Picture:
+def efficiency(study: Study, scores: statistics.Scores, reps: int) -> Figure:
     """Sample efficiency: interquartile mean over runs and tasks against steps."""
-    figure, (axes,) = make_panels(1, (4.2, 2.8))
-    draw_efficiency(axes, study, scores, reps)
-    legend(figure, study.groups)
     title = f"Sample efficiency over {_count(scores.tasks)}"
-    return drawn(figure, folder, "iqm", title, study.caption)
+    panels = [efficiency_panel(study, scores, reps)]
+    return Figure("iqm", title, panels, study.drawn, study.caption)
 
 
-def draw_efficiency(axes: Axes, study: Study, scores: statistics.Scores, reps: int) -> None:
-    """Draws the sample efficiency of every group into one panel."""
+def efficiency_panel(study: Study, scores: statistics.Scores, reps: int, title: str = "") -> Panel:
+    """Sample efficiency of every group in one panel."""
     end = study.end(scores.tasks[0])
     unit, unit_name = step_unit(end)
-    for group, estimate in statistics.iqm_curve(scores.curves, reps).items():
-        x = scores.share if scores.normalized else scores.share * end / unit
-        band(axes, x, estimate, study, group)
+    x = scores.share if scores.normalized else scores.share * end / unit
+    lines = [
+        Line(group, x, estimate)
+        for group, estimate in statistics.iqm_curve(scores.curves, reps).items()
+        if group in study.drawn
+    ]
     of_one = f"environment steps ({unit_name})"
-    axes.set_xlabel("share of a task's steps" if scores.normalized else of_one)
-    axes.set_ylabel("IQM of normalized return" if scores.normalized else "IQM of return")
+    x_label = "share of a task's steps" if scores.normalized else of_one
+    y_label = "IQM of normalized return" if scores.normalized else "IQM of return"
+    return Panel(x_label, title, y_label, lines)
 
 
-@matplotlib.rc_context(STYLE)
-def aggregate(study: Study, scores: statistics.Scores, folder: Path, reps: int) -> Picture:
+def aggregate(study: Study, scores: statistics.Scores, reps: int) -> Figure:
     """Aggregate metrics at the end with their 95 % intervals."""
     estimates = statistics.aggregates(scores.finals, reps)
     every = list(statistics.AGGREGATES)
     names = every if scores.normalized else ["IQM", "mean"]  # of one task the median is the mean
-    figure, panels = make_panels(len(names), (1.9, 0.5 + 0.22 * len(study.groups)), share_y=True)
-    for name, axes in zip(names, panels, strict=True):
+    panels = []
+    for name in names:
         k = every.index(name)
-        each = {group: _at(estimate, k) for group, estimate in estimates.items()}
-        intervals(axes, each, study)
-        axes.set_title(name)
+        bars = {g: _at(e, k) for g, e in estimates.items() if g in study.drawn}
+        values = [bar.value for bar in bars.values()]
+        gap = name == "optimality gap"
+        origin = float(gap) if scores.normalized else scores.beginning
+        best = min(values) if gap else max(values)
+        panels.append(Panel("", name, bars=bars, origin=origin, best=best))
     title = f"At the end, over {_count(scores.tasks)}"
-    return drawn(figure, folder, "aggregates", title, study.caption)
+    return Figure("aggregates", title, panels, study.drawn, study.caption)
 
 
-@matplotlib.rc_context(STYLE)
-def improvement(
-    study: Study, scores: statistics.Scores, folder: Path, reps: int, name: str
-) -> Picture:
+def improvement(study: Study, scores: statistics.Scores, reps: int, name: str) -> Figure:
     """Probability that a run of a group beats one of the baseline."""
     estimates = statistics.improvement(scores.finals, name, reps)
-    size = (3.6, 0.6 + 0.22 * len(estimates))
-    figure, (axes,) = make_panels(1, size)
-    intervals(axes, {group: _at(e, 0) for group, e in estimates.items()}, study)
-    axes.axvline(0.5, color="gray", linestyle=":")
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"P(better than {name})")
+    bars = {group: _at(e, 0) for group, e in estimates.items() if group in study.drawn}
+    panel = Panel(f"P(better than {name})", bars=bars, fixed=(-0.02, 1.02), upright=0.5)
     title = f"Probability of improvement on {name}"
-    return drawn(figure, folder, "improvement", title, study.caption)
+    return Figure("improvement", title, [panel], study.drawn, study.caption)
 
 
-@matplotlib.rc_context(STYLE)
-def sensitivity(study: Study, folder: Path, reps: int, key: str) -> Picture | None:
+def profiles(study: Study, scores: statistics.Scores, reps: int) -> Figure | None:
+    """Performance profiles of Agarwal et al. (2021): the share of runs with a score above tau.
+
+    None for one task with few runs, of which a profile would be a flight of stairs.
+    """
+    if not scores.normalized and min(map(len, scores.finals.values())) < ENOUGH:
+        return None
+    taus = statistics.thresholds(scores)
+    lines = [
+        Line(group, taus, estimate)
+        for group, estimate in statistics.profiles(scores.finals, taus, reps).items()
+        if group in study.drawn
+    ]
+    x_label = "normalized return tau" if scores.normalized else "return tau"
+    panel = Panel(x_label, "", "share of runs above tau", lines, fixed=(-0.03, 1.03))
+    title = f"Performance profiles at the end, over {_count(scores.tasks)}"
+    return Figure("profiles", title, [panel], study.drawn, study.caption)
+
+
+def sensitivity(study: Study, reps: int, key: str) -> Figure | None:
     """Return at the end against a numeric setting, one panel per task; None if it is constant.
 
     A line joins runs that agree in all other settings. Dashed lines are groups without the setting.
@@ -128,23 +136,32 @@ def sensitivity(study: Study, folder: Path, reps: int, key: str) -> Picture | No
     if not tasks:
         return None
     names = list(dict.fromkeys(name for task in tasks for name in lines[task]))
-    figure, panels = make_panels(len(tasks), (2.4, 2.2))
-    for task, axes in zip(tasks, panels, strict=True):
+    panels = []
+    for task in tasks:
+        drawn = []
         for name, points in lines[task].items():
             each = [statistics.mean_curve(v[:, None], reps) for _, v in points]
-            color = COLORS[names.index(name) % len(COLORS)]
-            error_bars(axes, [x for x, _ in points], each, name, color)
-        for k, (group, runs) in enumerate(study.of_task(task).items()):
+            drawn.append(point_line(name, [x for x, _ in points], each))
+        levels = {}
+        for group, runs in study.of_task(task).items():
             finals = study.finals(task, group)
             if all(key not in run.settings for run in runs) and np.isfinite(finals).all():
-                axes.axhline(finals.mean(), color=f"{0.2 + 0.15 * (k % 4)}", ls="--", label=group)
-        axes.set_title(task)
-        axes.set_xlabel(key.removeprefix("algo."))
-    panels[0].set_ylabel("return at the end")
-    legend(figure, [*names, *study.groups])
+                levels[group] = Interval(float(finals.mean()), np.nan, np.nan)
+        x_label = key.removeprefix("algo.")
+        panels.append(Panel(x_label, task, "return at the end", drawn, levels))
     short = key.split(".")[-1]
+    every = list(dict.fromkeys([*names, *study.groups]))
     title = f"Sensitivity to {short}"
-    return drawn(figure, folder, f"sensitivity_{short}", title, study.caption)
+    return Figure(f"sensitivity_{short}", title, panels, every, study.caption)
+
+
+def point_line(name: str, x: Sequence[float], each: Sequence[statistics.Estimate]) -> Line:
+    """Returns points with error bars, joined by a line, from estimates of one number, (1,)."""
+    ends = (
+        np.array([getattr(estimate, end)[0] for estimate in each])
+        for end in ("value", "low", "high")
+    )
+    return Line(name, np.array(x), statistics.Estimate(*ends), points=True)
 
 
 def _lines(study: Study, task: str, key: str) -> dict[str, list[tuple[float, np.ndarray]]]:
@@ -181,8 +198,7 @@ def _follows(run: Run, name: str, key: str) -> bool:
     return is_number(x) and is_number(y) and abs(x * y - 1.0) < 1e-6
 
 
-@matplotlib.rc_context(STYLE)
-def agents(study: Study, folder: Path, task: str, group: str) -> Picture | None:
+def agents(study: Study, task: str, group: str) -> Figure | None:
     """Metrics of each agent's update, mean over seeds; None where no run has them."""
     runs = study.cells[task, group]
     found = {key.split("/")[0] for run in runs for key in run.metrics if key.startswith("agent")}
@@ -191,28 +207,25 @@ def agents(study: Study, folder: Path, task: str, group: str) -> Picture | None:
     keys = [m for m in AGENT_METRICS if any(f"{name}/{m}" in columns for name in names)]
     if not keys:
         return None
-    iterations = min(len(run.metrics["env_steps"]) for run in runs)
-    points = min(iterations, 100)
+    points = min(POINTS, *(len(run.metrics["env_steps"]) for run in runs))
     grid = study.end(task, group) * np.arange(1, points + 1) / points
     unit, unit_name = step_unit(study.end(task, group))
-    figure, panels = make_panels(len(keys), (1.9, 1.7), columns=4)
-    for metric, axes in zip(keys, panels, strict=True):
+    panels = []
+    for metric in keys:
+        lines = []
         for name in names:
-            each = [run.means(f"{name}/{metric}", grid, grid[0]) for run in runs]
-            axes.plot(grid / unit, np.mean(each, axis=0), lw=0.9, label=name)
-        axes.set_title(metric.replace("_", " "))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    title = f"{task}, {group}: each agent against environment steps ({unit_name})"
-    return drawn(figure, folder, f"agents_{slug(task)}_{slug(group)}", title, study.caption)
+            each = np.array([run.means(f"{name}/{metric}", grid, grid[0]) for run in runs])
+            unknown = np.full(points, np.nan)
+            estimate = statistics.Estimate(each.mean(axis=0), unknown, unknown)
+            lines.append(Line(name, grid / unit, estimate))
+        x_label = f"environment steps ({unit_name})"
+        panels.append(Panel(x_label, metric.replace("_", " "), lines=lines))
+    title = f"{task}, {group}: each agent"
+    return Figure("agents", title, panels, names, study.caption)
 
 
-def slug(name: str) -> str:
-    """Returns a name that is valid for files."""
-    return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)
-
-
-def _at(estimate: statistics.Estimate, k: int) -> tuple[float, float, float]:
-    return float(estimate.value[k]), float(estimate.low[k]), float(estimate.high[k])
+def _at(estimate: statistics.Estimate, k: int) -> Interval:
+    return Interval(*(float(getattr(estimate, end)[k]) for end in ("value", "low", "high")))
 
 
 def _count(tasks: Sequence[str]) -> str:

@@ -1,28 +1,34 @@
-"""The report as one HTML file, with pictures and videos inside."""
+"""The report as one HTML file, with figures and videos inside."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from madpo_isaac.report.drawing import Picture
+from madpo_isaac.report import svg
+from madpo_isaac.report.chart import Figure
 from madpo_isaac.report.tables import Table
 
-_NUMBER = re.compile(r"-|[-±]?[\d.,:]+( M)?( to -?[\d.,]+)?")
+_NUMBER = re.compile(r"-|[-±]?[\d.,:]+( M)?( (to|±) -?[\d.,]+)?")
 """Pattern of cells that stand on the right: numbers, times, steps and intervals."""
 _STYLE = """
-body { font: 15px/1.45 sans-serif; color: #222; }
+body { font: 15px/1.45 sans-serif; color: #222; overflow-wrap: break-word; }
 body { max-width: 1150px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ccc; }
-img, video { max-width: 100%; height: auto; } figure { margin: 1em 0; }
-figcaption, .note { color: #555; font-size: 0.9em; }
-.videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 1em; }
+video { max-width: 100%; height: auto; } figure { margin: 1em 0 2em; }
+figcaption { margin-bottom: 0.4em; } .note { color: #555; font-size: 0.9em; }
+.videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1em; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85em; }
 th, td { padding: 0.25em 0.7em; text-align: left; border-bottom: 1px solid #e4e4e4; }
 td { white-space: nowrap; font-variant-numeric: tabular-nums; } .n { text-align: right; }
+summary { cursor: pointer; margin: 0.5em 0; } details details { margin-left: 1em; }
+.made pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { overflow-x: auto; background: #f6f6f6; padding: 0.6em; font-size: 12px; }
+@media (max-width: 699px) { body { margin: 1em auto; padding: 0 0.7em; } }
 @media print { details { display: block; } }
 """
 
@@ -44,28 +50,42 @@ class Page:
         if items:
             self._parts.append(f'<ul class="note">{items}</ul>')
 
-    def picture(self, picture: Picture | None) -> None:
-        """Adds a figure, if there is one."""
-        if picture is not None:
-            title = escape(picture.title)
-            source = _data("image/png", picture.png)
-            caption = f"<figcaption>{title} (figures/{escape(picture.name)}.pdf)</figcaption>"
-            image = f'<img alt="{title}" width="{picture.width}" src="{source}">'
-            self._parts.append(f"<figure>{image}{caption}</figure>")
+    def made(self, date: str, tasks: Sequence[str], command: str) -> None:
+        """Adds when the page was made, about which tasks, and by which command."""
+        about = f"{escape(date)} · {escape(', '.join(tasks))}"
+        line = f"<pre>{escape(command)}</pre>" if command else ""
+        self._parts.append(f'<div class="made">{about}{line}</div>')
+
+    def figure(self, figure: Figure, files: bool = True) -> None:
+        """Adds a figure; ``files`` says whether it is in ``figures/``, too."""
+        links = "".join(
+            f' <a class="note" href="figures/{escape(figure.name)}.{kind}">{kind.upper()}</a>'
+            for kind in ("pdf", "png")
+            if files
+        )
+        caption = f"<figcaption><b>{escape(figure.title)}</b>{links}</figcaption>"
+        self._parts.append(f"<figure>{caption}{svg.figure_html(figure)}</figure>")
 
     def table(self, table: Table) -> None:
-        """Adds a table, if it has rows."""
-        if table.rows:
-            columns = zip(*table.rows, strict=True)
-            right = [all(map(_NUMBER.fullmatch, column)) for column in columns]
-            rows = (_row("th", table.head, right), *(_row("td", row, right) for row in table.rows))
-            self._parts.append(f'<div class="wide"><table>{"".join(rows)}</table></div>')
+        """Adds a table, if it has rows, and what to copy of it."""
+        if not table.rows:
+            return
+        columns = zip(*table.rows, strict=True)
+        right = [all(map(_NUMBER.fullmatch, column)) for column in columns]
+        rows = [_row("th", map(escape, table.head), right)]
+        for i, row in enumerate(table.rows):
+            rows.append(_row("td", (_cell(table, i, j) for j in range(len(row))), right))
+        self._parts.append(f'<div class="wide"><table>{"".join(rows)}</table></div>')
+        texts = (("Markdown", table.markdown()), ("LaTeX", table.latex()))
+        inside = "".join(f"<p>{name}</p><pre>{escape(text)}</pre>" for name, text in texts)
+        summary = "<summary>Copy as Markdown or LaTeX</summary>"
+        self._parts.append(f'<details class="note">{summary}{inside}</details>')
 
-    def folded(self, title: str, pictures: Iterable[Picture]) -> None:
-        """Adds figures that are shown on a click."""
+    @contextlib.contextmanager
+    def folded(self, title: str) -> Iterator[None]:
+        """Shows the parts that are added meanwhile on a click only."""
         self._parts.append(f"<details><summary>{escape(title)}</summary>")
-        for picture in pictures:
-            self.picture(picture)
+        yield
         self._parts.append("</details>")
 
     def videos(self, files: Iterable[tuple[str, Path]]) -> None:
@@ -83,16 +103,24 @@ class Page:
         body = "\n".join(self._parts)
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            f"<title>{title}</title><style>{_STYLE}</style></head>\n"
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{title}</title><style>{_STYLE}{svg.STYLE}</style></head>\n"
             f"<body><h1>{title}</h1>\n{body}\n</body></html>\n"
         )
 
 
-def _row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:
+def _row(tag: str, cells: Iterable[str], right: Sequence[bool]) -> str:
     """Returns a row of a table; cells of columns of numbers stand on the right."""
     kinds = (' class="n"' if number else "" for number in right)
-    parts = zip(kinds, map(escape, cells), strict=True)
+    parts = zip(kinds, cells, strict=True)
     return f"<tr>{''.join(f'<{tag}{kind}>{cell}</{tag}>' for kind, cell in parts)}</tr>"
+
+
+def _cell(table: Table, row: int, column: int) -> str:
+    text = escape(table.rows[row][column])
+    if (row, column) in table.links:
+        text = f'<a href="{escape(table.links[row, column])}">{text}</a>'
+    return f"<b>{text}</b>" if (row, column) in table.best else text
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import csv
-import functools
-import math
 import os
 import re
-from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import yaml
 
 from madpo_isaac.config import renamed
 from madpo_isaac.errors import UserError
-from madpo_isaac.system.files import parse_json
+from madpo_isaac.report.lines import is_number, read_columns
+from madpo_isaac.system.files import flat, parse_json
 
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
 """Names of some settings on the command line."""
 _NEEDED = ("env_steps", "episode_return")
-AGENT_METRICS = (
-    *("entropy", "kl", "clip_fraction", "grad_norm"),
-    *("preceding_ratio", "divergence_intra", "divergence_inter"),
-)
-"""Metrics of each agent that a report draws."""
-_SHOWN = frozenset(
-    (
-        *(*_NEEDED, "iteration", "wall_s", "episodes", "episode_length", "success_rate"),
-        *("eval/return", "eval/success_rate"),
-    )
-)
-"""Further columns of metrics.jsonl that a report shows; reading all would take several times as
-long."""
-_LARGEST = 1e100
-"""Limit of measurements: a larger number is not one, and its square overflows."""
 _LONGEST_NAME = 255
 _SEED = re.compile(r"(?P<label>.+?)_s(?P<seed>\d{1,19})(_\d{8}-\d{6}(-\d+)?)?")
 
@@ -85,6 +68,27 @@ class Run:
         """The source revision of env.json; empty where there is none."""
         machine = {} if self.folder is None else _json(self.folder / "env.json")
         return str(machine.get("git_revision") or "")
+
+    def overrides(self) -> list[str]:
+        """The settings of the command line that began the run; empty where unknown."""
+        try:
+            text = "" if self.folder is None else (self.folder / "overrides.txt").read_text()
+        except (OSError, ValueError):
+            return []
+        return list(filter(None, text.splitlines()))
+
+    def score_of_means(self) -> float:
+        """Returns the last return with mean actions; NaN where there is none.
+
+        It is that of the last evaluation in training, else what ``madpo eval --deterministic`` has
+        written about ``last.pth``.
+        """
+        trained = self.latest("eval/return", np.array([self.steps]))[0]
+        if np.isfinite(trained) or self.folder is None:
+            return float(trained)
+        scores = _json(self.folder / "eval" / "last_mean_summary.json").get("return")
+        mean = scores.get("mean") if isinstance(scores, dict) else None
+        return float(mean) if is_number(mean) else float("nan")
 
     def video(self) -> Path | None:
         """The newest video of the run."""
@@ -133,13 +137,18 @@ class Run:
         return float(column[reached[0]]) if column is not None and len(reached) else float("nan")
 
 
-def load(arguments: Sequence[str]) -> list[Run]:
+Tell = Callable[[str], None]
+"""Takes a text that says how far the work is."""
+
+
+def load(arguments: Sequence[str], tell: Tell = lambda text: None) -> list[Run]:
     """Reads the runs that a command line names, each once.
 
     Args:
         arguments: run folders, folders of run folders, ``*.jsonl`` or ``*.csv`` files (columns run,
             env_steps, episode_return and optionally success_rate). ``<task>=<path>`` names the
             task of a file; without it the task is the csv's name or the folder of the jsonl.
+        tell: is told how many runs are read.
 
     Raises:
         UserError: there is no such path, or nothing in it to read.
@@ -152,16 +161,16 @@ def load(arguments: Sequence[str]) -> list[Run]:
             path = Path(os.path.expanduser(name))
         else:
             task = ""
-        for run in _read(path, task):
+        for run in _read(path, task, tell):
             runs[path.resolve() if run.folder is None else run.folder.resolve(), run.name] = run
     return list(runs.values())
 
 
-def _read(path: Path, task: str) -> Iterable[Run]:
+def _read(path: Path, task: str, tell: Tell) -> Iterable[Run]:
     if not os.path.exists(path):  # which takes names that are too long, too
         raise UserError(f"There is no run '{path}'.")
     if path.is_dir():
-        return _of_folder(path)
+        return _of_folder(path, tell)
     if path.suffix == ".csv":
         return _of_csv(path, task or path.stem)
     if path.suffix == ".jsonl":
@@ -173,13 +182,16 @@ def _read(path: Path, task: str) -> Iterable[Run]:
     raise UserError(f"'{path}' is neither a run folder nor a .jsonl or .csv file.")
 
 
-def _of_folder(path: Path) -> list[Run]:
+def _of_folder(path: Path, tell: Tell) -> list[Run]:
     if (path / "metrics.jsonl").is_file():
         return [_whole(_of_run_folder(path), path / "metrics.jsonl")]
     inside = sorted(found.parent for found in path.glob("*/metrics.jsonl"))
     if not inside:
         raise UserError(f"'{path}' has no metrics.jsonl, nor has a folder in it.")
-    runs = map(_of_run_folder, inside)
+    runs = []
+    for k, folder in enumerate(inside):
+        tell(f"reading run {k + 1} of {len(inside)}: {folder.name}")
+        runs.append(_of_run_folder(folder))
     # A run that was just begun has none yet; named by itself, it is refused.
     return [run for run in runs if run.metrics]
 
@@ -198,12 +210,12 @@ def _of_run_folder(path: Path) -> Run:
     if config.is_file():
         try:
             loaded = yaml.safe_load(config.read_text())
-            flat = _flat(loaded) if isinstance(loaded, dict) else None
+            found = flat(loaded) if isinstance(loaded, dict) else None
         except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError):
-            flat = None  # YAML makes dates and keys of text, which may fail in other ways
-        if flat is None:
+            found = None  # YAML makes dates and keys of text, which may fail in other ways
+        if found is None:
             raise UserError(f"'{config}' holds no configuration.")
-        settings |= renamed.translated_flat(flat)
+        settings |= renamed.translated_flat(found)
     return Run(name, settings, _metrics(path / "metrics.jsonl"), path)
 
 
@@ -215,18 +227,9 @@ def _guess(name: str, task: str) -> dict[str, Any]:
     return {"task.name": task, "algo.name": label, "run": label, **seed}
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
-        result |= {f"{prefix}{key}": value} if inner is None else inner
-    return result
-
-
 def _metrics(path: Path) -> dict[str, np.ndarray]:
     """Returns the columns of a metrics.jsonl; empty if it has no whole line."""
-    columns = _numbers(path)
+    columns = read_columns(path)
     if not columns:
         return {}
     missing = [key for key in _NEEDED if key not in columns]
@@ -235,55 +238,6 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
     _check_steps(columns["env_steps"], f"'{path}'")
     columns.setdefault("episodes", np.isfinite(columns["episode_return"]).astype(float))
     return columns
-
-
-def _numbers(path: Path) -> dict[str, np.ndarray]:
-    """Reads the columns that a report shows, (lines,) each, from every complete line.
-
-    A crash may have left half of a line. Files of gigabytes are read line by line.
-    """
-    columns: dict[str, array[float]] = {}
-    count = 0
-    try:
-        with path.open(errors="replace") as file:
-            for line in filter(None, map(_line, file)):
-                for key in filter(_is_shown, line):
-                    value = line[key]
-                    if value is not None and not isinstance(value, (int, float)):
-                        continue  # text and lists, which somebody may have added, are no curves
-                    column = columns.get(key)
-                    if column is None:
-                        column = columns[key] = array("d")
-                    if len(column) < count:
-                        column.extend([math.nan] * (count - len(column)))
-                    column.append(float(value) if is_number(value) else math.nan)
-                count += 1
-    except OSError as problem:
-        raise UserError(f"Cannot read '{path}': {problem.strerror}.") from problem
-    for column in columns.values():
-        column.extend([math.nan] * (count - len(column)))
-    return {key: np.array(column) for key, column in columns.items()}
-
-
-def _line(text: str) -> dict[str, Any]:
-    """Returns what a line holds; empty if it is not whole, or says nothing of its steps."""
-    try:
-        line = parse_json(text)
-    except ValueError:
-        return {}
-    return line if isinstance(line, dict) and is_number(line.get("env_steps")) else {}
-
-
-@functools.cache
-def _is_shown(key: str) -> bool:
-    """Returns whether a report shows a column of metrics.jsonl."""
-    agent, _, name = key.partition("/")
-    return key in _SHOWN or (agent.startswith("agent") and name in AGENT_METRICS)
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Returns whether a value is a finite number that a float can hold."""
-    return isinstance(value, (int, float)) and abs(value) <= _LARGEST and not math.isnan(value)
 
 
 def _check_steps(steps: np.ndarray, where: str) -> None:

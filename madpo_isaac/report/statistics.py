@@ -6,22 +6,35 @@ Statistical Precipice*, NeurIPS 2021, and the numbers are those of their library
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from madpo_isaac.report.study import Study
 
-AGGREGATES: dict[str, Callable[[np.ndarray], Any]] = {
-    "IQM": lambda scores: stats.trim_mean(scores.ravel(), 0.25),
-    "median": lambda scores: np.median(scores.mean(axis=0)),
-    "mean": lambda scores: scores.mean(axis=0).mean(),
-    "optimality gap": lambda scores: 1 - np.minimum(scores, 1).mean(),
+
+def _iqm(scores: np.ndarray) -> np.ndarray:
+    """Means of the middle half, (R,) of scores (R, runs, tasks), or (R, P) of (R, runs, tasks, P).
+
+    A quarter of the scores, rounded down, is left out at each end.
+    """
+    flat = np.sort(scores.reshape(len(scores), -1, *scores.shape[3:]), axis=1)
+    cut = flat.shape[1] // 4
+    return flat[:, cut : flat.shape[1] - cut].mean(axis=1)
+
+
+AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "IQM": _iqm,
+    "median": lambda scores: np.median(scores.mean(axis=1), axis=1),
+    "mean": lambda scores: scores.mean(axis=(1, 2)),
+    "optimality gap": lambda scores: 1 - np.minimum(scores, 1).mean(axis=(1, 2)),
 }
-"""Metrics of scores (runs, tasks). The median is that of the tasks' means."""
+"""Metrics of scores (R, runs, tasks), (R,) each. The median is that of the tasks' means."""
+_AT_ONCE = 2_000_000
+"""Numbers of resamples that are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ def bootstrap(
 
     Args:
         scores: a name to an array (runs, tasks, ...), or to two of them for functions of two.
-        function: from the scores to a vector.
+        function: from R samples of the scores, (R, runs, tasks, ...), to a vector of each, (R, V).
         reps: resamples.
     """
     # A stream that NumPy has frozen, so that a report repeats itself with every version.
@@ -48,48 +61,67 @@ def bootstrap(
     result = {}
     for name, given in scores.items():
         samples = given if isinstance(given, list) else [given]
-        point = function(*samples)
-        resamples = [function(*(_resample(x, generator) for x in samples)) for _ in range(reps)]
-        low, high = np.percentile(resamples, [2.5, 97.5], axis=0)
+        point = function(*(sample[None] for sample in samples))[0]
+        most = max(1, _AT_ONCE // sum(sample.size for sample in samples))
+        counts = [min(most, reps - done) for done in range(0, reps, most)]
+        drawn = [function(*_resamples(samples, n, generator)) for n in counts]
+        low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
         if min(len(sample) for sample in samples) < 2:  # a single run says nothing of its scatter
             low = high = np.full_like(point, np.nan, dtype=float)
         result[name] = Estimate(point, low, high)
     return result
 
 
-def _resample(scores: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
-    """Draws as many runs as there are, with replacement, for each task and each later axis."""
-    return np.take_along_axis(scores, generator.choice(len(scores), scores.shape), axis=0)
+def _resamples(
+    samples: Sequence[np.ndarray], count: int, generator: np.random.RandomState
+) -> list[np.ndarray]:
+    """Draws as many runs as there are, with replacement, for each task and each later axis.
+
+    Returns ``count`` such samples of each array, (count, runs, tasks, ...); several arrays take
+    their draws by turns.
+    """
+    if len(samples) == 1:
+        chosen = [generator.choice(len(samples[0]), (count, *samples[0].shape))]
+    else:
+        turns = [[generator.choice(len(x), x.shape) for x in samples] for _ in range(count)]
+        chosen = [np.stack(draws) for draws in zip(*turns, strict=True)]
+    pairs = zip(samples, chosen, strict=True)
+    return [np.take_along_axis(sample[None], draws, axis=1) for sample, draws in pairs]
 
 
 def mean_curve(curves: np.ndarray, reps: int) -> Estimate:
     """Mean over runs (runs, P) and its band, (P,) each."""
-    return bootstrap({"": curves[:, None]}, lambda x: x.mean(axis=(0, 1)), reps)[""]
+    return bootstrap({"": curves[:, None]}, lambda x: x.mean(axis=(1, 2)), reps)[""]
 
 
 def iqm_curve(scores: Mapping[str, np.ndarray], reps: int) -> dict[str, Estimate]:
     """Interquartile means over runs and tasks of scores (runs, tasks, P), (P,) each."""
-
-    def iqm(x: np.ndarray) -> np.ndarray:
-        return stats.trim_mean(x.reshape(-1, x.shape[-1]), 0.25, axis=0)
-
-    return bootstrap(scores, iqm, reps)
+    return bootstrap(scores, _iqm, reps)
 
 
 def aggregates(scores: Mapping[str, np.ndarray], reps: int) -> dict[str, Estimate]:
     """:data:`AGGREGATES` of scores (runs, tasks), in their order."""
-    return bootstrap(scores, lambda x: np.array([f(x) for f in AGGREGATES.values()]), reps)
+    return bootstrap(scores, lambda x: np.stack([f(x) for f in AGGREGATES.values()], axis=1), reps)
 
 
 def improvement(scores: Mapping[str, np.ndarray], baseline: str, reps: int) -> dict[str, Estimate]:
     """Probability that a run of a group beats one of ``baseline``, averaged over tasks, (1,)."""
 
     def better(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        x, y = x[:, None], y[None]
-        return np.array([np.mean((x > y) + 0.5 * (x == y))])
+        x, y = x[:, :, None], y[:, None]
+        return np.mean((x > y) + 0.5 * (x == y), axis=(1, 2, 3))[:, None]
 
     pairs = {group: [x, scores[baseline]] for group, x in scores.items() if group != baseline}
     return bootstrap(pairs, better, reps)
+
+
+def profiles(scores: Mapping[str, np.ndarray], taus: np.ndarray, reps: int) -> dict[str, Estimate]:
+    """Performance profiles: the share of scores (runs, tasks) above each of ``taus``, (T,)."""
+
+    def share(x: np.ndarray) -> np.ndarray:
+        return (x[..., None] > taus).mean(axis=(1, 2))
+
+    return bootstrap(scores, share, reps)
 
 
 def t_half_width(values: np.ndarray) -> float:
@@ -97,7 +129,7 @@ def t_half_width(values: np.ndarray) -> float:
     n = len(values)
     if n < 2:
         return float("nan")
-    return float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
+    return float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / n**0.5)
 
 
 @dataclass(frozen=True)
@@ -111,6 +143,8 @@ class Scores:
     """Share of a task's steps at each point, (P,)."""
     normalized: bool
     """0 is the mean of all runs at their first point, 1 the best group's mean at the end."""
+    beginning: float
+    """The mean score of all runs at their first point."""
 
     @property
     def finals(self) -> dict[str, np.ndarray]:
@@ -152,4 +186,17 @@ def shared_scores(study: Study) -> Scores | None:
         )
         for group in groups
     }
-    return Scores(curves, tasks, share[known], len(tasks) > 1)
+    first = np.mean(np.concatenate([x[:, :, 0].ravel() for x in curves.values()]))
+    return Scores(curves, tasks, share[known], len(tasks) > 1, float(first))
+
+
+def thresholds(scores: Scores, count: int = 60) -> np.ndarray:
+    """Returns scores at which to draw profiles, (count,).
+
+    They reach from the least score to the greatest, but not far below the beginning: a run that
+    diverges would take the whole axis.
+    """
+    every = np.concatenate([x.ravel() for x in scores.finals.values()])
+    most = float(every.max())
+    least = max(float(every.min()), scores.beginning - 0.25 * abs(most - scores.beginning))
+    return np.linspace(least, most, count)

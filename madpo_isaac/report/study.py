@@ -26,6 +26,8 @@ _OF_A_RUN = frozenset(
         *("headless", "save_frequency", "max_iterations", "max_dumps", "test", "test_episodes"),
         *("eval_frequency", "eval_episodes", "eval_envs"),
         *("capture_video", "capture_video_freq", "capture_video_len", "capture_video_envs"),
+        *("wandb_activate", "wandb_project", "wandb_group", "wandb_entity", "wandb_name"),
+        "wandb_tags",
     )
 )
 """Settings that do not distinguish experiments."""
@@ -71,12 +73,30 @@ class Study:
             cells[run.task, label(run, by)].append(run)
         self.tasks = sorted({task for task, _ in cells}, key=natural)
         self.groups = sorted({group for _, group in cells}, key=natural)
+        self.drawn = self.groups
+        """The groups that figures show, see :meth:`draw_at_most`."""
         self.cells = {
             (task, group): sorted(cells[task, group], key=lambda run: natural(run.name))
             for task in self.tasks
             for group in self.groups
             if (task, group) in cells
         }
+
+    def draw_at_most(self, count: int, keep: str) -> None:
+        """Chooses the groups that figures show, in their order: ``keep`` and the best others.
+
+        The best have the least mean rank over their tasks of the return at the end.
+        """
+        if len(self.groups) <= count:
+            return
+        ranks: dict[str, list[int]] = defaultdict(list)
+        for task in self.tasks:
+            means = {group: self.finals(task, group).mean() for group in self.of_task(task)}
+            order = sorted(means, key=lambda g: np.nan_to_num(means[g], nan=-np.inf), reverse=True)
+            for rank, group in enumerate(order):
+                ranks[group].append(rank)
+        best = sorted(self.groups, key=lambda g: (g != keep, float(np.mean(ranks[g]))))[:count]
+        self.drawn = [group for group in self.groups if group in best]
 
     def of_task(self, task: str) -> dict[str, list[Run]]:
         """The runs of a task by group."""
@@ -125,7 +145,7 @@ class Study:
 
     def finals(self, task: str, group: str, key: str = "episode_return") -> np.ndarray:
         """Returns the values of a group's curves at the task's common end. (runs,)"""
-        return self.curves(task, group, key, self.grid(task))[:, -1]
+        return self.curves(task, group, key, np.array([self.end(task)]))[:, 0]
 
     def notes(self) -> list[str]:
         """Returns notes for the reader about the runs: unequal lengths and mixed settings."""

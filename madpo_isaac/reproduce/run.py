@@ -8,7 +8,7 @@ from pathlib import Path
 
 from madpo_isaac import console
 from madpo_isaac.report import overview
-from madpo_isaac.report.drawing import Picture
+from madpo_isaac.report.chart import Figure
 from madpo_isaac.report.runs import Run, load
 from madpo_isaac.report.study import ARM, Study
 from madpo_isaac.report.write import REPS, write
@@ -74,7 +74,7 @@ def _report(request: Request, jobs: Sequence[Job], out: Path, reps: int) -> None
     for name, part in parts.items():
         base = _base(part, arms)
         write(part, out / name, title=f"{request.title}, {name}", base=base, reps=reps)
-    front = _front(request, study, parts, arms, out / "figures", reps)
+    front = _front(request, study, parts, arms, reps)
     base = _base(study, arms)
     write(study, out, title=request.title, base=base, reps=reps, front=front)
     shows = request.figure.shows
@@ -102,18 +102,15 @@ def _front(
     study: Study,
     parts: Mapping[str, Study],
     arms: Arms,
-    folder: Path,
     reps: int,
-) -> list[Picture]:
+) -> list[Figure]:
     """Draws the figure of the paper where it is none of an ordinary report."""
     knobs = {arm.title: arm.knob for arm in arms.values() if arm.knob is not None}
-    pictures = {
-        "efficiency": lambda: overview.efficiency(parts, folder, reps),
-        "sensitivity": lambda: overview.sensitivity(study, folder, reps, knobs),
-        "sensitivity_over_tasks": lambda: overview.sensitivity_over_tasks(
-            study, folder, reps, knobs
-        ),
+    figures = {
+        "efficiency": lambda: overview.efficiency(parts, reps),
+        "sensitivity": lambda: overview.sensitivity(study, reps, knobs),
+        "sensitivity_over_tasks": lambda: overview.sensitivity_over_tasks(study, reps, knobs),
     }
-    draw = pictures.get(request.figure.shows)
-    picture = None if draw is None else draw()
-    return [] if picture is None else [picture]
+    make = figures.get(request.figure.shows)
+    figure = None if make is None else make()
+    return [] if figure is None else [figure]

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from madpo_isaac.env import Step, is_success
 from madpo_isaac.system import device
 from madpo_isaac.system.distributed import ALONE, Ranks
+from madpo_isaac.system.files import flat
 
 TENSORBOARD_TAGS = {
     "episode_return": "rewards",
@@ -171,11 +173,28 @@ class TensorBoard:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._protos: Any = event_pb2
+        self._name = folder.resolve().parent.name
         stamp = f"{time.time():.6f}.{platform.node()}.{os.getpid()}"
         self._file = (folder / f"events.out.tfevents.{stamp}").open("xb")
         self._records = RecordWriter(self._file)
         self._add(file_version="brain.Event:2")
         self._add(step=purge_step, session_log={"status": self._protos.SessionLog.START})
+
+    def describe(self, config: str) -> None:
+        """Writes a configuration, given as YAML, as a text and as hyper-parameters."""
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        lines = "\n".join(f"    {line}" for line in config.splitlines())  # Markdown's code
+        text = {"dtype": "DT_STRING", "string_val": [lines.encode()]}
+        kind = {"plugin_data": {"plugin_name": "text"}}
+        self._add(summary={"value": [{"tag": "config", "metadata": kind, "tensor": text}]})
+        values = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for key, value in flat(yaml.safe_load(config)).items()
+        }
+        # By itself TensorBoard draws a name for the session from these values.
+        self._add(summary=hparams_pb(values, trial_id=self._name))
+        self._file.flush()
 
     def write(self, metrics: dict[str, Any]) -> None:
         """Writes one iteration."""
@@ -190,6 +209,13 @@ class TensorBoard:
             against = {"step": frames, "iter": iteration, "time": int(metrics["wall_s"])}
             for axis, at in against.items():
                 self._scalar(at, f"{tag}/{axis}", value)
+        self._file.flush()
+
+    def show(self, tag: str, step: int, gif: bytes) -> None:
+        """Writes a picture, which may move."""
+        width, height = struct.unpack_from("<HH", gif, 6)
+        image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": gif}
+        self._add(step=step, summary={"value": [{"tag": tag, "image": image}]})
         self._file.flush()
 
     def close(self) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from madpo_isaac.system import precision
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -47,11 +49,18 @@ def known_all_false(flags: Tensor) -> bool:
     return flags.device.type == "cpu" and not flags.any()
 
 
-def configure(num_threads: int, sim_device: str = "cpu") -> int:
+def configure(num_threads: int, sim_device: str = "cpu", products: str = "float32") -> int:
     """Sets torch's threads (0 for one per core) and matrix product; returns the thread count.
 
-    ``sim_device`` is where the products are computed.
+    Args:
+        num_threads: threads of torch's CPU operations.
+        sim_device: where the products are computed.
+        products: precision of those of networks, see :func:`madpo_isaac.system.precision.choose`.
+
+    Raises:
+        UserError: products of this precision bring nothing here.
     """
+    precision.choose(products, sim_device)
     _keep_freed_memory()
     threads = num_threads or cores()
     torch.set_num_threads(threads)
@@ -85,16 +94,7 @@ def _onednn_is_faster_and_exact() -> bool:
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not _is_amd():
         return False
-    before = torch.get_float32_matmul_precision()
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, 256, 256, generator=generator)
-    exact = a.double() @ b.double()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        error = torch.linalg.matrix_norm(a @ b - exact) / torch.linalg.matrix_norm(exact)
-    finally:
-        torch.set_float32_matmul_precision(before)
-    return bool(error < 1e-6)
+    return precision.rounding_error() < 1e-6
 
 
 def _is_amd() -> bool:

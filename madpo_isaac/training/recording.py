@@ -14,10 +14,14 @@ from rich.live import Live
 
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
+from madpo_isaac.evaluation.video import as_gif
+from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.runs.metrics import MetricsFile, TensorBoard
+from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.display import View, hours, show, steps
 from madpo_isaac.training.run import Run
+from madpo_isaac.training.watching import NewClips
 
 
 class Recorder(Callback):
@@ -55,20 +59,34 @@ class Recorder(Callback):
 
 
 class Curves(Callback):
-    """Writes TensorBoard's event file."""
+    """Writes TensorBoard's event file: curves, configuration, hyper-parameters and clips.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where the event file goes.
+        videos: folder of the clips.
+    """
+
+    def __init__(self, folder: Path, videos: Path) -> None:
         self._folder = folder
+        self._new, self._clips = NewClips(videos), ByProduct("clips in TensorBoard")
         self._writer: TensorBoard | None = None
 
     def on_start(self, run: Run) -> None:
         """Opens the file."""
         self._writer = TensorBoard(self._folder, run.env_steps + 1)
+        self._writer.describe(as_yaml(run.config))
 
     def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
         """Writes one iteration."""
         assert self._writer is not None
         self._writer.write(metrics)
+        if run.config.capture_video:
+            self._clips.attempt(lambda: self._show_clips(run.env_steps))
+
+    def _show_clips(self, step: int) -> None:
+        assert self._writer is not None
+        for path in self._new.take():
+            self._writer.show("clips", step, as_gif(path))
 
     def on_end(self, run: Run) -> None:
         """Closes the file."""

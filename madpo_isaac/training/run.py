@@ -44,7 +44,7 @@ class Run:
 
     def __init__(self, config: Config, ranks: Ranks = ALONE) -> None:
         self.config, self.ranks = config, ranks
-        self.threads = device.configure(config.num_threads, config.sim_device)
+        self.threads = device.configure(config.num_threads, config.sim_device, config.precision)
         env_seed, *others = seeds(config.seed, ranks.index)
         self.env = make_env(config, seed=env_seed, threads=self.threads)
         total = config.max_iterations

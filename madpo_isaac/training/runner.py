@@ -25,6 +25,7 @@ from madpo_isaac.training.recording import ConsoleView, Curves, Recorder
 from madpo_isaac.training.run import Run
 from madpo_isaac.training.saving import Checkpoints, StopOnSignal
 from madpo_isaac.training.watching import Evaluation, Filming
+from madpo_isaac.training.weights_and_biases import WeightsAndBiases, check_installed
 from madpo_isaac.training.worlds import WorldGuard
 
 
@@ -46,6 +47,8 @@ def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
     """
     if config.capture_video:
         choose_backend()  # fails before anything is built
+    if config.wandb_activate:
+        check_installed()
     ranks = distributed.join(config.multi_gpu)
     try:
         return _run(_settled(config, ranks), list(overrides), ranks)
@@ -131,10 +134,13 @@ def make_callbacks(work: Run, folder: RunFolder, signals: StopOnSignal) -> list[
     if config.eval_frequency:
         callbacks.append(Evaluation(folder.path / "eval" / "training.json"))
     recorder = Recorder(folder.metrics)
+    loggers = [BestEffort("TensorBoard curves", Curves(folder.summaries, folder.path / "videos"))]
+    if config.wandb_activate:
+        loggers.append(BestEffort("Weights & Biases", WeightsAndBiases(folder.path)))
     return [
         *callbacks,
         recorder,
-        BestEffort("TensorBoard curves", Curves(folder.summaries)),
+        *loggers,
         BestEffort("lines on the console", ConsoleView(folder.path)),
         signals,
         Checkpoints(folder, recorder.flush),

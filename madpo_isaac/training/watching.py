@@ -91,3 +91,24 @@ class Filming(Callback):
         """Ends the clip under way."""
         if self._film is not None:
             self._film.close()
+
+
+class NewClips:
+    """Tells which clips have been finished since the last time.
+
+    Args:
+        folder: the clips' folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known = self._all()
+
+    def take(self) -> list[Path]:
+        """Returns the new ones in the order of their steps."""
+        new = self._all() - self._known
+        self._known |= new
+        return sorted(new, key=lambda path: (len(path.name), path.name))
+
+    def _all(self) -> set[Path]:
+        return set(self._folder.glob("step_*.mp4"))

@@ -57,7 +57,7 @@ def make_agents(
                     name=f"hand{h}" if name == "hand" else f"hand{h}_{name}",
                     action_slice=_columns(index, device),
                     obs_dim=len(columns),
-                    observe=lambda state, columns=columns: state[:, columns],
+                    observe=lambda state, columns=columns: state.index_select(1, columns),
                     role=name,
                     action_roles=tuple(roles),
                     columns=columns,

@@ -243,7 +243,7 @@ class Env(VecEnv):
                 self.robot, model, self.partition, agent, self.config.agent_obsk
             )
             columns = torch.tensor(found, device=self.device)
-            return (lambda state: state[:, columns]), len(columns), columns
+            return (lambda state: state.index_select(1, columns)), len(columns), columns
         if self.config.observation == "physical":
             columns = torch.arange(self.state_dim, device=self.device)
             return (lambda state: state), self.state_dim, columns

@@ -20,6 +20,7 @@ class PpoConfig:
     """Single-agent PPO over the joint action, by rl_games; the names are that library's."""
 
     recipe_keys: ClassVar[tuple[str, ...]] = ()
+    rounds_products: ClassVar[bool] = False
     name: str = MISSING
     horizon: int = setting(75, integer())
     """Steps collected per environment and iteration."""
