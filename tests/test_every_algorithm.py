@@ -18,8 +18,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("algo", ALGO_SCHEMAS)
-@pytest.mark.parametrize("case", CASES)
+def pairs():
+    """All algorithms with two agents, and with many agents by turns; the others are slow."""
+    for k, algo in enumerate(ALGO_SCHEMAS):
+        for case in CASES:
+            later = case == ("fingers", "humanoid")[k % 2]
+            yield pytest.param(case, algo, marks=pytest.mark.slow if later else ())
+
+
+@pytest.mark.parametrize(("case", "algo"), pairs())
 def test_two_iterations(algo, case, tmp_path):
     num_agents, *task = CASES[case]
     small = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1"]
