@@ -31,8 +31,9 @@ setup: $(STAMP) ## set up .venv only
 train: $(STAMP) ## train MADPO on ShadowHandOver; ARGS="seed=1 max_iterations=50" overrides settings
 	.venv/bin/python train.py task=ShadowHandOver algo=madpo num_envs=128 $(ARGS)
 
-# Workers that are done take tests from the others.
-PYTEST = @.venv/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
+# Workers that are done take tests from the others. Plugins that Hydra and others bring cost seconds.
+PYTEST = @.venv/bin/python -m pytest --disable-plugin-autoload -p xdist -p pytest_timeout \
+	--numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 test: $(STAMP) ## run the tests; ARGS="-k divergence" selects some
 	$(PYTEST) -m "not slow" $(ARGS)

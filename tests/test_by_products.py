@@ -4,17 +4,14 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from test_runner import (
-    PATIENCE,
     _keep_torch_settings,  # noqa: F401
     assert_same,
     metrics,
@@ -31,7 +28,6 @@ from madpo_isaac.training import watching
 from madpo_isaac.training.run import Run
 from madpo_isaac.training.watching import Filming
 
-TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 TINY = (
     *("task=HalfCheetah-2x3", "algo=happo", "num_envs=2", "num_threads=1", "algo.horizon=4"),
     *("algo.hidden=[8]", "algo.epochs=1", "task.episode_length=6", "stagger_episodes=False"),
@@ -102,25 +98,19 @@ def test_a_full_disk_below_stdout_is_not_the_run_folders_fault(tmp_path, plain, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_a_closed_terminal_and_a_dead_tee_save_first(tmp_path, plain, number):
+def test_a_closed_terminal_and_a_dead_tee_save_first(tmp_path, plain, zygote, number):
     """The signal comes when nobody reads any more, as with Ctrl-C behind ``| tee log``."""
-    command = [sys.executable, TRAIN, *TINY, f"runs_dir={tmp_path}", "experiment=x"]
-    command += ["max_iterations=100000"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-    def heed():  # the tests may run under nohup, whose children ignore SIGHUP
-        signal.signal(number, signal.SIG_DFL)
-
-    with subprocess.Popen(list(map(str, command)), preexec_fn=heed, **pipes) as process:
-        try:
-            for _ in range(5):
-                assert "Traceback" not in process.stdout.readline()
-            process.stdout.close()
-            process.send_signal(number)
-            assert process.wait(PATIENCE) == 128 + number
-            assert process.stderr.read() == ""
-        finally:
-            process.kill()
+    pipe, errors = tmp_path / "pipe", tmp_path / "errors"
+    os.mkfifo(pipe)
+    errors.touch()
+    settings = *TINY, f"runs_dir={tmp_path}", "experiment=x", "max_iterations=100000"
+    process = zygote.start(*settings, out=pipe, err=errors)
+    with pipe.open() as printed:
+        for _ in range(5):
+            assert printed.readline()
+    os.kill(process, number)
+    assert zygote.wait(process)[0] == 128 + number
+    assert errors.read_text() == ""
     run, total = tmp_path / "x", len(metrics(tmp_path / "x"))
     state = "interrupted" if number == signal.SIGINT else "preempted"
     assert (status(run)["state"], status(run)["signal"]) == (state, number.name)

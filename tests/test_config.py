@@ -367,3 +367,13 @@ def test_the_engine_goes_by_the_device():
     ):
         with pytest.raises(UserError, match=part):
             compose(argv)
+
+
+def test_configurations_share_nothing():
+    """Files are read once a process."""
+    first = compose(["algo.clip=0.3", "task.agents=[[0,1,2],[3,4,5]]"])
+    first.algo.hidden.append(7)
+    second = compose([])
+    assert first.algo.hidden[:-1] == second.algo.hidden
+    assert (first.algo.clip, second.algo.clip) == (0.3, 0.2)
+    assert (first.task.agents, second.task.agents) == ([[0, 1, 2], [3, 4, 5]], "hands")

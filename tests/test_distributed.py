@@ -21,8 +21,7 @@ from madpo_isaac.sim.base import check_device
 from madpo_isaac.system.distributed import ALONE, join
 from madpo_isaac.training import parallel
 
-TESTS = Path(__file__).resolve().parent
-TRAIN = TESTS.parent / "train.py"
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 SMALL = (
     "multi_gpu=True",
     "task=HalfCheetah-2x3",
@@ -37,11 +36,30 @@ SMALL = (
 )
 
 
-def torchrun(script, *arguments, cwd):
-    """Runs a script in two processes."""
+def forked(zygote, *argv, **options):
+    """Runs a main function in two processes, started as torchrun does.
+
+    Returns what the first one printed.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    pids = [
+        zygote.start(*argv, env={**both, "RANK": rank, "LOCAL_RANK": rank}, **options)
+        for rank in "01"
+    ]
+    (code, out), (other, text) = map(zygote.wait, pids)
+    assert (code, other) == (0, 0), out + text
+    assert text == ""
+    return out
+
+
+def torchrun(*arguments, cwd):
+    """Runs train.py in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     return subprocess.run(
-        [*command, str(script), *map(str, arguments)],
+        [*command, str(TRAIN), *arguments],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -55,7 +73,7 @@ def torchrun(script, *arguments, cwd):
 
 
 @pytest.fixture(scope="module")
-def updates(tmp_path_factory):
+def updates(tmp_path_factory, zygote):
     """For each case the results of one process with 12 environments, and of two with 6."""
     folder, alone = tmp_path_factory.mktemp("updates"), {}
     for case in CASES:
@@ -69,8 +87,7 @@ def updates(tmp_path_factory):
             history.append(algo.update(rollout))
         torch.save(rollouts, folder / f"{case}.pth")
         alone[case] = result(algo, history)
-    done = torchrun(TESTS / "two_ranks.py", folder, cwd=folder)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert forked(zygote, folder, main="two_ranks") == ""
 
     def of(case):
         both = [torch.load(folder / f"{case}.{i}.pth", weights_only=True) for i in (0, 1)]
@@ -117,25 +134,12 @@ def test_minibatches_are_drawn_from_both_shares(updates):
 # Runs -------------------------------------------------------------------------------------------
 
 
-def forked(zygote, *overrides):
-    """Trains in two processes, started as torchrun does; returns what the first one printed."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    pids = [zygote.start(*overrides, env={**both, "RANK": r, "LOCAL_RANK": r}) for r in "01"]
-    (code, out), (other, text) = map(zygote.wait, pids)
-    assert (code, other) == (0, 0), out + text
-    assert text == ""
-    return out
-
-
 @pytest.mark.parametrize("start", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_a_run_of_two_processes_and_its_resume(tmp_path, zygote, start):
     def train(*overrides):
         if start == "forked":
             return forked(zygote, *SMALL, *overrides, f"runs_dir={tmp_path}/runs")
-        done = torchrun(TRAIN, *SMALL, *overrides, cwd=tmp_path)
+        done = torchrun(*SMALL, *overrides, cwd=tmp_path)
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
         return done.stdout
 

@@ -18,11 +18,19 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("algo", ALGO_SCHEMAS)
-@pytest.mark.parametrize("case", CASES)
+def pairs():
+    """All algorithms with two agents, and with many agents by turns; the others are slow."""
+    for k, algo in enumerate(ALGO_SCHEMAS):
+        for case in CASES:
+            later = case == ("fingers", "humanoid")[k % 2]
+            yield pytest.param(case, algo, marks=pytest.mark.slow if later else ())
+
+
+@pytest.mark.parametrize(("case", "algo"), pairs())
 def test_two_iterations(algo, case, tmp_path):
     num_agents, *task = CASES[case]
     small = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1"]
+    small += ["algo.mini_epochs=2"] if algo == "ppo" else ["algo.epochs=2", "algo.critic_epochs=2"]
     argv = [*task, f"algo={algo}", *small, "max_iterations=2", "experiment=run"]
     assert main([*argv, f"runs_dir={tmp_path}", "save_frequency=1"]) == 0
     run = tmp_path / "run"

@@ -33,9 +33,10 @@ from madpo_isaac.training.saving import Saver
 
 TINY = (
     *("task=HalfCheetah-2x3", "algo=madpo", "num_envs=2", "num_threads=1", "algo.hidden=[8]"),
-    *("algo.horizon=4", "algo.epochs=1", "task.episode_length=6", "save_frequency=3"),
+    *("algo.horizon=4", "algo.epochs=1", "algo.critic_epochs=1", "task.episode_length=6"),
+    "save_frequency=3",
 )
-TOTAL = 60
+TOTAL = 36
 CPU = torch.device("cpu")
 
 

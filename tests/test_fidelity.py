@@ -91,10 +91,10 @@ def truth():
 
 
 def test_only_yu_estimates_the_divergence_of_policies():
-    """The estimate from 4000 samples of each policy, with a width that suits them."""
+    """The estimate from 2000 samples of each policy, with a width that suits them."""
     widths = {"state_width": 0.2, "action_width": 0.2}
     found = {
-        variant: np.mean([kernel_cs(*sample(4000, k), **widths, variant=variant) for k in (0, 1)])
+        variant: np.mean([kernel_cs(*sample(2000, k), **widths, variant=variant) for k in (0, 1)])
         for variant in ("yu", "printed", "official")
     }
     assert found["yu"] == pytest.approx(truth(), rel=0.1)

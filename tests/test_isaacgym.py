@@ -2,8 +2,9 @@
 
 import ast
 import json
+import os
 import re
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,8 +19,7 @@ from madpo_isaac.sim import isaacgym_bridge, isaacgym_server
 from madpo_isaac.tasks.hands.agents import make_agents
 from madpo_isaac.tasks.hands.hand import load
 
-ROOT = Path(__file__).resolve().parents[1]
-FAKES = ROOT / "tests" / "fakes"
+FAKES = Path(__file__).resolve().parent / "fakes"
 OVER = {"task": "ShadowHandOver", "sim": "isaacgym", "seed": 42}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Isaac Gym runs on Linux only")
 
@@ -229,28 +229,32 @@ def test_bad_settings_are_refused_before_anything_starts(changed, message, monke
         tasks.make(**{**OVER, "num_envs": 2, "sim_settings": {"python": "/bin/false"}, **changed})
 
 
+def wait_for(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing happened")
+
+
 def server_of(folder):
     """The server's process id, once its task is being built."""
-    for _ in range(2000):
-        if (folder / "pid").exists() and (folder / "pid").read_text():
-            return int((folder / "pid").read_text())
-        time.sleep(0.05)
-    raise AssertionError("no server came up")
+    wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
+    return int((folder / "pid").read_text())
 
 
 @pytest.mark.parametrize("fault", ["", "hang"])
-def test_the_server_ends_when_its_trainer_is_killed(fault, python, tmp_path, monkeypatch):
-    """Both cases: it waits for the next step, or hangs in the simulator."""
-    monkeypatch.setenv("FAKE_BIDEXHANDS", fault)
-    make = f"tasks.make('ShadowHandOver', 2, sim='isaacgym', sim_settings={settings(python)})"
-    code = f"import time, tasks; env = {make}; env.reset(); print('up', flush=True); time.sleep(99)"
-    trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
-    assert trainer.stdout is not None
+def test_the_server_ends_when_its_trainer_is_killed(fault, python, tmp_path, zygote):
+    """Both cases: it serves a training run, or hangs in the simulator."""
+    small = ("num_envs=2", "algo.horizon=8", "algo.hidden=[8]", "algo.epochs=1", "num_threads=1")
+    sim = ("sim=isaacgym", f"sim.python={python}", f"runs_dir={tmp_path}", "experiment=x")
+    env = {"FAKE_BIDEXHANDS": fault, "FAKE_PID": str(tmp_path / "pid")}
+    trainer = zygote.start(*small, *sim, "max_iterations=1000000", env=env)
     server = server_of(tmp_path)
     if not fault:
-        assert trainer.stdout.readline() == b"up\n"
-    trainer.kill()
-    trainer.communicate(timeout=60)
+        wait_for(lambda: (tmp_path / "x/metrics.jsonl").exists())
+    os.kill(trainer, signal.SIGKILL)
+    zygote.wait(trainer)
     assert is_gone(server)
 
 

@@ -201,6 +201,7 @@ class Finder(importlib.abc.MetaPathFinder):
         if name == "torch" and Finder.seen is None:
             names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
             Finder.seen = {key: os.environ.get(key) for key in names}
+            raise SystemExit  # all else takes seconds
 
 sys.meta_path.insert(0, Finder())
 sys.argv = sys.argv[1:]

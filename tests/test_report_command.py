@@ -59,11 +59,11 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         refused(capsys, argv, *parts)
 
 
-def test_command_works_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "madpo_isaac", "report", str(tmp_path / "nope")]
+def test_commands_work_as_a_module():
+    command = [sys.executable, "-m", "madpo_isaac", "repot"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
-    assert re.fullmatch(r"error: There is no run '[^\n]+\n", done.stderr)
+    assert re.fullmatch(r"error: [^\n]+ Did you mean 'report'\?[^\n]*\n", done.stderr)
 
 
 def test_unknown_command_names_the_closest(capsys):

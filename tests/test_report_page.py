@@ -9,9 +9,16 @@ import pytest
 from report_runs import write_run, write_two_tasks
 
 from madpo_isaac.__main__ import main
-from madpo_isaac.report import tables
+from madpo_isaac.report import tables, write
 from madpo_isaac.report.runs import load
 from madpo_isaac.report.study import Study
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_resamples():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write.write, "__kwdefaults__", {**write.write.__kwdefaults__, "reps": 50})
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,7 @@ import pty
 import re
 import select
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,9 +21,7 @@ from madpo_isaac.system.signals import STOPS
 from madpo_isaac.training.recording import Recorder
 
 PATIENCE = 250
-"""Seconds to wait for a process, which needs four on an idle machine."""
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+"""Seconds to wait for a process, which needs one on an idle machine."""
 SMALL = (
     "num_envs=4",
     "algo.horizon=8",
@@ -72,23 +67,6 @@ def _keep_torch_settings():
 def train(runs, *overrides, code=0):
     """Runs train.py in this process; the last value of a key wins."""
     assert main([*SMALL, f"runs_dir={runs}", *overrides]) == code
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Starts train.py in its own process, which does not outlive the test."""
-    started = []
-
-    def begin(*overrides, **files):
-        command = [sys.executable, str(TRAIN), *SMALL, f"runs_dir={tmp_path}", *overrides]
-        env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"}
-        started.append(subprocess.Popen(command, env=env, cwd=tmp_path, **files))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 def metrics(run):
@@ -431,9 +409,9 @@ def test_a_shared_network_plays_normalized_observations(tmp_path, capsys, algo):
 # Console ----------------------------------------------------------------------------------------
 
 
-def test_pipe_gets_plain_lines(start):
-    out, err = start("max_iterations=3", **PIPES).communicate(timeout=PATIENCE)
-    assert err == ""
+def test_file_gets_plain_lines(tmp_path, zygote):
+    code, out = zygote.run(*SMALL, f"runs_dir={tmp_path}", "max_iterations=3")
+    assert code == 0
     assert "\x1b" not in out and "\r" not in out
     lines = out.splitlines()
     assert lines[0].startswith("ShadowHandOver with madpo: 4 environments on cpu (1 threads)")
@@ -441,17 +419,20 @@ def test_pipe_gets_plain_lines(start):
     assert all(re.search(r" fps: \d+ ETA: ", line) for line in lines[3:])
 
 
-def test_terminal_gets_a_live_view_and_a_closing_block(start):
+def test_terminal_gets_a_live_view_and_a_closing_block(tmp_path, zygote):
     master, slave = pty.openpty()
-    process = start("max_iterations=3", stdout=slave, stderr=slave, stdin=slave)
+    settings = *SMALL, f"runs_dir={tmp_path}", "max_iterations=3"
+    process = zygote.start(*settings, out=os.ttyname(slave))
+    assert select.select([master], [], [], PATIENCE)[0]  # it has opened the terminal
     os.close(slave)
     shown = []
     with contextlib.suppress(OSError):  # raised when the other end is closed
         while select.select([master], [], [], PATIENCE)[0]:
             shown.append(os.read(master, 65536))
     os.close(master)
+    code, _ = zygote.wait(process)
     text = b"".join(shown).decode()
-    assert process.wait(timeout=PATIENCE) == 0, text
+    assert code == 0, text
     assert "\x1b[" in text
     assert "Traceback" not in text
     assert "iteration 3/3" in text

@@ -1,7 +1,6 @@
-"""One of several processes that learn from shares of the same rollouts: two_ranks.py <folder>."""
+"""One of several processes that learn from shares of the same rollouts."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import torch
@@ -50,7 +49,8 @@ def result(algo, metrics):
     return {"state": state, "metrics": metrics}
 
 
-def main(folder):
+def main(argv):
+    folder = Path(*argv)
     ranks = join(multi_gpu=True)
     assert ranks is not ALONE
     for case in CASES:
@@ -65,7 +65,3 @@ def main(folder):
     assert ranks.broadcast(ranks.index) == 0
     assert ranks.gather(ranks.index) == ([0, 1] if ranks.index == 0 else [])
     ranks.leave()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

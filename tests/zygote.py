@@ -1,20 +1,24 @@
 """Starts training processes quickly: everything is imported once, then each is a fork.
 
-As a program it answers one JSON line with another: ``{"argv": [...], "log": path, "kill": [stage,
-n], "limit": bytes, "env": {...}}`` starts train.py's main and gives its pid; ``{"wait": pid}`` its
-exit code.
+As a program it answers one JSON line with another. ``{"main": module, "argv": [...], "cwd": path,
+"out": path, "err": path, "env": {...}, "kill": [stage, n], "limit": bytes}`` starts the main
+function of a module and gives its pid, ``{"wait": pid}`` its exit code.
 """
 
 import contextlib
+import importlib
+import io
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+TRAIN = "madpo_isaac.commands.train"
 STAGES = ("half written", "before replace", "after replace", "metrics", "folder")
 
 
@@ -24,7 +28,8 @@ class Zygote:
     def __init__(self, folder):
         command = [sys.executable, __file__]
         root = str(Path(__file__).resolve().parents[1])
-        env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+        terminal = {"TERM": "xterm-256color", "COLUMNS": "80"}
+        env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **terminal}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=env, cwd=folder, **pipes)
         self.folder, self.logs = folder, {}
@@ -34,15 +39,21 @@ class Zygote:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *argv, kill=None, limit=None, env=None):
-        """Starts a process and returns its pid."""
+    def start(self, *argv, main=TRAIN, cwd=None, out=None, err=None, **options):
+        """Starts a process and returns its pid; the options are those of the program.
+
+        What it prints goes to the paths ``out`` and ``err``, one log for both unless given.
+        """
         log = self.folder / f"log{time.monotonic_ns()}"
-        pid = self._ask(argv=argv, log=str(log), kill=kill, limit=limit, env=env or {})
+        log.touch()
+        request = {"argv": list(map(str, argv)), "main": main, "cwd": str(cwd or self.folder)}
+        request |= {"out": str(out or log), "err": str(err or out or log)}
+        pid = self._ask(**request, **options)
         self.logs[pid] = log
         return pid
 
     def wait(self, pid):
-        """Its exit code, negative for the signal that killed it, and what it printed."""
+        """Its exit code, negative for the signal that killed it, and what is in its log."""
         code = self._ask(wait=pid)
         return code, self.logs.pop(pid).read_text()
 
@@ -114,36 +125,42 @@ def kill_oneself_at(stage, count):
 
 
 def child(request):
-    from madpo_isaac.commands.train import main
+    from madpo_isaac import console
 
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
-    os.environ.update(request["env"])
-    if request["limit"]:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
-    if request["kill"]:
+    for descriptor, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(request[name], os.O_WRONLY | os.O_APPEND | os.O_NOCTTY), descriptor)
+    console.out.is_interactive = console.out.is_terminal  # Rich asks when the console is made
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+    os.chdir(request["cwd"])
+    os.environ.update(request.get("env", {}))
+    if limit := request.get("limit"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if "kill" in request:
         kill_oneself_at(*request["kill"])
     code = 1
     try:
-        code = main(request["argv"])
+        code = importlib.import_module(request["main"]).main(request["argv"])
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code or 0)
+
+
+def warm_up():
+    """Imports, reads and builds once what every run does at first."""
+    from madpo_isaac.commands.train import main
+    from madpo_isaac.config.overrides import compose
+
+    small = ("num_envs=2", "algo.horizon=2", "algo.hidden=[4]", "num_threads=1")
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        for run in ("task=HalfCheetah-2x3 algo=madpo", "task=ShadowHandOver"):
+            main([*run.split(), *small, "max_iterations=1", f"runs_dir={folder}"])
+    compose(["task=HalfCheetah-2x3", "algo=happo"])
 
 
 def serve():
-    import torch
-    import torch.utils.tensorboard
-
-    from madpo_isaac.config.overrides import compose
-    from madpo_isaac.training.run import Run
-
-    # What these import takes seconds.
-    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
-    Run(compose(["task=HalfCheetah-2x3", "num_threads=1"]))
-
+    warm_up()
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,12 +155,17 @@ class Run:
         return {
             "task": self.config.task.name,
             "algo": self.config.algo.name,
-            "config": as_yaml(self.config),
+            "config": self._config_yaml,
             "best_by": _scorer(self.config),
             "physics": self.env.physics(),
             **self._state(moment),
             "shards": self.ranks.gather(shard)[1:],
         }
+
+    @functools.cached_property
+    def _config_yaml(self) -> str:
+        """The configuration as checkpoints have it, which stays the same."""
+        return as_yaml(self.config)
 
     def restore(self, path: Path) -> None:
         """Goes on from a checkpoint.
