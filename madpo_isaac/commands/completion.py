@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -114,6 +114,6 @@ def _options(file: str) -> list[str]:
     return ["--help", *re.findall(r'\badd(?:_argument)?\(\s*"(--[\w-]+)"', source)]
 
 
-def _cases(words: dict[str, Sequence[str]], action: str, indent: int) -> str:
+def _cases(words: Mapping[str, Iterable[str]], action: str, indent: int) -> str:
     lines = (f"{name}) {action.format(' '.join(found))} ;;" for name, found in words.items())
     return "\n".join(" " * indent + line for line in lines)
