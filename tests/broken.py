@@ -117,7 +117,7 @@ class Broken:
 
     def _hidden(self, wrong):
         """Puts something harmless before, between and after."""
-        harmless = ("seed=3", "headless=False", "max_iterations=5", "num_threads=1", "experiment=y")
+        harmless = ("seed=3", "headless=True", "max_iterations=5", "num_threads=1", "experiment=y")
         arguments = list(wrong)
         for text in self.draw.sample(harmless, self.draw.randint(0, 3)):
             if text.partition("=")[0] not in {w.partition("=")[0].lstrip("+~-") for w in wrong}:

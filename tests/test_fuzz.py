@@ -68,7 +68,7 @@ def test_broken_files(elsewhere, tmp_path, count):
 def test_what_the_generator_leaves_alone_is_accepted(elsewhere):
     """Else the tests above could pass since everything is refused."""
     with pytest.raises(AssertionError, match="a run started"):
-        main(["task=HalfCheetah-2x3", "algo=happo", "seed=3", "headless=False", "num_threads=1"])
+        main(["task=HalfCheetah-2x3", "algo=happo", "seed=3", "headless=True", "num_threads=1"])
 
 
 @sizes(8, 50)

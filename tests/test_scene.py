@@ -11,6 +11,7 @@ import torch
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import make_sim
 from madpo_isaac.tasks.hands import hand
+from madpo_isaac.tasks.hands.objects import Solids
 from madpo_isaac.tasks.hands.over import EGG, PLACEMENTS
 from madpo_isaac.tasks.hands.scene import build_spec
 
@@ -60,7 +61,7 @@ def model() -> mujoco.MjModel:
 
 @pytest.fixture(scope="module")
 def visual_model() -> mujoco.MjModel:
-    return build_spec(PLACEMENTS, EGG, visual=True).compile()
+    return build_spec(PLACEMENTS, Solids((EGG,), goals=True), visual=True).compile()
 
 
 @pytest.fixture(scope="module")
