@@ -40,7 +40,7 @@ def settings(case):
 
 
 CASES += ["madpo kl", "madpo entropy"]
-SOON = ("happo", "mappo", "ppo", "madpo gaussian")
+SOON = ("ppo", "madpo gaussian")
 """Cases that are tried with hands, too, before all others are."""
 
 

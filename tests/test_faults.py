@@ -155,7 +155,9 @@ def test_kill_while_the_first_files_are_written(zygote, whole, tmp_path):
 # Signals ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_preempted_job_goes_on_when_it_is_queued_again(zygote, whole, tmp_path, number):
     run = tmp_path / "x"
     pid = zygote.start(*command(tmp_path))

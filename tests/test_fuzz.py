@@ -43,7 +43,7 @@ def fault(argv):
     return None if fine else f"{argv}: exit code {code}, {out.getvalue()!r}, {err.getvalue()!r}"
 
 
-@sizes(60, 900)
+@sizes(30, 900)
 def test_broken_command_lines(elsewhere, count):
     broken = Broken(seed=1)
     lines = [broken.command_line() for _ in range(count)]

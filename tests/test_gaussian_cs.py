@@ -45,6 +45,7 @@ def test_one_dimension_against_quadrature(m, s, n, t):
     assert value.item() == pytest.approx(integrated(m, s, n, t), rel=1e-10, abs=1e-14)
 
 
+@pytest.mark.slow
 def test_three_dimensions_are_the_sum_of_their_integrals():
     """Densities of independent dimensions multiply, so do the integrals; their logs add."""
     m, s, n, t = draw(n=2)

@@ -152,7 +152,7 @@ def test_numbers_that_are_not_finite_end_the_episode(python, monkeypatch):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("hang", r"did not answer within sim\.timeout=2 s\."),
+        pytest.param("hang", r"did not answer within sim\.timeout=2 s\.", marks=pytest.mark.slow),
         ("quit", r"ended unasked \(exit code 0\)\. Its last line: \*\*\* Failed to create sim"),
         ("raise", r"': ValueError: something is wrong\."),
         ("other task", r"has task=ShadowHandPen; sim=isaacgym needs task=ShadowHandOver\."),
@@ -174,7 +174,9 @@ def test_a_server_that_does_not_come_up_is_one_line_and_gone(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("raise in step", "RuntimeError: PhysX is out of memory"),
+        pytest.param(
+            "raise in step", "RuntimeError: PhysX is out of memory", marks=pytest.mark.slow
+        ),
         ("die in step", r"ended unasked \(exit code -6\)"),
     ],
 )
@@ -243,7 +245,7 @@ def server_of(folder):
     return int((folder / "pid").read_text())
 
 
-@pytest.mark.parametrize("fault", ["", "hang"])
+@pytest.mark.parametrize("fault", ["", pytest.param("hang", marks=pytest.mark.slow)])
 def test_the_server_ends_when_its_trainer_is_killed(fault, python, tmp_path, zygote):
     """Both cases: it serves a training run, or hangs in the simulator."""
     small = ("num_envs=2", "algo.horizon=8", "algo.hidden=[8]", "algo.epochs=1", "num_threads=1")

@@ -208,8 +208,15 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("action_width", [1.0, 0.05])
-@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(
+    ("action_width", "same"),
+    [
+        (0.05, False),
+        pytest.param(0.05, True, marks=pytest.mark.slow),
+        (1.0, True),
+        pytest.param(1.0, False, marks=pytest.mark.slow),
+    ],
+)
 def test_no_tensor_grows_with_the_square(variant, action_width, same):
     n, tile = 700, 50
     sample = cs_oracle.data(n, n, 3, 2, same=same)

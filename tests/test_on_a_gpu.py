@@ -3,12 +3,14 @@
 pytest tests/test_on_a_gpu.py
 """
 
+import importlib.util
 import warnings
 
 import pytest
 import torch
 
-pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
+if importlib.util.find_spec("mujoco_warp") is None:  # to import it takes seconds
+    pytest.skip("the extra gpu is not installed", allow_module_level=True)
 from test_runner import _keep_torch_settings, timeless  # noqa: F401
 from test_sim import controls, rows
 

@@ -264,7 +264,7 @@ def test_resuming_from_an_earlier_checkpoint_forgets_what_followed(runs, tmp_pat
 @pytest.mark.parametrize(
     "task",
     [
-        "ShadowHandOver task.agents=fingers",
+        pytest.param("ShadowHandOver task.agents=fingers", marks=pytest.mark.slow),
         "HalfCheetah-2x3",
         "ShadowHandOver task.agents=fingers algo=mappo algo.input_norm=both",
         "HalfCheetah-2x3 algo=ippo algo.input_norm=both",
@@ -336,7 +336,10 @@ def test_refused_resume_changes_nothing(runs, tmp_path, capsys, case):
 # Interruption -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)],
+)
 def test_signal_saves_and_the_run_can_be_continued(runs, tmp_path, zygote, number):
     begun = f"runs_dir={tmp_path}", "experiment=x", "max_iterations=100000", "save_frequency=0"
     process = zygote.start(*SMALL, *begun)

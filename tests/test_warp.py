@@ -3,12 +3,15 @@
 The first run compiles kernels, about a minute; Warp keeps them in its cache.
 """
 
+import importlib.util
+
 import mujoco
 import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
+if importlib.util.find_spec("mujoco_warp") is None:  # to import it takes seconds
+    pytest.skip("the extra gpu is not installed", allow_module_level=True)
 from test_sim import BOX_AND_ARM, controls, dirty, rows, scramble
 
 from madpo_isaac.errors import UserError
