@@ -22,6 +22,7 @@ from test_runner import (
 from madpo_isaac.commands.train import main
 from madpo_isaac.evaluation import video
 from madpo_isaac.evaluation.player import play_episodes
+from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs import metrics as numbers
 from madpo_isaac.system.signals import StopRequest
 from madpo_isaac.training import watching
@@ -246,6 +247,21 @@ def test_a_folder_that_is_moved_says_that_its_run_has_ended(tmp_path, monkeypatc
     error = capsys.readouterr().err
     assert "Traceback" not in error and "was moved" in error
     assert status(tmp_path / "y")["state"] == "failed"
+    assert [path.name for path in tmp_path.iterdir()] == ["y"]
+
+
+def test_a_folder_that_is_moved_while_a_file_is_written_has_the_same_end(
+    tmp_path, monkeypatch, capsys
+):
+    written = checkpoint.write
+
+    def move(paths, data):
+        (tmp_path / "x").rename(tmp_path / "y")
+        written(paths, data)
+
+    monkeypatch.setattr(checkpoint, "write", move)
+    train(tmp_path, *EVALUATED, total=6, code=1)
+    assert "was moved" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["y"]
 
 

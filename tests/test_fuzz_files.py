@@ -24,7 +24,6 @@ from madpo_isaac.config import resume
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.evaluate import Record
 from madpo_isaac.report import write
-from madpo_isaac.report.page import Page
 from madpo_isaac.reproduce.plan import Job
 from madpo_isaac.runs.checkpoint import load
 from madpo_isaac.runs.folder import RunFolder
@@ -58,15 +57,16 @@ def outcome(argv):
 @pytest.fixture
 def quick(monkeypatch):
     """Reports of few resamples; figures are laid out for one in ten, and not drawn."""
-    picture, page, turn = bytes(24), write._page, itertools.count()
+    picture, fill, turn = bytes(24), write._Report.fill, itertools.count()
 
     def drawn(_, to, **kind):
         to.write(picture) if isinstance(to, io.BytesIO) else to.write_bytes(picture)
 
-    def pages(*arguments):
-        return Page("none") if next(turn) % 10 else page(*arguments)
+    def filled(report, *arguments):
+        if next(turn) % 10 == 0:
+            fill(report, *arguments)
 
-    monkeypatch.setattr(write, "_page", pages)
+    monkeypatch.setattr(write._Report, "fill", filled)
     monkeypatch.setattr(Figure, "savefig", drawn)
     monkeypatch.setattr(write.write, "__kwdefaults__", {**write.write.__kwdefaults__, "reps": 2})
 

@@ -46,7 +46,7 @@ def write(paths: Sequence[Path], data: io.BytesIO) -> None:
     """
     *others, path = paths
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # fails where the run folder was moved
         write_atomic(path, data.getbuffer(), others)
     except OSError as problem:
         raise UserError(f"Cannot write checkpoint '{path}': {problem}.") from problem

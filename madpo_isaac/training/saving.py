@@ -6,7 +6,7 @@ import contextlib
 import io
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ class Checkpoints(Callback):
 
     def on_end(self, run: Run) -> None:
         """Waits until everything is on the disk."""
-        self._saver.wait()
+        with self._explained():
+            self._saver.wait()
 
     def _compare(self, run: Run, score: float | None, moment: Moment) -> None:
         if score is not None and score > run.best_return:
@@ -97,7 +98,17 @@ class Checkpoints(Callback):
         self._flush()
         content = run.checkpoint(moment)
         if not run.ranks.index:
-            self._saver.save([self._folder.nn / f"{name}.pth" for name in names], content)
+            with self._explained():
+                self._saver.save([self._folder.nn / f"{name}.pth" for name in names], content)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Names the cause where a file cannot be written because the folder was moved."""
+        try:
+            yield
+        except UserError:
+            self._folder.check_lock()
+            raise
 
 
 class Saver:
