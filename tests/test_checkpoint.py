@@ -22,7 +22,7 @@ def content(**changes):
 
 
 def test_saved_content_comes_back(tmp_path):
-    path = tmp_path / "new" / "nn" / "last.pth"
+    path = tmp_path / "nn" / "last.pth"
     checkpoint.save(path, content(best_return=-float("inf"), name="é"))
     loaded = checkpoint.load(path, CPU)
     assert loaded["format_version"] == checkpoint.FORMAT_VERSION
