@@ -98,7 +98,9 @@ def test_a_full_disk_below_stdout_is_not_the_run_folders_fault(tmp_path, plain, 
     assert_goes_on_as(run, plain)
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGHUP, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_closed_terminal_and_a_dead_tee_save_first(tmp_path, plain, zygote, number):
     """The signal comes when nobody reads any more, as with Ctrl-C behind ``| tee log``."""
     pipe, errors = tmp_path / "pipe", tmp_path / "errors"

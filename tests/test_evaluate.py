@@ -339,7 +339,7 @@ def test_evaluations_begin_in_states_of_their_own(tmp_path, monkeypatch):
         assert not (one == another).all(dim=1).any()
 
 
-@pytest.mark.parametrize("algo", ["happo", "ppo"])
+@pytest.mark.parametrize("algo", ["happo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_evaluation_leaves_training_as_it_is(tmp_path, algo):
     begun = [f"runs_dir={tmp_path}", f"algo={algo}", *SMALL, "save_frequency=2"]
     begun += ["max_iterations=5", *["algo.num_minibatches=4"] * (algo == "ppo")]

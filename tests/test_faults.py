@@ -249,7 +249,9 @@ def test_disk_quota(zygote, whole, tmp_path):
     assert_same_run(run, whole)
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace", "metrics"])
+@pytest.mark.parametrize(
+    "call", [pytest.param("fsync", marks=pytest.mark.slow), "replace", "metrics"]
+)
 def test_full_disk_in_the_middle_of_a_run(whole, tmp_path, monkeypatch, capsys, call):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")

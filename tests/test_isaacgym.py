@@ -260,6 +260,7 @@ def test_the_server_ends_when_its_trainer_is_killed(fault, python, tmp_path, zyg
     assert is_gone(server)
 
 
+@pytest.mark.slow
 def test_a_script_that_stays_is_killed_with_the_server_it_runs(python, tmp_path, monkeypatch):
     script = tmp_path / "wrapper"
     script.write_text(f'#!/bin/sh\n"{python}" "$@"\necho ended\n')  # no exec: two processes

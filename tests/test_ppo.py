@@ -278,6 +278,7 @@ def test_the_adaptive_schedule_moves_the_learning_rate_and_others_do_not():
     assert rates["constant"] == 5e-4
 
 
+@pytest.mark.slow
 def test_it_learns():
     env = ToyEnv(32)
     ppo = learner(env, horizon=10, gamma=0.9)

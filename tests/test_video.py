@@ -298,7 +298,7 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("algo", ["happo", "ppo"])
+@pytest.mark.parametrize("algo", ["happo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_filming_leaves_training_as_it_is(counter, tmp_path, algo):
     begun = [f"runs_dir={tmp_path}", f"algo={algo}", *SMALL]
     assert main(["train", *begun, "experiment=plain"]) == 0
@@ -450,6 +450,7 @@ def test_a_missing_library_is_named_before_anything_is_built(monkeypatch, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["egl", "osmesa"])
 def test_the_back_end_can_be_chosen_after_mujoco_was_imported(tmp_path, backend):
     """In a process of its own, where MuJoCo found no MUJOCO_GL when it was imported."""

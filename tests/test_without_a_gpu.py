@@ -41,6 +41,8 @@ LEARNERS = {
     "ippo": ONCE,
     "a2po": ("algo.agent_order=default", *ONCE),
 }
+LATER = ("madpo/kl", "ippo")
+"""Learners that others resemble: they are for the slow tests."""
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,10 @@ def learn(run):
     run.learner.update(0.0, 0, all_valid=True)
 
 
-@pytest.mark.parametrize("algo", LEARNERS)
+@pytest.mark.parametrize(
+    "algo",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LATER)) for name in LEARNERS],
+)
 def test_learning_stays_on_the_device(algo, gpu, tmp_path):  # noqa: F811
     run = learner(algo, LEARNERS[algo], tmp_path)
     with rules():
