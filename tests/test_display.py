@@ -144,6 +144,8 @@ def test_a_plain_line_fits_into_120_columns():
     assert text.endswith("ETA: 290:00:01")
     empty = line(1, 2, episode_return=None, success_rate=None)
     assert "return: - success: - fps" in plain_line(empty, 2, "0:00:00")
+    text = plain_line(metrics, 100_000, "0:00:00", has_success=False)
+    assert "return: -12346 evaluated: -12346 fps: 123456 " in text
 
 
 @pytest.mark.parametrize(("count", "text"), [(96, "96"), (12_800, "12.8 k"), (3e9, "3 G")])

@@ -132,7 +132,8 @@ class ConsoleView(Callback):
         if self._live.is_started:
             self._live.update(self._view, refresh=True)
         else:
-            console.info(plain_line(metrics, run.config.max_iterations, remaining))
+            total, wins = run.config.max_iterations, run.env.has_success
+            console.info(plain_line(metrics, total, remaining, has_success=wins))
 
     def on_end(self, run: Run) -> None:
         """Removes the view; if the run has ended well, says what it reached and what can follow."""
@@ -157,15 +158,18 @@ def _introduce(text: str) -> None:
     console.info(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
 
 
-def plain_line(m: Mapping[str, Any], total: int, remaining: str) -> str:
+def plain_line(
+    m: Mapping[str, Any], total: int, remaining: str, *, has_success: bool = True
+) -> str:
     """Returns an iteration's numbers in one line of at most 120 characters."""
-    evaluated = ""
+    success, evaluated = f"success: {show(m.get('success_rate'), '.3f')} ", ""
     if "eval/return" in m:
-        evaluated = f"evaluated: {m['eval/return']:.5g}/{m['eval/success_rate']:.3f} "
+        rate = f"/{m['eval/success_rate']:.3f}" if has_success else ""
+        evaluated = f"evaluated: {m['eval/return']:.5g}{rate} "
     return (
         f"iteration: {m['iteration']}/{total} {steps(m['env_steps'])} "
         f"return: {show(m['episode_return'], '.5g')} "
-        f"success: {show(m.get('success_rate'), '.3f')} {evaluated}"
+        f"{success if has_success else ''}{evaluated}"
         f"fps: {m['fps_total']:.0f} ETA: {remaining}"
     )
 
