@@ -119,6 +119,12 @@ def one_of(choices: Iterable[str]) -> Rule:
     return rule
 
 
+def texts(key: str, value: list[str]) -> None:
+    """Any number of texts."""
+    if not all(isinstance(x, str) for x in value):
+        raise UserError(f"{key}={value} must list texts, such as [a,b].")
+
+
 def widths(key: str, value: list[int]) -> None:
     """The widths of one hidden layer or several."""
     if not (value and all(isinstance(x, int) and 1 <= x <= MAX_COUNT for x in value)):

@@ -202,6 +202,7 @@ def leaves(task, algo):
         "sim.name",
         "task.name",
         "algo.name",
+        "wandb_tags",
     }
 
     def walk(node, prefix=""):

@@ -64,13 +64,18 @@ def test_local_jobs_give_the_same_runs(one_after_another, tmp_path):
 @pytest.mark.slow
 @needs_plugin
 def test_a_local_job_that_is_refused_does_not_stop_the_others(tmp_path):
-    (tmp_path / "runs" / "s0").mkdir(parents=True)
-    (tmp_path / "runs" / "s0" / "mine").write_text("")
-    done = train(NAMED, "-m", "seed=0,1", "hydra/launcher=submitit_local", cwd=tmp_path)
+    """A folder that is taken is found before anything starts, a run of other kind by its job."""
+    jobs = (NAMED, "-m", "seed=0,1", "hydra/launcher=submitit_local")
+    other = train("experiment=s0", "seed=0", "algo.clip=0.3", "algo.input_norm=both", cwd=tmp_path)
+    assert other.returncode == 0
+    done = train(*jobs, cwd=tmp_path)
+    assert (done.returncode, "already holds a run" in done.stderr) == (2, True)
+    assert not (tmp_path / "runs" / "s1").exists()
+    done = train(*jobs, "resume=auto", "algo.input_norm=none", cwd=tmp_path)
     assert done.returncode == 2
     assert len((tmp_path / "runs" / "s1" / "metrics.jsonl").read_text().splitlines()) == 2
     logs = [path.read_text() for path in tmp_path.glob("runs/.submitit/*/*.err")]
-    assert sum("'runs/s0' already holds a run" in text for text in logs) == 1
+    assert sum("algo.input_norm" in text for text in logs) == 1
 
 
 @needs_plugin

@@ -19,6 +19,8 @@ from test_runner import (
 )
 
 from madpo_isaac.commands.train import main
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.video import Mp4, as_gif
 from madpo_isaac.runs.metrics import TensorBoard
 from madpo_isaac.training.watching import NewClips
@@ -175,3 +177,9 @@ def test_new_clips_come_in_the_order_of_their_steps(tmp_path):
         (tmp_path / f"step_{step}.mp4").touch()
     assert [path.name for path in clips.take()] == ["step_200.mp4", "step_1000.mp4"]
     assert clips.take() == []
+
+
+def test_tags_are_texts():
+    assert compose(["task=HalfCheetah-2x3", "wandb_tags=[0,a]"]).wandb_tags == ["0", "a"]
+    with pytest.raises(UserError, match=r"wandb_tags=\[\[1\]\] must list texts, such as \[a,b\]"):
+        compose(["task=HalfCheetah-2x3", "wandb_tags=[[1]]"])

@@ -72,8 +72,17 @@ def from_record(record: DictConfig) -> DictConfig:
     """Gives a recorded config.yaml, which is plain values, its types back.
 
     Names of earlier versions become those of today.
+
+    Raises:
+        UserError: the record is not one of a run of this project.
     """
-    record = renamed.translated(record)
+    try:
+        return _typed(renamed.translated(record))
+    except (AttributeError, OverflowError, TypeError):
+        raise UserError("The configuration has an entry of another type.") from None
+
+
+def _typed(record: DictConfig) -> DictConfig:
     for file in record.get("plugins", ()):
         plugins.load(file)
     plugins.load_installed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 from madpo_isaac.config import recipes
 from madpo_isaac.errors import UserError
-from madpo_isaac.settings import MAX_INTEGER, check_fields, integer, one_of, setting, unit
+from madpo_isaac.settings import MAX_INTEGER, check_fields, integer, one_of, setting, texts, unit
 from madpo_isaac.sim import BRIDGES
 from madpo_isaac.system.precision import PRECISIONS, ROUNDED
 
@@ -27,7 +27,7 @@ class Config:
     task: Any = MISSING
     algo: Any = MISSING
     sim: Any = MISSING
-    plugins: list[str] = field(default_factory=list)
+    plugins: list[str] = setting([], texts)
     """Python files of yours that add tasks, algorithms, engines or networks, see docs/new_task.md;
     installed packages do it by entry points. The run's record holds their absolute paths."""
     recipe: str = "tuned"
@@ -108,7 +108,7 @@ class Config:
     """User or team there; empty for that of the login."""
     wandb_name: str = ""
     """Name of the run there; empty for that of the run folder."""
-    wandb_tags: list[str] = field(default_factory=list)
+    wandb_tags: list[str] = setting([], texts)
     """Tags of the run there."""
 
     def check(self) -> None:

@@ -218,7 +218,7 @@ def load(name: str) -> Hand:
         found = OmegaConf.to_object(merged)
     except UserError:
         raise
-    except (OmegaConfBaseException, OSError, ValueError) as problem:
+    except (OmegaConfBaseException, OSError, OverflowError, ValueError) as problem:
         reason = (str(problem) or type(problem).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"The hand in '{path}' cannot be read: {reason}.") from problem
     assert isinstance(found, Hand)
