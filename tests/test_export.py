@@ -84,14 +84,8 @@ def read(folder, kind):
     return contract, files
 
 
-@pytest.mark.parametrize(
-    ("run", "kind"),
-    [
-        pytest.param(run, kind, marks=[pytest.mark.slow] * ((run, kind) == ("fingers", "onnx")))
-        for run in RUNS
-        for kind in FORMATS
-    ],
-)
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("run", RUNS)
 def test_files_act_as_the_player_does(runs, run, kind, tmp_path):
     assert export(str(runs / run), kind, tmp_path) == tmp_path
     contract, files = read(tmp_path, kind)
