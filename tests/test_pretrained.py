@@ -15,7 +15,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.pretrained.__main__ import main as make
 
 
-@pytest.mark.parametrize("task", ["ShadowHandOver", "HalfCheetah-2x3"])
+@pytest.mark.parametrize("task", ["ShadowHandOver", "HalfCheetah-2x3", "Ant-4x2"])
 def test_every_policy_is_small_and_says_where_it_comes_from(task):
     path = pretrained.find(task)
     facts = pretrained.describe(path)
@@ -97,7 +97,8 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys):
     source = pretrained.find("HalfCheetah-2x3")
     path.write_bytes(source.read_bytes())
     cases = [(["play", str(path)], "x.json")]
-    cases += [(["play", "Ant-2x4"], "there is one for HalfCheetah-2x3, ShadowHandOver")]
+    every = "there is one for Ant-4x2, HalfCheetah-2x3, ShadowHandOver"
+    cases += [(["play", "Ant-2x4"], every)]
     cases += [(["play", "ShadowHandOvr"], "Did you mean 'ShadowHandOver'?")]
     cases += [(["train", f"checkpoint={source}"], "play it with test=True")]
     cases += [(["play", "HalfCheetah-2x3", "algo.hidden=[9]"], "algo.hidden=[9]")]
