@@ -22,7 +22,7 @@ def script(tmp_path_factory):
 
 
 def offered(script, line):
-    """What bash offers at the end of ``line``; it breaks words at =, as in a terminal."""
+    """Returns the words that bash offers at the end of ``line``, which it breaks at =, too."""
     words = line.replace("=", " = ").split(" ")
     words = [word for word in words[:-1] if word] + [words[-1]]
     quoted = " ".join(f"'{word}'" for word in words)

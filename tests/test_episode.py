@@ -196,7 +196,7 @@ def test_the_camera_is_that_of_pictures(task):
 
 
 def run_script(code):
-    """What JavaScript prints after the page's functions have been defined."""
+    """Returns the output of JavaScript that runs after the page's functions, read as JSON."""
     node = shutil.which("node")
     if node is None:
         try:

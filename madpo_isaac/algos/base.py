@@ -330,8 +330,9 @@ class OnPolicy(ABC):
         """Some rows' share of an agent's loss in a minibatch of ``size`` rows, see ``Share``."""
         mean, std, value = self.actors.outputs(view.index, take(view.obs, rows))
         log_ratio = self.log_ratio(view, rows, mean, std)
-        kl = kl_estimate(log_ratio.detach().exp(), log_ratio.detach()).sum()
-        ratio, surrogate = self.surrogate(view, rows, log_ratio)
+        ratio = log_ratio.exp()
+        kl = kl_estimate(ratio.detach(), log_ratio.detach()).sum()
+        ratio, surrogate = self.surrogate(view, rows, ratio)
         bonus = self.bonus(view, rows, mean, std)
         entropy_bonus = self._entropy_weight(size) * len(mean) * entropy(std)
         stats = shares_of(
@@ -353,9 +354,11 @@ class OnPolicy(ABC):
         """Log of pi_new / pi_old of an agent's actions at b rows, for its present policy. (b,)"""
         return log_prob(mean, std, take(view.action, rows)) - take(view.old_log_prob, rows)
 
-    def surrogate(self, view: AgentView, rows: Rows, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the ratio that is clipped (b,), and the sum of the clipped objective. ()"""
-        ratio = log_ratio.exp()
+    def surrogate(self, view: AgentView, rows: Rows, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the ratio that is clipped (b,), and the sum of the clipped objective. ()
+
+        ``ratio`` is pi_new / pi_old at the rows; some algorithms multiply it by a factor. (b,)
+        """
         if view.factor is not None:
             ratio = ratio * take(view.factor, rows)
         weighted_advantage = take(view.weighted_advantage, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -197,13 +198,10 @@ class MADPO(HAPPO):
             return torch.linalg.vector_norm(optimizer.gradient)
 
         def objective(part: Rows, mean: Tensor, std: Tensor) -> Tensor:
-            return self.surrogate(view, part, self.log_ratio(view, part, mean, std))[1]
-
-        def bonus(part: Rows, mean: Tensor, std: Tensor) -> Tensor:
-            return self._measure(view, part, mean, std)
+            return self.surrogate(view, part, self.log_ratio(view, part, mean, std).exp())[1]
 
         # A bonus without a gradient gets the largest coefficient, which changes nothing.
-        coefficient = share * norm(objective) / norm(bonus)
+        coefficient = share * norm(objective) / norm(partial(self._measure, view))
         return self._left * coefficient.nan_to_num(0.0).clamp(max=self._full_coef)
 
     def _reward(self, rollout: Rollout) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from madpo_isaac.divergence.bounds import BOUNDS
@@ -121,23 +122,24 @@ class DivergenceConfig:
                 raise UserError(f"{key}.rows={self.rows} goes with the kernel presets only.")
             self._check_variants()
             return
-        for name in VARIANTS:
-            value = getattr(self, name)
-            if value != DivergenceConfig.__dataclass_fields__[name].default:
-                raise UserError(f"{key}.{name}={value} goes with {key}.preset=gaussian only.")
+        for text in self._chosen(VARIANTS):
+            raise UserError(f"{key}.{text} goes with {key}.preset=gaussian only.")
         if self.kind not in ("cs", "none"):
             raise UserError(f"{key}.kind={self.kind} goes with {key}.preset=gaussian only.")
         if self.bound not in (None, "none"):
             raise UserError(f"{key}.bound={self.bound} goes with {key}.preset=gaussian only.")
 
+    def _chosen(self, names: Sequence[str]) -> list[str]:
+        """Returns those of the settings that do not have their default, as name=value."""
+        values = {name: getattr(self, name) for name in names}
+        return [f"{k}={x}" for k, x in values.items() if x != getattr(DivergenceConfig, k)]
+
     def _check_variants(self) -> None:
         key = "algo.divergence"
-        compares = self.kind in ("cs", "kl")
-        for name in ("as_reward", "age", "inter_scale", "standardize_inter"):
-            value = getattr(self, name)
-            if not compares and value != DivergenceConfig.__dataclass_fields__[name].default:
+        if self.kind not in ("cs", "kl"):
+            for text in self._chosen(("as_reward", "age", "inter_scale", "standardize_inter")):
                 raise UserError(
-                    f"{key}.{name}={value} has no effect: {key}.kind={self.kind} compares nothing."
+                    f"{key}.{text} has no effect: {key}.kind={self.kind} compares nothing."
                 )
         if self.as_reward and self.share is not None:
             raise UserError(

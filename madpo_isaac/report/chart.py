@@ -155,10 +155,9 @@ class Figure:
     def cuts(self) -> list[str]:
         """Returns a line for each panel in which something is outside."""
         return [
-            f"{panel.title or panel.y_label or panel.x_label}: the axis is cut, "
-            f"{'; '.join(panel.limits().cut)}."
+            f"{panel.title or panel.y_label or panel.x_label}: the axis is cut, {'; '.join(cut)}."
             for panel in self.panels
-            if panel.limits().cut
+            if (cut := panel.limits().cut)
         ]
 
 
