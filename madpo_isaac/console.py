@@ -68,7 +68,7 @@ class _Stream(io.TextIOBase):
             os.dup2(null, self._target.fileno())
             os.close(null)
         if self._name == "stdout" and not isinstance(problem, BrokenPipeError):
-            warning(f"nothing more is printed, stdout cannot be written: {problem}")
+            warning(f"nothing more is printed, because stdout cannot be written: {problem}")
 
 
 _stderr = _Stream("stderr")

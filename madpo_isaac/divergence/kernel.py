@@ -39,7 +39,7 @@ class Estimator:
     fused: Callable[..., tuple[Tensor, Tensor] | None] | None = None
     """Faster sums in the precision of the samples, where they are exact enough; None for none."""
     pairs_rows: bool = False
-    """True: row i of p goes with row i of q."""
+    """True if row i of p is compared with row i of q."""
     scale: float = 1.0
     """The number of its units in a nat: 1 for nats, 1 / log 2 for bits."""
 

@@ -105,7 +105,7 @@ class DivergenceConfig:
     """True: the inter-agent term compares mean / std of two agents' actions, both with std 1."""
 
     def check(self, minibatch: int) -> None:
-        """Checks what goes with which preset; ``minibatch`` is the rows of a minibatch.
+        """Checks the settings against the preset; ``minibatch`` is the rows of a minibatch.
 
         Raises:
             UserError: naming the first bad value.
@@ -119,15 +119,15 @@ class DivergenceConfig:
             integer(1, minibatch)(f"{key}.rows", self.rows)
         if self.preset == "gaussian":
             if self.rows is not None:
-                raise UserError(f"{key}.rows={self.rows} goes with the kernel presets only.")
+                raise UserError(f"{key}.rows={self.rows} works with the kernel presets only.")
             self._check_variants()
             return
         for text in self._chosen(VARIANTS):
-            raise UserError(f"{key}.{text} goes with {key}.preset=gaussian only.")
+            raise UserError(f"{key}.{text} works with {key}.preset=gaussian only.")
         if self.kind not in ("cs", "none"):
-            raise UserError(f"{key}.kind={self.kind} goes with {key}.preset=gaussian only.")
+            raise UserError(f"{key}.kind={self.kind} works with {key}.preset=gaussian only.")
         if self.bound not in (None, "none"):
-            raise UserError(f"{key}.bound={self.bound} goes with {key}.preset=gaussian only.")
+            raise UserError(f"{key}.bound={self.bound} works with {key}.preset=gaussian only.")
 
     def _chosen(self, names: Sequence[str]) -> list[str]:
         """Returns those of the settings that do not have their default, as name=value."""

@@ -25,7 +25,7 @@ def check_display() -> None:
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         raise UserError(
-            "There is no display for the viewer: leave headless=False and --viewer, and use "
+            "There is no display for the viewer: leave out headless=False and --viewer, and use "
             "madpo play <run> --html or --video instead."
         )
     if sys.platform == "darwin" and "mjpython" not in os.path.basename(sys.executable):

@@ -97,7 +97,7 @@ def save(path: Path, content: dict[str, Any], facts: dict[str, Any]) -> None:
     """
     state = content.get("algo_state")
     if not isinstance(state, dict) or "actors" not in state:
-        raise UserError(f"A policy of algo={content['algo']} cannot be kept in this way.")
+        raise UserError(f"A policy of algo={content['algo']} cannot become a pretrained policy.")
     tensors = {"actors": state["actors"].to(torch.float16)}
     for agent, moments in enumerate(state.get("moments", {}).get("actors", [])):
         tensors |= {f"moments.{agent}.{part}": value for part, value in moments.items()}

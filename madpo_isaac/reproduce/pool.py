@@ -158,7 +158,7 @@ def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
             free.append(job)
         elif job not in taken:
             taken.add(job)
-            console.info(f"{job.name}: another process has it; waiting")
+            console.info(f"{job.name}: waiting for another process that makes this run")
     return free
 
 

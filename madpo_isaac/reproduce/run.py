@@ -84,9 +84,9 @@ def _report(request: Request, jobs: Sequence[Job], out: Path, reps: int) -> None
     shows = request.figure.shows
     where = out / "figures" / f"{shows}.pdf"
     if shows == "wall time":
-        console.info(f"what the paper shows: the table of wall times in {out / 'report.html'}")
+        console.info(f"the paper's table: the table of wall times in {out / 'report.html'}")
     elif where.is_file():
-        console.info(f"what the paper shows: {where}")
+        console.info(f"the paper's figure: {where}")
 
 
 def _conclude(

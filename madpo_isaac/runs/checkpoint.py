@@ -87,12 +87,12 @@ def _check_counters(path: Path, content: dict[str, Any]) -> None:
     for key in ("iteration", "env_steps"):
         value = content.get(key, 0)
         if type(value) is not int or not 0 <= value < 2**63:
-            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no count.")
+            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is not a count.")
     for key in ("wall_s", "best_return"):
         value = content.get(key, 0.0)
         integral = isinstance(value, int) and abs(value) < 2**63
         if not integral and (not isinstance(value, float) or math.isnan(value)):
-            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no number.")
+            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is not a number.")
 
 
 def check_sums(path: Path) -> None:

@@ -114,7 +114,7 @@ def _warp(
 
 @dataclass
 class AutoConfig(WarpConfig):
-    """The engine that goes with the device; the settings are those of MuJoCo Warp."""
+    """The engine that fits the device; the settings are those of MuJoCo Warp."""
 
     def check(self, device: str) -> SimConfig:
         """Returns the settings of ``warp`` on a GPU, else of ``mujoco``, which has none."""
@@ -123,7 +123,7 @@ class AutoConfig(WarpConfig):
         default = WarpConfig()
         for key in ("nconmax", "njmax", "solver"):
             if (value := getattr(self, key)) != getattr(default, key):
-                raise UserError(f"sim.{key}={value} goes with sim=warp only.")
+                raise UserError(f"sim.{key}={value} works with sim=warp only.")
         return SimConfig("mujoco")
 
 
@@ -150,7 +150,7 @@ def prepare_warp() -> None:
         ) from None
     if found.split(".")[:2] != mujoco.__version__.split(".")[:2]:
         raise UserError(
-            f"mujoco-warp {found} does not go with mujoco {mujoco.__version__}: install "
+            f"mujoco-warp {found} does not fit mujoco {mujoco.__version__}: install "
             f"mujoco-warp=={mujoco.__version__}."
         )
     import warp

@@ -167,7 +167,7 @@ class IsaacGymBridge:
         if not line.endswith(b"\n"):
             self.close()
             raise UserError(
-                f"Isaac Gym's server ended unasked (exit code {self.process.returncode})."
+                f"Isaac Gym's server ended unexpectedly (exit code {self.process.returncode})."
                 f"{self._last_words()}"
             )
         try:
