@@ -25,11 +25,11 @@ def register_algorithm(name: str, settings: type[AlgoConfig]) -> Callable[[Kind]
     """Returns a decorator that makes a class an algorithm: ``algo=<name>`` trains with it.
 
     Args:
-        name: what users type; ``cfg/algo/<name>.yaml`` has its defaults.
+        name: name on the command line; ``cfg/algo/<name>.yaml`` has the defaults.
         settings: the dataclass of its settings.
 
     Raises:
-        UserError: the name is another algorithm's.
+        UserError: another algorithm has this name.
     """
 
     def add(kind: Kind) -> Kind:

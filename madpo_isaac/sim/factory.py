@@ -39,11 +39,11 @@ def register_engine(name: str, settings: type[SimConfig] = SimConfig) -> Callabl
     and the number of threads (0 for one per core).
 
     Args:
-        name: what users type; ``cfg/sim/<name>.yaml`` has its defaults.
+        name: name on the command line; ``cfg/sim/<name>.yaml`` has the defaults.
         settings: the dataclass of its settings.
 
     Raises:
-        UserError: the name is another engine's.
+        UserError: another engine has this name.
     """
 
     def add(build: Build) -> Build:
@@ -94,12 +94,12 @@ class WarpConfig(SimConfig):
     """MuJoCo Warp, whose memory for contacts and constraints is set aside at the start."""
 
     nconmax: int | None = setting(None, integer(1, MAX_ROOM))
-    """Room for contacts, simulations' mean; null for twice what random motion takes."""
+    """Room for contacts, as the mean over simulations; null for twice the need of random motion."""
     njmax: int | None = setting(None, integer(1, MAX_ROOM))
-    """Room for constraints in each simulation; null for twice what random motion takes."""
+    """Room for constraints in each simulation; null for twice the need of random motion."""
     solver: str = setting("newton", one_of(("newton", "cg")))
-    """newton, or cg: conjugate gradient, which is slower to converge and may survive stiff contacts
-    where Newton's method in float32 gives NaN."""
+    """newton: Newton's method; cg: conjugate gradient, which converges more slowly, but may work at
+    stiff contacts at which Newton's method in float32 gives NaN."""
 
 
 @register_engine("warp", WarpConfig)
