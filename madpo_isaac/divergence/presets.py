@@ -64,8 +64,8 @@ class DivergenceConfig:
     """cs: Cauchy-Schwarz divergence; kl: KL(policy || reference) in its place; entropy: the
     policy's own entropy in its place; none: no bonus, which is HAPPO. (Fig. 5)"""
     preset: str = setting("gaussian", one_of(PRESETS))
-    """gaussian: closed form for Gaussian policies. Kernel estimators for reproduction: official,
-    of the released code; printed, of Eq. 11; printed_alg1, of Algorithm 1; yu, of Yu et al."""
+    """gaussian: closed form for Gaussian policies; or a kernel estimator, for reproduction only:
+    official (released code), printed (Eq. 11), printed_alg1 (Algorithm 1), yu (Yu et al.)."""
     coef: float | None = setting(None, not_negative)
     """Coefficient of the bonus. null: the recipe's for gaussian, or 0.06 if the recipe has none;
     official 1000, yu 1, printed 1 / sigma."""

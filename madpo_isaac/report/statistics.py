@@ -160,10 +160,10 @@ class Scores:
 
 
 def shared_scores(study: Study) -> Scores | None:
-    """Scores for aggregation over tasks; None where less than two groups are in every task.
+    """Scores for aggregation over tasks; None if fewer than two groups have runs on every task.
 
-    A group counts as many runs a task as it has on each, the first ones. Scores are returns where
-    there is one task, else normalized per task.
+    Each group has the same number of runs on every task: the first ones, as many as its smallest
+    task has. With one task scores are returns; with several tasks they are normalized per task.
     """
     tasks = study.tasks
     groups = [g for g in study.groups if all((t, g) in study.cells for t in tasks)]

@@ -1,8 +1,8 @@
 """Estimates of the time and the disk space of a run before it starts.
 
 They hold within a factor of two on one core of an AMD processor with AVX-512
-(docs/results/update.json, mamujoco.json, divergence.json). Once runs are under way, ``pool`` goes
-by their own pace.
+(docs/results/update.json, mamujoco.json, divergence.json). As soon as runs have a pace of their
+own, ``pool`` uses this pace.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ def reproduce(
     """Runs the jobs of several figures, and reports each figure in its folder.
 
     Args:
-        requests: folder of the report to the figure.
-        jobs: the same for the figure's runs; figures may share runs.
-        workers: processes at a time.
-        threads: threads of each.
+        requests: the figures, by the folders of their reports.
+        jobs: the runs of each figure, by the same folders; figures may share runs.
+        workers: number of processes at a time.
+        threads: number of threads of each process.
         reps: resamples of every bootstrap.
 
     Returns:
-        The exit code: 0, 1 if a run failed, or after a signal 128 plus its number.
+        The exit code: 0, 1 if a run failed, or 128 plus the signal's number after a signal.
     """
     every = union(jobs.values())
     for out, request in requests.items():

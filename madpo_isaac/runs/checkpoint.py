@@ -42,7 +42,7 @@ def write(paths: Sequence[Path], data: io.BytesIO) -> None:
     All paths are in one folder.
 
     Raises:
-        UserError: it cannot be written; the files that were there are as before.
+        UserError: it cannot be written; the existing files are not changed.
     """
     *others, path = paths
     try:
@@ -53,7 +53,7 @@ def write(paths: Sequence[Path], data: io.BytesIO) -> None:
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Reads a checkpoint, or a policy; raises :class:`UserError` if it is none of ours."""
+    """Reads a checkpoint or a policy; raises :class:`UserError` if the file is neither."""
     if not os.path.isfile(path):
         raise UserError(f"Checkpoint '{path}' does not exist.")
     if path.suffix == pretrained.SUFFIX:
@@ -104,7 +104,7 @@ def check_sums(path: Path) -> None:
 
 @contextlib.contextmanager
 def using(path: Path) -> Iterator[None]:
-    """Says in one line that what a checkpoint holds is not what is asked of it here."""
+    """Turns errors inside the block into one line: the checkpoint does not fit this version."""
     try:
         yield
     except UserError:

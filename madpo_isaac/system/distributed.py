@@ -1,4 +1,4 @@
-"""Data parallel training: the processes that torchrun started and what they tell each other."""
+"""Data parallel training: the processes that torchrun started, and their communication."""
 
 from __future__ import annotations
 

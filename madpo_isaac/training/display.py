@@ -18,7 +18,8 @@ HIDDEN = ("lr", "skipped")
 """Metrics of agents that the table leaves out: the skipped steps are in the line of faults."""
 FIRST = ("entropy", "kl")
 LAST = ("loss", "clip_fraction", "grad_norm", "value_aux_loss")
-"""Metrics of agents that are shown last, so that they are left out if there is no room."""
+"""Metrics of agents that are shown first, and those that are shown last; if there is no room, the
+last ones are left out."""
 _ASCII = str.maketrans(f"{BARS}━╌…", ".,:;+*%#=-~")
 """Stand-ins where a terminal's encoding lacks these letters."""
 _CELL = 11
