@@ -256,7 +256,7 @@ def test_ppo_is_refused_in_one_line(tmp_path, capsys):
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert program.main(["export", "x"]) == 2
-    assert "pip install 'madpo-isaac[export]'" in capsys.readouterr().err
+    assert "pip install -e '.[export]'" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(runs, tmp_path):

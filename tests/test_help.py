@@ -61,6 +61,8 @@ def test_its_keys_exist_and_its_defaults_are_right(lines):
         if "." not in key and value != "(recipe)":
             default = getattr(config, key)
             assert value == str(default).replace(" ", ""), key
+    from_recipe = {key for key, value, _ in lines if value == "(recipe)"}
+    assert {"num_envs", "task.agents_see", "task.observation", "algo.gamma"} <= from_recipe
 
 
 def test_internal_entries_are_left_out(capsys):

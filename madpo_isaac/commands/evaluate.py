@@ -35,10 +35,10 @@ def main(argv: list[str]) -> int:
         "--deterministic", action="store_true", help="use mean actions instead of sampled ones"
     )
     parser.add_argument(
-        "--min-success", type=parser.number, help="exit code 1 below this success rate"
+        "--min-success", type=parser.number, help="exit code 1 if the success rate is lower"
     )
     parser.add_argument(
-        "--min-return", type=parser.number, help="exit code 1 below this mean return"
+        "--min-return", type=parser.number, help="exit code 1 if the mean return is lower"
     )
     parser.add_argument(
         "--out", type=parser.path, help="folder to write to, instead of the run's eval/"

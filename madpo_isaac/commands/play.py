@@ -38,12 +38,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--agent",
         default=TRAINED,
-        help="trained (the default), or instead of it zero or random actions in a task",
+        help="trained (the default), or zero or random actions, which need no policy",
     )
     parser.add_argument(
         "--episodes",
         type=parser.positive_int,
-        help="episodes per environment, for the scores (1; with --video, --html or --viewer none)",
+        help="episodes per environment, for the scores (1, or with --video, --html, --viewer none)",
     )
     parser.add_argument("--video", type=parser.path, help="file for the video, .mp4 or .gif")
     parser.add_argument(

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         "--at",
         default="",
         metavar="STEPS",
-        help="steps at which to list returns too, as in 4e5,1e6",
+        help="further steps at which to list returns, such as 4e5,1e6",
     )
     add(
         "--window",
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         help="steps over which a point of a curve is averaged",
     )
     add("--baseline", default="", metavar="GROUP", help="group that the others are compared with")
-    add("--title", default="Report", help="of the page")
+    add("--title", default="Report", help="title of the page")
     options = parser.parse(argv)
     marks = numbers(options.at, "--at") if options.at else []
     window = numbers(options.window, "--window")[0] if options.window else 0.0

@@ -18,13 +18,13 @@ SECTIONS = (
     ("Run", "", "config/schema.py", "Config", "config.yaml"),
     (
         *("Task: hands (each task adds its own)", "task."),
-        *("tasks/hands/base.py", "HandTaskConfig", "task/ShadowHandOver.yaml"),
+        *("tasks/hands/base.py", "HandTaskConfig", "base/hands.yaml"),
     ),
     (
         *("Task: hands, differences between environments", "task.randomize."),
         *("tasks/hands/randomize.py", "RandomizeConfig", ""),
     ),
-    ("Task: multi-agent MuJoCo", "task.", "tasks/mujoco/task.py", "Config", "task/Ant-4x2.yaml"),
+    ("Task: multi-agent MuJoCo", "task.", "tasks/mujoco/task.py", "Config", "base/mamujoco.yaml"),
     ("sim=auto, warp", "sim.", "sim/factory.py", "WarpConfig", ""),
     ("sim=isaacgym", "sim.", "sim/isaacgym_bridge.py", "IsaacGymConfig", ""),
     ("Algorithm", "algo.", "algos/settings.py", "AlgoConfig", "base/on_policy.yaml"),

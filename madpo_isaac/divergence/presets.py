@@ -79,7 +79,7 @@ class DivergenceConfig:
     between policies with squashed means; none: D itself, which diverges in practice."""
     scale: float | None = setting(None, positive)
     """Scale of bound, in nats; null for 0.1 with gaussian. At a divergence of twice the scale, the
-    gradient of an exp bound has fallen to a third."""
+    gradient of the bound exp has fallen to a third."""
     rows: int | None = setting(None, integer())
     """Rows of a minibatch that the kernel estimators sum over, against all columns; null for all.
     They are drawn again at every step, and the cost is proportional to their number."""
@@ -87,9 +87,9 @@ class DivergenceConfig:
     """Environment steps after which the coefficient has fallen linearly to zero; 0 keeps it
     constant. null: the recipe's for gaussian, 0 for the other presets."""
     share: float | None = setting(None, positive)
-    """Norm of the bonus's gradient relative to that of the clipped objective's gradient, which the
-    coefficient is chosen for in each iteration and for each agent, on the first minibatch. The
-    coefficient never exceeds ``coef``, which is 1 unless it is given."""
+    """Wanted norm of the bonus's gradient, relative to that of the clipped objective's gradient. In
+    each iteration the first minibatch of each agent gives its coefficient, which never exceeds
+    ``coef``; ``coef`` is then 1 by default."""
     follow_lr: bool = False
     """True: the coefficient is proportional to the agent's learning rate, and it is ``coef`` at
     ``algo.actor_lr``. With adaptive rates, the KL target decides the rate."""

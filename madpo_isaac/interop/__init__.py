@@ -47,7 +47,8 @@ def parallel_env(
         from madpo_isaac.interop.parallel_view import ParallelView
     except ImportError as problem:
         raise UserError(
-            f"parallel_env needs PettingZoo: pip install 'madpo-isaac[interop]' ({problem})."
+            f"parallel_env needs PettingZoo: pip install -e '.[interop]' in the clone of this "
+            f"project ({problem})."
         ) from problem
     from madpo_isaac import tasks
 

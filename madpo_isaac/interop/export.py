@@ -100,7 +100,8 @@ def _need_onnx() -> None:
         import onnxruntime  # noqa: F401
     except ImportError as problem:
         raise UserError(
-            f"--format onnx needs its packages: pip install 'madpo-isaac[export]' ({problem})."
+            f"--format onnx needs further packages: pip install -e '.[export]' in the clone of "
+            f"this project ({problem})."
         ) from problem
 
 

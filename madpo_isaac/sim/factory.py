@@ -145,8 +145,8 @@ def prepare_warp() -> None:
         metadata.version("warp-lang")
     except metadata.PackageNotFoundError as problem:
         raise UserError(
-            f"sim=warp needs the package {problem.name}: pip install 'madpo-isaac[gpu]', or in "
-            "this folder pip install -e '.[gpu]'."
+            f"sim=warp needs the package {problem.name}: pip install -e '.[gpu]' in the clone of "
+            "this project."
         ) from None
     if found.split(".")[:2] != mujoco.__version__.split(".")[:2]:
         raise UserError(

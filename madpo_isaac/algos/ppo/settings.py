@@ -37,7 +37,7 @@ class PpoConfig:
     """True: gamma times the value of the state before a truncated step is added to its reward;
     False: nothing is added."""
     lr: float = setting(5e-4, positive)
-    """Learning rate; the first one if it is adaptive."""
+    """Learning rate; its initial value if the schedule is adaptive."""
     lr_schedule: str = setting("adaptive", one_of(LR_SCHEDULES))
     """adaptive: the rate follows kl_threshold; linear: it decays to 1e-6 over max_iterations;
     constant."""
