@@ -15,7 +15,7 @@ from rich.text import Text
 
 
 class _Stream(io.TextIOBase):
-    """``sys.stdout`` or ``sys.stderr``; once it cannot be written, what follows is dropped.
+    """``sys.stdout`` or ``sys.stderr``; once it cannot be written, all further output is dropped.
 
     That is so when the reader of a pipe has ended, a terminal is closed, or a disk is full.
     """

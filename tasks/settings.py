@@ -46,7 +46,7 @@ def check_settings(config: Any) -> None:
     """Checks the settings of plain types, and those that have a rule.
 
     Raises:
-        UserError: naming the first bad value and what is allowed.
+        UserError: it names the first bad value and the allowed values.
     """
     for field in fields(config):
         key, value = f"task.{field.name}", getattr(config, field.name)

@@ -232,7 +232,7 @@ def test_every_process_takes_its_own_gpu_and_the_record_says_cuda(monkeypatch):
     ("override", "part"),
     [
         ("algo=ppo", "does not work with algo=ppo"),
-        ("algo.divergence.preset=yu", "not yu: kernel"),
+        ("algo.divergence.preset=yu", "not with yu: a kernel"),
     ],
 )
 def test_what_it_does_not_go_with(override, part):

@@ -173,7 +173,7 @@ def test_tf32_takes_a_gpu_that_has_it(monkeypatch, capability, good):
     [
         ("precision=bf61", "'bf61'. Did you mean 'bf16'?"),
         ("precision=tf32", "precision=tf32 does not work on sim_device=cpu"),
-        ("precision=bf16 sim_device=cuda:0", "float32 or tf32"),
+        ("precision=bf16 sim_device=cuda:0", "float32, tf32"),
         ("precision=bf16 algo=hatrpo", "does not work with algo=hatrpo"),
         ("precision=bf16 algo=ppo", "does not work with algo=ppo"),
     ],

@@ -141,7 +141,7 @@ def test_a_drawn_seed_stays(tmp_path):
 MISMATCHES = [
     (("num_envs=5",), "num_envs=5", "num_envs=4"),
     (("seed=8",), "seed=8", "seed=7"),
-    (("sim_device=cuda:0",), "sim_device=cuda:0", "is of sim_device=cpu"),
+    (("sim_device=cuda:0",), "sim_device=cuda:0", "made with sim_device=cpu"),
     (("algo.hidden=[16,16]",), "algo.hidden=[16,16]", "algo.hidden=[16]"),
     (("algo.activation=tanh",), "algo.activation=tanh", "algo.activation=elu"),
     (("algo.input_norm=both",), "algo.input_norm=both", "algo.input_norm=running"),
@@ -166,7 +166,7 @@ def test_what_cannot_change_is_one_line(half, capsys, case):
 def test_another_preset_is_refused(tmp_path, capsys):
     train(tmp_path, *TINY, "experiment=x", "max_iterations=1")
     error = refused(capsys, tmp_path, "checkpoint=latest", "algo.divergence.preset=printed")
-    assert "is of algo.divergence.preset=gaussian" in error
+    assert "made with algo.divergence.preset=gaussian" in error
 
 
 def test_a_checkpoint_of_other_environments_is_refused(half, tmp_path, capsys):

@@ -400,7 +400,7 @@ class OnPolicy(ABC):
     ) -> tuple[Tensor, Stats]:
         """Some rows' share of the critic's loss in a minibatch of ``size`` rows, see ``Share``.
 
-        ``inputs`` are what the critic's networks see of the whole batch.
+        ``inputs`` are the inputs of the critic's networks for the whole batch.
         """
         cfg, target = self.config, self.value_norm.normalize(take(batch.returns, rows))
         value = self.critic.evaluate([take(x, rows) for x in inputs])

@@ -88,7 +88,7 @@ def _skipped(name: str) -> Finding:
 
 
 def _checked(name: str, describe: Callable[[], str]) -> Finding:
-    """Returns what ``describe`` says, or that it failed and why."""
+    """Returns the result of ``describe``, or the reason why it failed."""
     try:
         return Finding(name, "ok", describe())
     except Exception as problem:  # noqa: BLE001  whatever is wrong is what was asked for
@@ -123,7 +123,7 @@ def expected() -> list[str]:
 
 
 def _complete() -> str:
-    """All tasks can be imported, and what is no code is there, too."""
+    """Checks that all tasks can be imported and that all data files exist."""
     from madpo_isaac.sim import BRIDGES
     from madpo_isaac.tasks.registry import TASKS, load
 

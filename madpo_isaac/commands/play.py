@@ -162,7 +162,7 @@ def _policy(agent: str, env: VecEnv, config: Config) -> tuple[Policy, Path | Non
 
 
 def _titles(config: Config, policy: Policy) -> tuple[str, str]:
-    """Returns a page's title, and what stands beside it."""
+    """Returns the title of a page, and the text beside it."""
     if not isinstance(policy, LoadedPolicy):
         return config.task.name, "not trained"
     source = policy.source

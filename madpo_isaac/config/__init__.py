@@ -1,1 +1,1 @@
-"""The configuration: its schema, the command line's overrides, checks, what is continued."""
+"""The configuration: its schema, overrides of the command line, checks, and resumed runs."""

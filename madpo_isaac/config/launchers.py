@@ -11,7 +11,7 @@ PLUGINS = {"submitit": "cluster"}
 
 
 def launcher(overrides: Sequence[str]) -> str | None:
-    """The launcher that is asked for, None for Hydra's own: one run after another, right here."""
+    """The launcher of the sweep; None for Hydra's own, which makes one run after another here."""
     asked = [text.partition("=")[2] for text in overrides if text.startswith("hydra/launcher=")]
     return asked[-1] if asked and asked[-1] != "basic" else None
 

@@ -22,7 +22,7 @@ from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SIM_SCHEMAS
 
 _stored: set[tuple[str, str]] = set()
-"""Group and name of what is in the store."""
+"""Group and name of each entry of the store."""
 
 
 class _FoldersOfPlugins(SearchPathPlugin):

@@ -66,7 +66,7 @@ def _files(text: str) -> list[str]:
 
 
 def typed(node: DictConfig) -> Config:
-    """Checks what Hydra composed; raises :class:`UserError` on bad input."""
+    """Checks a configuration that Hydra composed; raises :class:`UserError` on bad input."""
     try:
         config = OmegaConf.to_object(node)
         if not isinstance(config, Config):  # a run's config.yaml, given with --config-path
@@ -107,7 +107,7 @@ def canonical(overrides: Sequence[str]) -> list[str]:
 
 
 def as_text(text: str) -> str:
-    """A text in quotes, whatever is in it."""
+    """Returns a text in quotes, with any characters."""
     quoted = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{quoted}'"
 

@@ -34,7 +34,7 @@ class Sums:
 
         Args:
             x: (n, d), centered and divided by the width.
-            y: (m, d), likewise; x itself for the pairs within one sample.
+            y: (m, d), centered and divided by the width; x itself for pairs within one sample.
             u: (n,), factors of the rows.
             t: (m,), factors of the columns.
             narrow: whether to sum L itself.
@@ -187,14 +187,14 @@ def yu_fused(
         <L>_ab = sum_i w^a_i sum_j kap^{ab}_ij L^{ab}_ij,
 
     kap the rows of K divided by their sums and w^a_i proportional to 1 / sum_j K^{aa}_ij. For
-    wide kernels <L> - 1 is summed, lest nearly equal terms cancel, and for narrow ones <L>.
+    wide kernels <L> - 1 is summed, so that nearly equal terms do not cancel, else <L>.
 
     Args:
         gram: the state kernels. It keeps which of the two served last, and log<L>_qq of the
             reference, which does not move between epochs.
-        actions_q: the reference's actions as the caller passed them, the key of what is kept.
+        actions_q: the reference's actions as the caller passed them; stored sums belong to them.
         x: (n, d), actions of p, centered and divided by the width.
-        y: (m, d), actions of q, likewise.
+        y: (m, d), actions of q, centered and divided by the width.
         width: action width.
         grad: whether to compute the gradient.
 

@@ -32,7 +32,7 @@ from madpo_isaac.errors import unknown
 
 @dataclass(frozen=True)
 class Estimator:
-    """An estimator: how it is summed, and in what units."""
+    """An estimator: its sums and its units."""
 
     log_sums: Callable[..., tuple[Tensor, Tensor]]
     """Value and gradient for any width and rows, in float64 log space."""

@@ -42,7 +42,7 @@ class PairGradient:
         self.cols[cols] += weight.sum(0)[:, None] * y - weight.T @ x
 
     def scale(self, factor: Tensor) -> None:
-        """Multiplies what has been summed."""
+        """Multiplies the sums."""
         self.rows *= factor
         self.cols *= factor
 
@@ -131,7 +131,7 @@ def yu_log(
     Args:
         gram: the state kernels.
         x: (n, d), actions of p, centered and divided by the width.
-        y: (m, d), actions of q, likewise.
+        y: (m, d), actions of q, centered and divided by the width.
         rows: indices of the rows of p and of q; None for all.
         grad: whether to compute the gradient.
 

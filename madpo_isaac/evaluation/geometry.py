@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ROUND = 24
 """Edges of a circle."""
 ENDLESS = 40.0
-"""Half the length, m, of what stands for an infinite plane."""
+"""Half the length, m, of the square that is drawn for an infinite plane."""
 _SHOWN_GROUPS = (0, 1, 2)
 """Groups of geoms in pictures; the hands' collision primitives are in others."""
 _PLAIN = (0.5, 0.5, 0.5, 1.0)

@@ -16,7 +16,7 @@ _AT_ONCE = 2**22  # numbers drawn together
 
 
 def iqm(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Interquartile mean along the last axis: of what is left without the quarters at both ends.
+    """Interquartile mean along the last axis: the mean without the quarters at both ends.
 
     Agarwal et al., *Deep RL at the Edge of the Statistical Precipice* (2021). Of n values n // 4
     are left out at each end. (..., n) -> (...)

@@ -83,7 +83,7 @@ class Actors:
         normalize: normalize observations by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
-        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
+        network: kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
         value_head: networks predict the return, too.
     """
 
@@ -150,7 +150,7 @@ class Actors:
         """Takes the agents' observations into their moments, if they have any.
 
         Args:
-            state: joint states, from which agents compute what they observe. (B, S)
+            state: joint states, from which agents compute their observations. (B, S)
             moments: those of ``state``, for agents that observe columns of it.
             ranks: the processes whose observations are taken in.
         """

@@ -68,7 +68,7 @@ class Critic(ValueNetworks):
         normalize: normalize the input by running moments.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
-        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
+        network: kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     value_shape = ()
@@ -138,7 +138,7 @@ class LocalCritic(ValueNetworks):
         device: where the parameters live.
         input_norm: a LayerNorm comes before the first layer.
         hidden_norm: a LayerNorm comes after every hidden layer.
-        network: what kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
+        network: kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     def __init__(

@@ -172,7 +172,7 @@ _PREFIX = "module."
 
 
 class _Alone(nn.Module):
-    """A module with what is done before and after it."""
+    """A module with the steps before and after it."""
 
     def __init__(self, module: nn.Module, input_norm: bool, pad: int, out_dim: int) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class _Alone(nn.Module):
 def _made(
     kind: Callable[[NetworkSpec], nn.Module], spec: NetworkSpec, generator: torch.Generator
 ) -> nn.Module:
-    """A new module, whose initial weights follow from ``generator`` whatever draws them."""
+    """Makes a module; its initial weights follow from ``generator``, however they are drawn."""
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -200,7 +200,7 @@ def _made(
 
 
 def _views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Cuts (K,) into views by name, in order; what is left over belongs to none."""
+    """Cuts (K,) into views by name, in order; the rest is not used."""
     views, start = {}, 0
     for name, shape in shapes.items():
         stop = start + math.prod(shape)

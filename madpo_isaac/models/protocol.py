@@ -15,7 +15,7 @@ class Networks(Protocol):
     """P networks of one kind; network p maps (B, in_dims[p]) to (B, out_dims[p]).
 
     All parameters of a network are a row of one matrix, so that optimizers, checkpoints, snapshots
-    and trust regions need not know what the network is. Networks that share their parameters have
+    and trust regions do not depend on the kind of network. Networks that share parameters have
     one row for all.
     """
 

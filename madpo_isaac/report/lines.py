@@ -58,7 +58,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Columns:
-    """Numbers of lines by their keys. Most lines have the same keys: what to take is looked up."""
+    """Numbers of lines by their keys. Most lines have the same keys, so their places are stored."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -181,7 +181,7 @@ class _Rows:
         return values if is_number(values[layout.steps]) else None
 
     def values(self, line: dict[str, Any]) -> tuple[Any, ...]:
-        """Returns what a line has of the keys."""
+        """Returns the values of the keys in a line."""
         return self._take(line)
 
     def add(self, place: int, values: tuple[float | None, ...]) -> None:
@@ -210,7 +210,7 @@ class _Rows:
 
 
 def _line(text: str) -> dict[str, Any]:
-    """Returns what a line holds; empty if it is not whole, or says nothing of its steps."""
+    """Returns the content of a line; empty if it is incomplete or has no ``env_steps``."""
     try:
         line = parse_json(text)
     except ValueError:

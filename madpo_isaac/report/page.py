@@ -67,7 +67,7 @@ class Page:
         self._parts.append(f"<figure>{caption}{svg.figure_html(figure)}</figure>")
 
     def table(self, table: Table) -> None:
-        """Adds a table, if it has rows, and what to copy of it."""
+        """Adds a table, if it has rows, and its text in Markdown and LaTeX."""
         if not table.rows:
             return
         columns = zip(*table.rows, strict=True)

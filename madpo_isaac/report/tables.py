@@ -23,7 +23,7 @@ BEST = (
 )
 """The rule by which results are highlighted."""
 _OF_A_FOLDER = ("experiment", "runs_dir", "checkpoint", "resume")
-"""Settings of the place of a run, not of what it learns."""
+"""Settings of the place of a run, which do not affect its results."""
 _LONGEST = 1e13
 """Seconds that a timedelta can hold."""
 

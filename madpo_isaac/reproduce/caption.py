@@ -120,7 +120,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _of_extent(request: Request) -> Iterator[str]:
-    """Yields what the scale and the registry leave out."""
+    """Yields the parts of the paper's runs that the scale and the registry leave out."""
     chosen, missing = choose_tasks(request.figure, request.scale)
     full = SCALES["paper"]
     if request.scale is not full:

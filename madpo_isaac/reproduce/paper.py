@@ -2,7 +2,7 @@
 
 Section 5.1 of the paper states that Figure 2 is on multi-agent MuJoCo and Figure 3 on Bi-DexHands,
 with ten scenarios each, which Figures 7 and 8 show in full. Hyper-parameters are those of the
-recipe and the presets (cfg/). ``Figure.chosen`` names what the paper leaves open.
+recipe and the presets (cfg/). ``Figure.chosen`` names the details that the paper leaves open.
 """
 
 from __future__ import annotations

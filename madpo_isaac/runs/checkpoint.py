@@ -30,7 +30,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def serialize(content: dict[str, Any]) -> io.BytesIO:
-    """Returns the file that ``content`` makes, which later changes of its tensors do not reach."""
+    """Returns ``content`` as bytes of a file; later changes of its tensors do not affect them."""
     data = io.BytesIO()
     torch.save({"format_version": FORMAT_VERSION, **content}, data)
     return data
@@ -83,7 +83,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _check_counters(path: Path, content: dict[str, Any]) -> None:
-    """Raises UserError unless what a run counts are numbers that it can have reached."""
+    """Raises UserError unless the counters of a run have possible values."""
     for key in ("iteration", "env_steps"):
         value = content.get(key, 0)
         if type(value) is not int or not 0 <= value < 2**63:

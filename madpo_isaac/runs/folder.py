@@ -129,7 +129,7 @@ class RunFolder:
     ) -> None:
         """Prepares the folder to be continued from ``iteration``, 0 for the very beginning.
 
-        Records the configuration, which may have changed, and forgets what is newer.
+        It records the configuration, which may have changed, and removes newer entries.
 
         Raises:
             UserError: the folder cannot be written, or has checkpoints, but not this one.
@@ -224,13 +224,13 @@ def _is_alive(status: dict[str, Any]) -> bool:
 
 
 def output_folder(checkpoint: Path, runs_dir: Path, name: str) -> Path:
-    """Returns where what is made of a checkpoint goes: in its run folder, or else ``runs_dir``."""
+    """Returns the folder for output about a checkpoint: its run folder, or ``runs_dir``."""
     folder = RunFolder.of_checkpoint(checkpoint)
     return (runs_dir if folder is None else folder.path) / name
 
 
 def refuse_used(path: Path) -> None:
-    """Raises UserError if ``path`` holds anything but what a killed start leaves."""
+    """Raises UserError if ``path`` holds more than the files of a start that was killed."""
     if path.is_dir():
         entries = {entry.name for entry in path.iterdir()}
         if entries <= {"lock", "config.tmp"}:

@@ -85,7 +85,7 @@ class EpisodeTracker:
         self.partial.masked_fill_(done, False)
 
     def take(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
-        """Returns what was counted since the last time, of all ``ranks``, for :func:`episodes`.
+        """Returns the counts since the last call, of all ``ranks``, for :func:`episodes`.
 
         Nothing is read from the device.
         """

@@ -5,8 +5,9 @@ Runs under the Python that Isaac Gym needs, 3.6 to 3.8, with isaacgym, bidexhand
 dependencies only; nothing of this project is imported. The trainer starts it with two inherited
 file descriptors: a Unix socket and a file to share memory through.
 
-Socket: one line of JSON each way. The first request says what to build, the answer what was
-built; then {"do": "reset"}, {"do": "step"} or {"do": "close"}. An answer with "error" is the last.
+Socket: one line of JSON each way. The first request names the task to build, and the answer
+describes it. Further requests are {"do": "reset"}, {"do": "step"} or {"do": "close"}. An answer with
+"error" is the last one.
 Memory: float32 arrays in a row, N environments: action (N, A), state (N, S), reward, done,
 truncated, success (N each). The trainer writes the action before a step and reads the rest after.
 """
@@ -92,7 +93,7 @@ class Server:
         self.shared = arrays(mmap.mmap(memory_fd, size), *sizes)
 
     def describe(self) -> dict:
-        """Returns what was built."""
+        """Returns a description of the task."""
         return {
             "protocol": PROTOCOL,
             "task": type(self.task).__name__,

@@ -36,7 +36,7 @@ _STATE = (
     *("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart", "qfrc_applied", "xfrc_applied"),
     *("mocap_pos", "mocap_quat", "overflow"),
 )
-"""Fields that a step reads from the past; a step computes all others anew."""
+"""Fields that a step reads from the past; a step computes all other fields again."""
 SOLVERS = {"newton": mujoco.mjtSolver.mjSOL_NEWTON, "cg": mujoco.mjtSolver.mjSOL_CG}
 _LEAST_POOL = 512
 """Contacts of all simulations together: few simulations have no mean to rely on."""

@@ -45,7 +45,7 @@ number."""
 
 
 def record(model: mujoco.MjModel) -> dict[str, Any]:
-    """Returns what a run keeps of ``model``.
+    """Returns the record of ``model`` that a run keeps.
 
     ``values`` are the numbers of all fields, (V,) float64: one tensor, since a checkpoint takes a
     millisecond for each. ``shapes`` are the fields' shapes by name, in their order, and ``names``
@@ -68,11 +68,11 @@ def record(model: mujoco.MjModel) -> dict[str, Any]:
 
 
 def change(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
-    """Says what is no longer as it was; empty if everything is.
+    """Returns a text about the first difference; empty if there is none.
 
     Args:
-        now: what an environment's ``physics()`` returns.
-        then: what it returned earlier. What only one of the two has is not compared.
+        now: present result of an environment's ``physics()``.
+        then: earlier result. Entries that only one of the two has are not compared.
 
     Raises:
         AttributeError, LookupError, RuntimeError, TypeError, ValueError: ``then`` is damaged.

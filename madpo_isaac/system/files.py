@@ -47,7 +47,7 @@ def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = (
 
 
 def parse_json(text: str) -> Any:
-    """Reads JSON; raises ValueError for whatever is wrong with it, nesting too deep included."""
+    """Reads JSON; raises ValueError for every error in it, including too deep nesting."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -67,7 +67,7 @@ def plain_settings(text: Any, where: Path) -> DictConfig:
     """Reads settings in YAML from a file that may have come from elsewhere.
 
     Args:
-        text: what the file holds.
+        text: content of the file.
         where: the file.
 
     Raises:

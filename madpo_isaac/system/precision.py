@@ -62,7 +62,7 @@ def _rounded_products() -> Iterator[None]:
 def rounding_error() -> float:
     """Returns the relative error of a CPU's float32 product where torch may round operands.
 
-    It says what the product really is, which depends on the processor and on torch: about 3e-7 in
+    The error shows how the product is computed on this processor by this torch: about 3e-7 in
     float32 and 2e-3 with operands in bfloat16.
     """
     generator = torch.Generator().manual_seed(0)

@@ -38,7 +38,7 @@ class StopRequest:
 
     @property
     def outcome(self) -> str:
-        """``interrupted`` by the user, or ``preempted`` by whoever runs the machine."""
+        """``interrupted`` by the user, or ``preempted`` by the scheduler of the machine."""
         return "interrupted" if self.signal == signal.SIGINT else "preempted"
 
     @contextmanager

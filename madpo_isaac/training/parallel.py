@@ -44,7 +44,7 @@ def config_for_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
 def _take_gpu(device: str) -> None:
     """Makes ``cuda`` mean a GPU of this process's own.
 
-    The configuration, which is recorded and continued from, goes on saying ``cuda``.
+    The configuration, which is recorded and used by resumed runs, still has ``cuda``.
     """
     if device == "cuda":
         torch.cuda.set_device(check_device(f"cuda:{os.environ['LOCAL_RANK']}"))

@@ -219,7 +219,7 @@ def _scorer(config: Config) -> str:
 
 
 def _all_columns(numbers: dict[str, float], agents: int) -> dict[str, float | None]:
-    """A learner's metrics, the agents' means, and null for what only other algorithms have."""
+    """A learner's metrics, the agents' means, and null for metrics of other algorithms."""
     means = {
         key: sum(numbers[f"agent{p}/{key}"] for p in range(agents)) / agents
         for key in ("loss", "entropy", "kl", "lr")

@@ -140,7 +140,7 @@ class Hand:
         return _path(self.name).parent
 
     def record(self) -> dict[str, str]:
-        """Returns the data as texts by key, without what says where they come from."""
+        """Returns the data as texts by key, without the names of the files."""
         own = [field.name for field in fields(self) if field.name not in ("name", "model")]
         return {f"hand.{name}": str(getattr(self, name)) for name in own}
 

@@ -1,7 +1,7 @@
 """Domain randomization: environments that differ in their physics, sensors and actuators.
 
 Every quantity is off until it is given a range. Multipliers are drawn uniformly, independently
-for each environment, and drawn anew for an environment that starts an episode.
+for each environment, and drawn again when an environment starts an episode.
 """
 
 from __future__ import annotations
