@@ -6,8 +6,8 @@ dependencies only; nothing of this project is imported. The trainer starts it wi
 file descriptors: a Unix socket and a file to share memory through.
 
 Socket: one line of JSON each way. The first request names the task to build, and the answer
-describes it. Further requests are {"do": "reset"}, {"do": "step"} or {"do": "close"}. An answer with
-"error" is the last one.
+describes it. Further requests are {"do": "reset"}, {"do": "step"} and {"do": "close"}. An answer
+with "error" is the last one.
 Memory: float32 arrays in a row, N environments: action (N, A), state (N, S), reward, done,
 truncated, success (N each). The trainer writes the action before a step and reads the rest after.
 """
