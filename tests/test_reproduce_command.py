@@ -9,6 +9,7 @@ from report_runs import write_run
 from tiny_figure import TINY
 
 from madpo_isaac.__main__ import main
+from madpo_isaac.commands import reproduce as reproduce_command
 from madpo_isaac.reproduce import pool
 from madpo_isaac.reproduce.caption import Request, caption
 from madpo_isaac.reproduce.paper import FIGURES, SCALES
@@ -85,7 +86,7 @@ def test_figures_that_only_the_paper_has_are_drawn(name, picture, tmp_path, monk
 
 @pytest.mark.slow
 def test_a_figure_is_reproduced_and_again_without_running(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(SCALES, "tiny", TINY)
+    monkeypatch.setitem(reproduce_command.SCALES, "tiny", TINY)
     command = ["reproduce", "fig9", "--scale", "tiny", "--jobs", "2"]
     command += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert main(command) == 0
@@ -110,7 +111,7 @@ def test_a_figure_is_reproduced_and_again_without_running(tmp_path, monkeypatch,
 
 
 def test_the_list_starts_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(SCALES, "tiny", TINY)
+    monkeypatch.setitem(reproduce_command.SCALES, "tiny", TINY)
     where = ["--runs", str(tmp_path / "x"), "--scale", "tiny"]
     assert main(["reproduce", "fig5", "--list", *where]) == 0
     lines = capsys.readouterr().out.splitlines()
