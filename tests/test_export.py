@@ -27,6 +27,7 @@ needs_onnx = pytest.mark.skipif(
 )
 FORMATS = [pytest.param("onnx", marks=needs_onnx), "torchscript"]
 SMALL = ("num_envs=4", "algo.horizon=6", "algo.hidden=[16,12]", "num_threads=1", "max_iterations=1")
+SMALL += ("algo.num_minibatches=1",)
 HANDS = ("task=ShadowHandOver", "task.episode_length=12")
 RUNS = {
     "hands": (
