@@ -315,6 +315,7 @@ def test_playing_with_other_networks(trained, empty, capsys, override):
 # Hydra's flags ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flags_that_only_print(empty, capsys):
     assert main(["--hydra-help"]) == 0
     captured = capsys.readouterr()
