@@ -30,6 +30,7 @@ SMALL = (
     "num_threads=1",
     "max_iterations=3",
     "experiment=x",
+    "algo.num_minibatches=1",
 )
 
 
@@ -440,7 +441,7 @@ def test_a_policy_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, capsys
 def test_repeated_skips_stop_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Planted, "steps", range(100))
     monkeypatch.setitem(ALGORITHMS, "madpo", Planted)
-    assert main([*SMALL, "algo.num_minibatches=1", "max_skipped=8"]) == 1
+    assert main([*SMALL, "max_skipped=8"]) == 1
     error = capsys.readouterr().err
     wanted = r"error: agent1 \(agent1\): the bonus was not finite in 10 gradient steps"
     assert re.fullmatch(wanted + r" in a row \(max_skipped=8\)\.\n", error)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import ONCE
 
 from madpo_isaac.commands.train import main
 from madpo_isaac.training import runner
@@ -17,7 +18,7 @@ SMALL = (
     "num_envs=4",
     "algo.horizon=8",
     "algo.hidden=[16]",
-    "algo.epochs=1",
+    *ONCE,
     "num_threads=1",
     "max_iterations=1",
 )
@@ -314,6 +315,7 @@ def test_playing_with_other_networks(trained, empty, capsys, override):
 # Hydra's flags ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flags_that_only_print(empty, capsys):
     assert main(["--hydra-help"]) == 0
     captured = capsys.readouterr()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_runner import PATIENCE, _keep_torch_settings, assert_same, timeless  # noqa: F401
+from tiny_run import ONCE
 from toy import ToyEnv, collect
 from two_ranks import CASES, FIELDS, fresh, result
 
@@ -33,6 +34,7 @@ SMALL = (
     "task.episode_length=12",
     "stagger_episodes=False",
     "save_frequency=2",
+    *ONCE,
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from test_runner import _keep_torch_settings  # noqa: F401
+from tiny_run import ONCE
 from toy import ToyEnv, build, settings
 
 from madpo_isaac import plugins, tasks
@@ -120,7 +121,7 @@ def parts(tmp_path, monkeypatch):
             del names[name]
 
 
-SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16,16]", "num_threads=1", "algo.epochs=2")
+SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16,16]", "num_threads=1", *ONCE)
 
 
 def trained(folder, *argv):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 from test_runner import _keep_torch_settings, assert_same, timeless, weights  # noqa: F401
+from tiny_run import ONCE
 
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
@@ -165,7 +166,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    for algo, more in (("happo", ()), ("ppo", ("algo.num_minibatches=4",))):
+    for algo, more in (("happo", ONCE), ("ppo", ("algo.mini_epochs=1", "algo.num_minibatches=4"))):
         argv = (f"algo={algo}", f"experiment={algo}", f"runs_dir={folder}", *SMALL, *more)
         assert main(["train", *argv]) == 0
     return folder
@@ -331,6 +332,7 @@ def test_evaluations_begin_in_states_of_their_own(tmp_path, monkeypatch):
 
     monkeypatch.setattr(world, "reset", recorded)
     settings = (f"task={task}", *SMALL, f"runs_dir={tmp_path}", "eval_frequency=1", "eval_envs=4")
+    settings += ONCE
     for seed in (1, 2):
         assert main(["train", *settings, f"seed={seed}"]) == 0
     (training, first, second), (other_training, other, _) = starts[:3], starts[3:]
@@ -342,7 +344,7 @@ def test_evaluations_begin_in_states_of_their_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize("algo", ["happo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_evaluation_leaves_training_as_it_is(tmp_path, algo):
     begun = [f"runs_dir={tmp_path}", f"algo={algo}", *SMALL, "save_frequency=2"]
-    begun += ["max_iterations=5", *["algo.num_minibatches=4"] * (algo == "ppo")]
+    begun += ["max_iterations=5", *(["algo.num_minibatches=4"] if algo == "ppo" else ONCE)]
     assert main(["train", *begun, "experiment=plain"]) == 0
     evaluating = ["eval_frequency=2", "eval_envs=3", "eval_episodes=2"]
     assert main(["train", *begun, "experiment=evaluated", *evaluating]) == 0

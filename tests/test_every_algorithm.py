@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiny_run import ONCE
 
 from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.commands.train import main
@@ -30,7 +31,7 @@ def pairs():
 def test_two_iterations(algo, case, tmp_path):
     num_agents, *task = CASES[case]
     small = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1"]
-    small += ["algo.mini_epochs=2"] if algo == "ppo" else ["algo.epochs=2", "algo.critic_epochs=2"]
+    small += ["algo.mini_epochs=2"] if algo == "ppo" else [*ONCE, "algo.epochs=2"]
     argv = [*task, f"algo={algo}", *small, "max_iterations=2", "experiment=run"]
     assert main([*argv, f"runs_dir={tmp_path}", "save_frequency=1"]) == 0
     run = tmp_path / "run"

@@ -7,6 +7,7 @@ from test_runner import (
     timeless,
     weights,
 )
+from tiny_run import ONCE
 
 from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.commands.train import main
@@ -20,10 +21,7 @@ SMALL = (
     "task.episode_length=12",
 )
 """Episodes of a step and a half: at every checkpoint some are under way."""
-ON_POLICY = (
-    *("algo.epochs=2", "algo.num_minibatches=2", "algo.lr_schedule=linear"),
-    "algo.input_norm=both",
-)
+ON_POLICY = (*(*ONCE, "algo.num_minibatches=2", "algo.lr_schedule=linear", "algo.input_norm=both"),)
 OPTIONS = {
     "ppo": ("algo.mini_epochs=2", "algo.num_minibatches=4"),
     **{f"madpo {name}": ("algo.divergence.rows=6",) for name in PRESETS if name != "gaussian"},

@@ -21,6 +21,7 @@ from test_runner import (
     timeless,
     weights,
 )
+from tiny_run import ONCE
 from zygote import STAGES
 
 from madpo_isaac.commands.train import main
@@ -33,8 +34,7 @@ from madpo_isaac.training.saving import Saver
 
 TINY = (
     *("task=HalfCheetah-2x3", "algo=madpo", "num_envs=2", "num_threads=1", "algo.hidden=[8]"),
-    *("algo.horizon=4", "algo.epochs=1", "algo.critic_epochs=1", "task.episode_length=6"),
-    "save_frequency=3",
+    *("algo.horizon=4", *ONCE, "task.episode_length=6", "save_frequency=3"),
 )
 TOTAL = 36
 CPU = torch.device("cpu")

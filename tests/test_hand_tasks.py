@@ -7,6 +7,7 @@ import pytest
 import torch
 from hand_oracle import make, noise
 from test_floating import TASKS
+from tiny_run import ONCE
 
 from madpo_isaac.commands.train import main
 
@@ -27,7 +28,7 @@ def rollout(env, steps, seed=7):
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("gain", [1 / 12, 1.0])
-@pytest.mark.parametrize(("envs", "steps"), [(6, 50), pytest.param(16, 80, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("envs", "steps"), [(4, 40), pytest.param(16, 80, marks=pytest.mark.slow)])
 def test_nothing_explodes_under_random_actions(name, gain, envs, steps):
     env = make(name, envs, base_gain=gain)
     env.reset()
@@ -57,8 +58,7 @@ def test_same_seed_repeats_itself_and_a_saved_environment_continues(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_iteration_of_training(name, tmp_path):
-    small = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1"]
-    small += ["algo.epochs=1", "algo.critic_epochs=1"]
+    small = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1", *ONCE]
     argv = [f"task=ShadowHand{name}", *small, "max_iterations=1", "experiment=run"]
     assert main([*argv, "task.agents=fingers", f"runs_dir={tmp_path}"]) == 0
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())

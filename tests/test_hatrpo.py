@@ -1,7 +1,7 @@
 """HATRPO: the Fisher matrix, the direction and the line search against float64 oracles."""
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -112,8 +112,13 @@ def gaussian(algo, p, flat, obs):
     return torch.distributions.Normal(x @ net["out.weight"].T + net["out.bias"], std)
 
 
-def dense(algo, view):
-    """Hessian of mean KL(old || new) at new = old, and the surrogate's gradient. (K, K), (K,)"""
+@cache
+def dense(p):
+    """Hessian of mean KL(old || new) at new = old, and the surrogate's gradient. (K, K), (K,)
+
+    Both are of :func:`view_of`, whatever is changed of the algorithm's settings.
+    """
+    algo, view, _, _ = view_of(p)
     flat = algo.actors.stack.flat[view.index].double()
     old = gaussian(algo, view.index, flat, view.obs)
 
@@ -141,7 +146,7 @@ def test_gradient_and_fisher_products_against_a_dense_matrix(p, tile):
     algo, view, state, action = view_of(p)
     algo.tile = tile
     flat = algo.actors.stack.flat[p].clone()
-    matrix, expected = dense(algo, view)
+    matrix, expected = dense(p)
     value, gradient = algo.surrogate_gradient(view, flat)
     assert value == pytest.approx(surrogate(p, parameters(algo, p), view, state, action), rel=1e-5)
     close(gradient, expected, 1e-5)
@@ -157,7 +162,7 @@ def test_gradient_and_fisher_products_against_a_dense_matrix(p, tile):
 def test_direction_is_the_natural_gradient(p):
     algo, view, _, _ = view_of(p)
     flat = algo.actors.stack.flat[p].clone()
-    matrix, gradient = dense(algo, view)
+    matrix, gradient = dense(p)
     expected = np.linalg.solve(matrix + 0.1 * np.eye(len(flat)), gradient)
     _, found = algo.surrogate_gradient(view, flat)
     direction, _ = conjugate_gradient(
@@ -170,7 +175,7 @@ def test_full_step_is_the_threshold_long_in_the_damped_metric():
     """The step is sqrt(2 delta / x^T H x) x, and g^T step is expected of it."""
     options = {"cg_iterations": 200, "cg_tolerance": 1e-24, "damping": 0.1}
     algo, view, _, _ = view_of(1, kl_threshold=1e-6, **options)
-    matrix, gradient = dense(algo, view)
+    matrix, gradient = dense(1)
     damped = matrix + 0.1 * np.eye(len(matrix))
     direction = np.linalg.solve(damped, gradient)
     step = math.sqrt(2e-6 / (direction @ damped @ direction)) * direction
@@ -326,7 +331,7 @@ def test_advantages_without_a_direction_are_no_step(value):
 
 def test_a_step_moves_only_its_agents_used_parameters():
     algo, view, _, _ = view_of(0)
-    used = torch.from_numpy(dense(algo, view)[0].any(0))
+    used = torch.from_numpy(dense(0)[0].any(0))
     flat, grad = algo.actors.stack.flat.clone(), algo.actors.stack.grad.clone()
     assert algo.update_agent(view)["accepted"].item() == 1.0
     moved = algo.actors.stack.flat != flat

@@ -6,8 +6,6 @@ import graphlib
 import itertools
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -235,7 +233,7 @@ def test_rooms_do_not_know_each_other(room, forbidden):
             assert bad == [], module
 
 
-def test_large_libraries_are_imported_only_where_they_are_used():
+def test_large_libraries_are_imported_only_where_they_are_used(zygote):
     """Matplotlib by reports, rl_games by algo=ppo, ONNX by an export that asks for it."""
     reports = ("madpo_isaac.report.", "madpo_isaac.reproduce.", "madpo_isaac.commands.report")
     reports += ("madpo_isaac.commands.reproduce",)
@@ -243,15 +241,8 @@ def test_large_libraries_are_imported_only_where_they_are_used():
     others = [name for name in MODULES if not name.startswith(users)]
     needed = {"tasks", "training.runner", "training.factory", "commands.train", "interop.export"}
     assert {f"madpo_isaac.{name}" for name in needed} <= set(others)
-    code = f"""if True:
-        import importlib, sys
-        for name in {others}:
-            importlib.import_module(name)
-        large = {{"matplotlib", "rl_games", "onnx", "onnxruntime", "onnxscript", "pandas"}}
-        sys.stdout.write(f"imported: {{sorted(large & sys.modules.keys())}}")
-    """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.endswith("imported: []"), done.stdout + done.stderr
+    code, text = zygote.run(*others, main="import_all")
+    assert code == 0 and text.endswith("imported: []\n"), text
 
 
 # Configuration ----------------------------------------------------------------------------------

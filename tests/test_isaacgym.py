@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import ONCE
 
 from madpo_isaac import tasks
 from madpo_isaac.commands.train import main
@@ -251,7 +252,7 @@ def server_of(folder):
 @pytest.mark.parametrize("fault", ["", pytest.param("hang", marks=pytest.mark.slow)])
 def test_the_server_ends_when_its_trainer_is_killed(fault, python, tmp_path, zygote):
     """Both cases: it serves a training run, or hangs in the simulator."""
-    small = ("num_envs=2", "algo.horizon=8", "algo.hidden=[8]", "algo.epochs=1", "num_threads=1")
+    small = ("num_envs=2", "algo.horizon=8", "algo.hidden=[8]", "num_threads=1", *ONCE)
     sim = ("sim=isaacgym", f"sim.python={python}", f"runs_dir={tmp_path}", "experiment=x")
     env = {"FAKE_BIDEXHANDS": fault, "FAKE_PID": str(tmp_path / "pid")}
     trainer = zygote.start(*small, *sim, "max_iterations=1000000", env=env)
@@ -294,7 +295,7 @@ def test_something_else_that_answers_is_one_line(said, tmp_path):
 
 def test_training_continues_with_new_episodes(python, tmp_path):
     run = tmp_path / "runs" / "gym"
-    small = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1")
+    small = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1", *ONCE)
     sim = ("sim=isaacgym", f"sim.python={python}", "task.episode_length=6")
     where = (f"runs_dir={run.parent}", "experiment=gym", "algo=happo", "max_iterations=2")
     small += ("algo.init_std=0.3",)  # the stand-in ends episodes by large actions

@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 import gymnasium
 import pytest
 import torch
+from tiny_run import ONCE
 
 from madpo_isaac import tasks
 from madpo_isaac.commands.train import main
@@ -180,6 +181,7 @@ def test_make_launches_isaac_lab_and_makes_its_task(installed):
 def test_training_and_playing_run_through(installed, tmp_path, capsys):
     threads = torch.get_num_threads()
     small = ("num_envs=4", "algo.horizon=6", "algo.hidden=[8]", "num_threads=1", "max_iterations=1")
+    small += ONCE
     run = tmp_path / "lab"
     assert main(["sim=isaaclab", *small, f"runs_dir={tmp_path}", "experiment=lab"]) == 0
     assert main([f"checkpoint={run}", "max_iterations=2"]) == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from test_runner import PATIENCE, _keep_torch_settings, timeless  # noqa: F401
+from tiny_run import ONCE
 
 from madpo_isaac.commands.train import main
 from madpo_isaac.config import launchers
@@ -24,6 +25,7 @@ SMALL = (
     "algo.hidden=[16]",
     "num_threads=1",
     "max_iterations=2",
+    *ONCE,
 )
 NAMED = "experiment='s${seed}'"
 INSTALLED = find_spec("hydra_plugins") is not None

@@ -17,6 +17,7 @@ from test_runner import (
     metrics,
     timeless,
 )
+from tiny_run import ONCE
 
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
@@ -28,7 +29,7 @@ from madpo_isaac.training.weights_and_biases import WeightsAndBiases
 
 TINY = (
     *("task=HalfCheetah-2x3", "algo=happo", "num_envs=2", "num_threads=1", "algo.horizon=4"),
-    *("algo.hidden=[8]", "algo.epochs=1", "task.episode_length=6", "stagger_episodes=False"),
+    *("algo.hidden=[8]", *ONCE, "task.episode_length=6", "stagger_episodes=False"),
 )
 WATCHED = (
     *("wandb_activate=True", "wandb_project=p", "wandb_group=g", "wandb_entity=e"),

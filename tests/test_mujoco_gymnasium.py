@@ -53,7 +53,7 @@ def padded(observation, width):
     ],
 )
 def test_steps_as_gymnasium(robot, version, reference_version, steps):
-    num_envs = 4
+    num_envs = 2
     env = tasks.make(SCENARIO[robot], num_envs, seed=3, version=version, num_threads=1)
     references = [reference(robot, reference_version) for _ in range(num_envs)]
     generator = torch.Generator().manual_seed(0)

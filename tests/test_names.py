@@ -8,6 +8,7 @@ import shutil
 import pytest
 from report_runs import write_run
 from test_runner import _keep_torch_settings  # noqa: F401
+from tiny_run import ONCE
 
 from madpo_isaac.__main__ import main as madpo
 from madpo_isaac.commands import doctor
@@ -23,7 +24,7 @@ from madpo_isaac.reproduce.plan import plan
 
 TINY = (
     *("task=HalfCheetah-2x3", "algo=happo", "num_envs=2", "num_threads=1", "algo.horizon=4"),
-    *("algo.hidden=[4]", "algo.epochs=1", "algo.critic_epochs=1"),
+    *("algo.hidden=[4]", *ONCE),
 )
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from test_runner import _keep_torch_settings  # noqa: F401
+from tiny_run import ONCE
 from torch import nn
 from torch.func import jvp
 from toy import CPU, ToyEnv, build, check_it_continues, check_it_learns, settings
@@ -157,7 +158,7 @@ def test_names_of_networks():
 
 def test_a_run_with_modules_is_continued_and_exported(tmp_path, capsys):
     run = tmp_path / "x"
-    small = ("num_envs=2", "num_threads=1", "algo.horizon=4", "algo.hidden=[8]")
+    small = ("num_envs=2", "num_threads=1", "algo.horizon=4", "algo.hidden=[8]", *ONCE)
     argv = ["train", "task=HalfCheetah-2x3", "algo=happo", "algo.network=residual", *small]
     where = [f"runs_dir={tmp_path}", "experiment=x"]
     assert main([*argv, *where, "max_iterations=1"]) == 0

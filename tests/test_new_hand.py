@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from tiny_run import ONCE
 
 from madpo_isaac import tasks
 from madpo_isaac.commands.train import main
@@ -16,6 +17,7 @@ DRIVES = 12
 FINGERS = {"a": "a2", "b": "b2", "c": "c2", "t": "t2"}
 BLOCK = 3 * DRIVES + 4 * (13 + 6) + DRIVES
 SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "num_threads=1", "max_iterations=2")
+SMALL += ONCE
 
 
 def make(num_envs=2, **settings):

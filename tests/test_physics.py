@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from test_runner import _keep_torch_settings  # noqa: F401
+from tiny_run import ONCE
 
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
@@ -18,7 +19,7 @@ from madpo_isaac.tasks.hands.hand import MODELS, load
 
 TINY = (
     *("task=ShadowHandOver", "algo=happo", "num_envs=2", "num_threads=1", "algo.horizon=4"),
-    *("algo.hidden=[4]", "algo.epochs=1", "algo.critic_epochs=1", "max_iterations=1"),
+    *("algo.hidden=[4]", *ONCE, "max_iterations=1"),
 )
 
 

@@ -18,6 +18,7 @@ from test_runner import (
     timeless,
     weights,
 )
+from tiny_run import ONCE
 from toy import ToyEnv
 
 from madpo_isaac.algos.ppo.env import RlGamesEnv
@@ -52,7 +53,7 @@ def runs(tmp_path_factory):
     """A finished run of four iterations, and one iteration of HAPPO to compare with."""
     folder = tmp_path_factory.mktemp("runs")
     train(folder, "experiment=ppo", "max_iterations=4")
-    train(folder, "algo=happo", "experiment=happo", "max_iterations=1", settings=SMALL)
+    train(folder, "algo=happo", "experiment=happo", "max_iterations=1", settings=(*SMALL, *ONCE))
     return folder
 
 

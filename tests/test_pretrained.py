@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from test_runner import _keep_torch_settings  # noqa: F401
+from tiny_run import ONCE
 
 from madpo_isaac import pretrained
 from madpo_isaac.__main__ import main
@@ -65,7 +66,7 @@ def test_eval_scores_it_too(capsys, tmp_path):
 
 
 SMALL = ("task=HalfCheetah-2x3", "num_envs=2", "algo.horizon=8", "algo.hidden=[16]")
-SMALL += ("num_threads=1", "max_iterations=2", "task.episode_length=10")
+SMALL += ("num_threads=1", "max_iterations=2", "task.episode_length=10", *ONCE)
 
 
 @pytest.mark.parametrize("algo", ["happo", "mappo"])

@@ -17,7 +17,7 @@ from madpo_isaac.interop.python import as_overrides
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "first_steps.ipynb"
 TINY = {
     "task": {"name": "ShadowHandOver", "episode_length": 6},
-    "algo": {"name": "happo", "horizon": 4, "hidden": [8]},
+    "algo": {"name": "happo", "horizon": 4, "hidden": [8], "num_minibatches": 1},
     "num_envs": 2,
     "num_threads": 1,
     "max_iterations": 2,
@@ -37,7 +37,13 @@ def metrics(folder):
 
 def test_training_is_that_of_the_command(run, tmp_path):
     argv = ["task=ShadowHandOver", "task.episode_length=6", "algo=happo", "algo.horizon=4"]
-    argv += ["algo.hidden=[8]", "num_envs=2", "num_threads=1", "max_iterations=2"]
+    argv += [
+        "algo.hidden=[8]",
+        "algo.num_minibatches=1",
+        "num_envs=2",
+        "num_threads=1",
+        "max_iterations=2",
+    ]
     assert main([*argv, f"runs_dir={tmp_path}", "experiment=run"]) == 0
     assert run.name == "by_hand" and len(metrics(run)) == 2
     assert metrics(run) == metrics(tmp_path / "run")

@@ -15,6 +15,7 @@ from test_runner import (
     timeless,
     weights,
 )
+from tiny_run import ONCE
 
 from madpo_isaac import tasks
 from madpo_isaac.commands.train import main
@@ -22,7 +23,7 @@ from madpo_isaac.config.overrides import compose
 
 TINY = (
     *("task=HalfCheetah-2x3", "num_envs=4", "num_threads=1", "task.episode_length=12"),
-    *("algo.horizon=8", "algo.hidden=[16]", "algo.epochs=2", "save_frequency=1"),
+    *("algo.horizon=8", "algo.hidden=[16]", *ONCE, "save_frequency=1"),
 )
 OWN = ("algo=happo", "algo.clip=0.3", "algo.gamma=0.9", "seed=7")
 """Settings of the run below that are no defaults."""
@@ -40,11 +41,18 @@ def whole(tmp_path_factory):
     return runs / "x"
 
 
-@pytest.fixture
-def half(tmp_path):
+@pytest.fixture(scope="module")
+def first_half(tmp_path_factory):
     """The same run's first two iterations."""
-    train(tmp_path, *TINY, *OWN, "experiment=x", "max_iterations=2")
-    return tmp_path / "x"
+    runs = tmp_path_factory.mktemp("half")
+    train(runs, *TINY, *OWN, "experiment=x", "max_iterations=2")
+    return runs / "x"
+
+
+@pytest.fixture
+def half(first_half, tmp_path):
+    """A copy of them, which a test may change."""
+    return shutil.copytree(first_half, tmp_path / "x")
 
 
 def recorded(run):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tiny_run import ONCE
 from toy import CPU, ToyEnv
 
 from madpo_isaac import tasks
@@ -69,6 +70,7 @@ def test_a_run_counts_whole_episodes_only(tmp_path):
     """6 steps an iteration: in the first one only episodes of age 0 end, then all do."""
     argv = ["task=ShadowHandOver", "algo=happo", "num_envs=32", "algo.hidden=[8]", "num_threads=1"]
     argv += ["task.episode_length=6", "algo.horizon=6", "max_iterations=2", f"runs_dir={tmp_path}"]
+    argv += ONCE
     lines = {}
     for stagger in (True, False):
         name = f"run_{stagger}"

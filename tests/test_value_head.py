@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_run import ONCE
 from toy import ACTION_COLUMNS, ToyEnv, build, check_it_continues, collect, network, parameters
 from toy import settings as toy_settings
 
@@ -108,7 +109,7 @@ def test_hatrpo_has_no_use_for_it(capsys):
 
 def test_a_run_keeps_its_networks(tmp_path, capsys):
     argv = ["task=ShadowHandOver", "algo=happo", "num_envs=2", "algo.hidden=[8]", "num_threads=1"]
-    argv += ["algo.horizon=4", f"runs_dir={tmp_path}", "experiment=run"]
+    argv += [*ONCE, "algo.horizon=4", f"runs_dir={tmp_path}", "experiment=run"]
     assert main([*argv, "max_iterations=1"]) == 0
     argv = [f"checkpoint={tmp_path}/run", "max_iterations=2", "algo.value_aux_coef=0"]
     assert main(argv) == 2

@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 from test_runner import _keep_torch_settings, timeless  # noqa: F401
+from tiny_run import ONCE
 
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
@@ -16,7 +17,7 @@ from madpo_isaac.evaluation.agents import untrained
 
 SMALL = (
     *("task=HalfCheetah-2x3", "num_envs=4", "algo.horizon=8", "algo.hidden=[16]", "algo=happo"),
-    *("num_threads=1", "max_iterations=2", "task.episode_length=10", "algo.num_minibatches=4"),
+    *("num_threads=1", "max_iterations=2", "task.episode_length=10", *ONCE),
 )
 
 

@@ -175,7 +175,7 @@ def check_it_learns(make: Callable[..., Any], **settings: Any) -> None:
     settings = {"horizon": 25, "hidden": [16], "critic_epochs": 5, "gamma": 0.0, **settings}
     algo, env = make(critic_lr=5e-3, **settings), ToyEnv(64)
     state, rewards = env.reset(), []
-    for _ in range(20):
+    for _ in range(12):
         rollout, state = collect(algo, env, state)
         rewards.append(rollout.reward.mean().item())
         algo.update(rollout)

@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tiny_run import ONCE
+
 TRAIN = "madpo_isaac.commands.train"
 STAGES = ("half written", "before replace", "after replace", "metrics", "folder")
 
@@ -152,7 +154,7 @@ def warm_up():
     from madpo_isaac.commands.train import main
     from madpo_isaac.config.overrides import compose
 
-    small = ("num_envs=2", "algo.horizon=2", "algo.hidden=[4]", "num_threads=1")
+    small = ("num_envs=2", "algo.horizon=2", "algo.hidden=[4]", "num_threads=1", *ONCE)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         for run in ("task=HalfCheetah-2x3 algo=madpo", "task=ShadowHandOver"):
             main([*run.split(), *small, "max_iterations=1", f"runs_dir={folder}"])

@@ -113,6 +113,6 @@ def sim_settings(sim_node: Any) -> dict[str, Any]:
 
 
 def _without(node: Any, *left_out: str) -> dict[str, Any]:
-    values = OmegaConf.to_container(OmegaConf.structured(node), resolve=True)
+    values = OmegaConf.to_container(OmegaConf.create(dataclasses.asdict(node)), resolve=True)
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items() if k not in left_out}

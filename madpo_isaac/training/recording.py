@@ -15,7 +15,6 @@ from rich.live import Live
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.video import as_gif
-from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.runs.metrics import MetricsFile, TensorBoard
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.training.callback import Callback
@@ -74,7 +73,7 @@ class Curves(Callback):
     def on_start(self, run: Run) -> None:
         """Opens the file."""
         self._writer = TensorBoard(self._folder, run.env_steps + 1)
-        self._writer.describe(as_yaml(run.config))
+        self._writer.describe(run.config_yaml)
 
     def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
         """Writes one iteration."""

@@ -155,7 +155,7 @@ class Run:
         return {
             "task": self.config.task.name,
             "algo": self.config.algo.name,
-            "config": self._config_yaml,
+            "config": self.config_yaml,
             "best_by": _scorer(self.config),
             "physics": self.env.physics(),
             **self._state(moment),
@@ -163,8 +163,8 @@ class Run:
         }
 
     @functools.cached_property
-    def _config_yaml(self) -> str:
-        """The configuration as checkpoints have it, which stays the same."""
+    def config_yaml(self) -> str:
+        """The configuration as it is recorded, which stays the same."""
         return as_yaml(self.config)
 
     def restore(self, path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from madpo_isaac.errors import UserError
-from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.run import Run
 from madpo_isaac.training.watching import NewClips
@@ -53,7 +52,7 @@ class WeightsAndBiases(Callback):
             group=config.wandb_group or None,
             name=config.wandb_name or self._folder.name,
             tags=list(config.wandb_tags),
-            config=yaml.safe_load(as_yaml(config)),
+            config=yaml.safe_load(run.config_yaml),
             id=self._id(),
             resume="allow",
             dir=str(self._folder),

@@ -17,7 +17,6 @@ from madpo_isaac.env import Step
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.checkpoint import check_sums
-from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.sim import physics
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.system.files import plain_settings
@@ -83,7 +82,7 @@ class WorldGuard(Callback):
         rank = f"_rank{run.ranks.index}" * (run.ranks.count > 1)
         path = folder / f"iteration_{run.iteration + 1}{rank}.pth"
         content = {
-            "config": as_yaml(run.config),
+            "config": run.config_yaml,
             "iteration": run.iteration + 1,
             "physics": run.env.physics(),
             "start": run.beginning.worlds["env_state"],
