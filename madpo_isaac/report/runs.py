@@ -16,7 +16,8 @@ import yaml
 
 from madpo_isaac.config import renamed
 from madpo_isaac.errors import UserError
-from madpo_isaac.report.lines import is_number, read_columns
+from madpo_isaac.report.cache import read_columns
+from madpo_isaac.report.lines import is_number
 from madpo_isaac.system.files import flat, parse_json
 
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
