@@ -31,7 +31,7 @@ def report(runs, tmp_path_factory):
     """The page about all runs, one of them with a video and a name that HTML must not see."""
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(runs, folder / "runs")
-    for name, content in (("old.mp4", b"old"), ("new.mp4", b"new")):
+    for name, content in (("old.mp4", b"old"), ("new.mp4", b"new"), ("episode.html", b"page")):
         path = folder / "runs" / "A_madpo_s1" / "videos" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -45,7 +45,9 @@ def test_page_needs_nothing_beside_it(report):
     sources = re.findall(r'src="([^"]{0,22})', html)
     assert {source.partition(";")[0] for source in sources} == {"data:video/mp4"}
     links = re.findall(r'href="([^"]*)"', html)
-    assert {"figures/curves.pdf", "../runs/A_madpo_s1"} <= set(links)
+    run = "../runs/A_madpo_s1"
+    assert {"figures/curves.pdf", run, f"{run}/config.yaml"} <= set(links)
+    assert [link for link in links if "episode" in link] == [f"{run}/videos/episode.html"]
     assert all((report / link).exists() for link in links)
     assert not re.search(r"https?:|@import|url\(|<script|<link", html)
     assert "<h1>a &lt;b&gt; &amp; c</h1>" in html
