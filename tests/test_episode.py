@@ -286,11 +286,9 @@ def test_play_writes_the_page_into_the_run_or_where_it_is_told(run, tmp_path, ca
 
 
 def test_a_page_that_cannot_be_written_is_one_line(run, tmp_path, capsys, monkeypatch):
-    for argument, part in (
-        (str(tmp_path / "x.htm"), "ends with .html"),
-        (str(tmp_path / "no" / "x.html"), "there is no folder"),
-    ):
-        assert main(["play", str(run), "--html", argument]) == 2
+    (tmp_path / "file").touch()
+    for name, part in (("x.htm", "ends with .html"), ("file/x.html", "File exists")):
+        assert main(["play", str(run), "--html", str(tmp_path / name)]) == 2
         captured = capsys.readouterr()
         assert re.fullmatch(rf"error: [^\n]*{part}[^\n]*\n", captured.err), captured.err
 
