@@ -54,6 +54,7 @@ def curves(study: Study, reps: int, key: str = "episode_return") -> Figure:
             )
         )
     title = f"{name.capitalize()}: mean and 95 % bootstrap band over seeds"
+    panels = [panel for panel in panels if panel.lines] or panels
     return Figure(file, title, panels, study.drawn, study.caption)
 
 
