@@ -22,4 +22,4 @@ COMMANDS = {
         "print a script that completes the command line in bash or zsh",
     ),
 }
-"""Module of each subcommand, whose ``main`` it calls, and its description."""
+"""For each subcommand, the module whose ``main`` is called, and a description."""
