@@ -152,7 +152,7 @@ class _Rows:
         if not found:
             return None
         try:
-            values = [number and float(number) for number in found.groups()]
+            values = [None if number is None else float(number) for number in found.groups()]
         except ValueError:
             return None
         return values if is_number(values[self._steps]) else None

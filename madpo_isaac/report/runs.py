@@ -21,7 +21,7 @@ from madpo_isaac.report.lines import is_number
 from madpo_isaac.system.files import flat, parse_json
 
 EPISODE = "videos/episode.html"
-"""Where ``madpo play <run> --html`` writes by default."""
+"""The page that ``madpo play <run> --html`` writes by default, in the run folder."""
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
 """Names of some settings on the command line."""
 _NEEDED = ("env_steps", "episode_return")
