@@ -31,6 +31,10 @@ OWN = {
 OWN["task or hand"] = f"{OWN['task']} {OWN['hand']}"
 
 
+_PART = 3
+"""Letters from which on a part of a name stands for it, as Lift for ShadowHandLiftUnderarm."""
+
+
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     """Returns the error for a name that is not ``allowed``; it names the closest match."""
     choices = sorted(allowed)
@@ -43,5 +47,7 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
 def closest(name: object, choices: Iterable[str]) -> str:
     """Returns " Did you mean '...'?" with the choice that is most similar to ``name``, if any."""
     lowered = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
+    text = str(name).lower()
+    longer = sorted((x for x in lowered if len(text) >= _PART and text in x), key=len)
+    near = longer or difflib.get_close_matches(text, lowered, n=1, cutoff=0.5)
     return f" Did you mean '{lowered[near[0]]}'?" if near else ""

@@ -62,6 +62,12 @@ def test_what_matters_is_shown(agents, width, height):
     assert "agent0" not in text
 
 
+def test_a_long_trend_is_not_cut():
+    lines = view(2, iterations=40, evaluates=True).lines(80, 19)
+    (shown,) = (line for line in lines if line.startswith("return"))
+    assert shown[-1] in BARS and len(shown) == 79
+
+
 def test_a_task_without_success_has_no_line_for_it():
     made = view(2)
     made.has_success = False

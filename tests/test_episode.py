@@ -17,6 +17,7 @@ from madpo_isaac.evaluation import episode, geometry
 from madpo_isaac.evaluation.agents import untrained
 from madpo_isaac.evaluation.geometry import box, capsule, ellipsoid, lathe, plane, triangulate
 from madpo_isaac.evaluation.render import Scene
+from madpo_isaac.report.runs import EPISODE
 
 SCRIPT = Path(episode.__file__).with_suffix(".js")
 
@@ -276,7 +277,7 @@ def test_play_writes_the_page_into_the_run_or_where_it_is_told(run, tmp_path, ca
     assert main(["play", str(run), "--html"]) == 0
     captured = capsys.readouterr().out.splitlines()
     assert captured == [f"wrote {run}/videos/episode.html"]  # no episodes that nobody asked for
-    assert len(content(run / "videos" / "episode.html")["poses"]) == 5
+    assert len(content(run / EPISODE)["poses"]) == 5  # where a report looks for it
     out = tmp_path / "y.html"
     assert main(["play", str(run), "--html", str(out), "--episodes=2"]) == 0
     captured = capsys.readouterr().out.splitlines()
@@ -285,11 +286,9 @@ def test_play_writes_the_page_into_the_run_or_where_it_is_told(run, tmp_path, ca
 
 
 def test_a_page_that_cannot_be_written_is_one_line(run, tmp_path, capsys, monkeypatch):
-    for argument, part in (
-        (str(tmp_path / "x.htm"), "ends with .html"),
-        (str(tmp_path / "no" / "x.html"), "there is no folder"),
-    ):
-        assert main(["play", str(run), "--html", argument]) == 2
+    (tmp_path / "file").touch()
+    for name, part in (("x.htm", "ends with .html"), ("file/x.html", "File exists")):
+        assert main(["play", str(run), "--html", str(tmp_path / name)]) == 2
         captured = capsys.readouterr()
         assert re.fullmatch(rf"error: [^\n]*{part}[^\n]*\n", captured.err), captured.err
 

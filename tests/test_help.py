@@ -105,6 +105,8 @@ def test_reproduce_by_itself_lists_the_figures(capsys):
 def test_a_name_that_resembles_no_other_gets_a_hint_of_what_it_needs():
     assert "plugins=" in str(unknown("task", "zzzz", TASKS))
     assert "plugins=" not in str(unknown("task", "ShadowHandOve", TASKS))
+    for part, name in (("ShadowHandLift", "ShadowHandLiftUnderarm"), ("pen", "ShadowHandPen")):
+        assert f"Did you mean '{name}'?" in str(unknown("task", part, TASKS))
     assert "task.hand=<file.yaml>" in str(unknown("hand", "zzzz", ["shadow"]))
 
 

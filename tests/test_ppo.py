@@ -65,7 +65,7 @@ def test_two_hands_train(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[0].startswith("ShadowHandOver with ppo: 4 environments on cpu (1 threads)")
+    assert lines[0].startswith("ShadowHandOver with ppo: 4 environments on cpu (1 thread)")
     assert lines[1] == "agents: joint (398 obs, 40 act)"
     assert len(lines) == 5  # nothing of what rl_games prints
     assert [line["env_steps"] for line in metrics(tmp_path / "x")] == [32, 64]

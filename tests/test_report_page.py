@@ -31,7 +31,7 @@ def report(runs, tmp_path_factory):
     """The page about all runs, one of them with a video and a name that HTML must not see."""
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(runs, folder / "runs")
-    for name, content in (("old.mp4", b"old"), ("new.mp4", b"new")):
+    for name, content in (("old.mp4", b"old"), ("new.mp4", b"new"), ("episode.html", b"page")):
         path = folder / "runs" / "A_madpo_s1" / "videos" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -45,7 +45,9 @@ def test_page_needs_nothing_beside_it(report):
     sources = re.findall(r'src="([^"]{0,22})', html)
     assert {source.partition(";")[0] for source in sources} == {"data:video/mp4"}
     links = re.findall(r'href="([^"]*)"', html)
-    assert {"figures/curves.pdf", "../runs/A_madpo_s1"} <= set(links)
+    run = "../runs/A_madpo_s1"
+    assert {"figures/curves.pdf", run, f"{run}/config.yaml"} <= set(links)
+    assert [link for link in links if "episode" in link] == [f"{run}/videos/episode.html"]
     assert all((report / link).exists() for link in links)
     assert not re.search(r"https?:|@import|url\(|<script|<link", html)
     assert "<h1>a &lt;b&gt; &amp; c</h1>" in html
@@ -134,7 +136,11 @@ def test_a_browser_shows_every_picture(report, tmp_path):
     if browser is None:
         pytest.skip("no Chromium is installed")
     html = (report / "report.html").read_text()
-    count = html.count("<svg viewBox") - html.count('<svg viewBox="0 0 34 10"')  # the legends'
+    found = re.findall(r'<div class="panels (\w+).*?">(.*?)</div>', html, re.S)
+    shown, narrow = (
+        sum(part.count("<svg viewBox") for kind, part in found if (kind == "narrow") == hidden)
+        for hidden in (False, True)
+    )
     script = (
         "<script>onload = () => { document.querySelectorAll('details').forEach(d => d.open = true);"
         "document.title = [...document.querySelectorAll('.panels > svg')]"
@@ -145,5 +151,5 @@ def test_a_browser_shows_every_picture(report, tmp_path):
     flags = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'data'}")
     command = [browser, *flags, "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert count == 15
-    assert f"<title>{count} shown</title>" in done.stdout
+    assert (shown, narrow) == (15, 7)  # three aggregates and the agents of four groups have a panel
+    assert f"<title>{shown} shown</title>" in done.stdout

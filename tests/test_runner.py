@@ -430,7 +430,7 @@ def test_file_gets_plain_lines(tmp_path, zygote):
     assert code == 0
     assert "\x1b" not in out and "\r" not in out
     lines = out.splitlines()
-    assert lines[0].startswith("ShadowHandOver with madpo: 4 environments on cpu (1 threads)")
+    assert lines[0].startswith("ShadowHandOver with madpo: 4 environments on cpu (1 thread)")
     assert [re.search(r"iteration: (\S+)", line)[1] for line in lines[3:]] == ["1/3", "2/3", "3/3"]
     assert all(re.search(r" fps: \d+ ETA: ", line) for line in lines[3:])
 

@@ -391,12 +391,7 @@ def test_a_clip_that_cannot_be_written_is_one_line(opengl, tmp_path, monkeypatch
 def test_a_place_that_takes_no_video_is_named_before_anything_is_played(tmp_path, capsys):
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "file").touch()
-    missing = "there is no folder"
-    for name, part in (
-        ("folder.mp4", "is a folder"),
-        ("file/x.gif", missing),
-        ("a/b.mp4", missing),
-    ):
+    for name, part in (("folder.mp4", "is a folder"), ("file/x.gif", "File exists")):
         path = tmp_path / name
         assert main(["play", "HalfCheetah-2x3", "num_envs=1", "--video", str(path)]) == 2
         captured = capsys.readouterr()
@@ -413,7 +408,7 @@ FILMED += ("capture_video_envs=4",)
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
-        (["play", "x", "--video", "x.avi"], ["'x.avi'", ".mp4 or .gif"]),
+        (["play", "HalfCheetah-2x3", "--video", "x.avi"], ["'x.avi'", ".mp4 or .gif"]),
         (["play", "x", "--steps", "0"], ["--steps", "'0'"]),
         (["play", "x", "--vido", "y"], ["Did you mean '--video'?"]),
         (["train", *FILMED, "capture_video_len=9"], ["capture_video_len=9 must be at most", "=8"]),

@@ -17,6 +17,9 @@ COMMANDS = {
     "report": ("commands.report", "compare runs: figures, statistics and one page"),
     "reproduce": ("commands.reproduce", "make the runs of a figure of the paper, and draw it"),
     "export": ("commands.export", "write the policies of a run as ONNX or TorchScript files"),
-    "completion": ("commands.completion", "print a script that completes the command line in bash"),
+    "completion": (
+        "commands.completion",
+        "print a script that completes the command line in bash or zsh",
+    ),
 }
 """For each subcommand, the module whose ``main`` is called, and a description."""

@@ -1,4 +1,4 @@
-"""``madpo completion``: a script that lets bash complete madpo's command line."""
+"""``madpo completion``: a script that lets bash or zsh complete madpo's command line."""
 
 from __future__ import annotations
 
@@ -19,47 +19,69 @@ from madpo_isaac.sim import SIM_SCHEMAS
 from madpo_isaac.tasks import TASKS
 from madpo_isaac.tasks.hands import hand
 
-SHELLS = ("bash",)
-
 
 class _Script(Template):
-    """A template whose fields begin with @, as $ is bash's own sign."""
+    """A template whose fields begin with @, as $ is a shell's own sign."""
 
     delimiter = "@"
 
 
-_TEMPLATE = _Script(r"""# Completion of madpo in bash, made by: madpo completion bash
+_BASH = _Script(r"""# Completion of madpo in bash, made by: madpo completion bash
 _madpo() {
-    local line=${COMP_LINE:0:COMP_POINT} words= values=
+    local line=${COMP_LINE:0:COMP_POINT} found=
     local word=${line##* } command=${COMP_WORDS[1]}
     local before=${line% *}; before=${before##* }
-    COMPREPLY=()
-    if ((COMP_CWORD == 1)); then
-        COMPREPLY=($(compgen -W "@commands" -- "$word"))
-        return
+    if ((COMP_CWORD == 1)); then found='@commands'; else
+@found
     fi
-    case $before in
-@after
-    esac
-    case $word in
-        -*) case $command in
-@options
-            esac ;;
-        *=*)
-            case ${word%%=*} in
-@values
-            esac
-            COMPREPLY=($(compgen -W "$values" -- "${word#*=}"))
-            return ;;
-        *) case $command in
-@words
-            esac ;;
-    esac
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    COMPREPLY=($(compgen -W "$found" -- "${word#*=}"))
     if [[ ${COMPREPLY[0]} == *= ]]; then compopt -o nospace; fi
 }
 complete -o default -F _madpo madpo
 """)
+_ZSH = _Script(r"""#compdef madpo
+# Completion of madpo in zsh, made by: madpo completion zsh
+_madpo() {
+    local word=$PREFIX command=${words[2]} before=${words[CURRENT-1]} found= none=1
+    if ((CURRENT == 2)); then found='@commands'; else
+@found
+    fi
+    local -a every=(${=found})
+    compset -P 1 '*='
+    compadd -S '' -- ${(M)every:#*=} && none=0
+    compadd -- ${every:#*=} && none=0
+    ((none)) && _files
+}
+if [[ ${funcstack[1]} == _madpo ]]; then  # zsh has found this file in its fpath
+    _madpo
+else
+    ((${+functions[compdef]})) || { autoload -Uz compinit && compinit }
+    compdef _madpo madpo
+fi
+""")
+SHELLS = {"bash": _BASH, "zsh": _ZSH}
+_FOUND = _Script(
+    r"""
+    case $before in
+@after
+        *) case $word in
+            -*) case $command in
+@options
+            esac ;;
+            *=*) case ${word%%=*} in
+@values
+            esac ;;
+            *) case $command in
+@words
+            esac ;;
+        esac ;;
+    esac
+""".strip("\n")
+)
+"""Sets ``found`` to what is offered, in the language that both shells know.
+
+``word`` is the one under way, up to the cursor; ``before`` is the word in front of it.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,44 +90,43 @@ def main(argv: Sequence[str]) -> int:
         "madpo completion",
         "Prints a script that lets a shell complete madpo's commands, options, settings and names.",
     )
-    parser.add_argument("shell", nargs="?", default=SHELLS[0], help=", ".join(SHELLS))
+    parser.add_argument("shell", nargs="?", default="bash", help=f"{', '.join(SHELLS)} (bash)")
     options = parser.parse(argv)
     if options.shell not in SHELLS:
         raise unknown("shell", options.shell, SHELLS)
-    console.info(script())
+    console.info(script(options.shell))
     return 0
 
 
-def script() -> str:
-    """Returns the script for bash."""
+def script(shell: str) -> str:
+    """Returns the script for one of :data:`SHELLS`."""
     from madpo_isaac.reproduce.paper import FIGURES
 
     plugins.load_installed()
     groups = {"task": TASKS, "algo": ALGO_SCHEMAS, "sim": SIM_SCHEMAS, "recipe": recipes.names()}
     after = {"--agent": AGENTS, "--format": SUFFIXES}
-    keys = [*(f"{group}=" for group in groups), *settings()]
+    keys = dict.fromkeys([*(f"{group}=" for group in groups), *settings()])
     words = {name: [*keys, *TASKS, "latest", "best"] for name in ("eval", "play")}
     words |= {"train": keys, "render": [*keys, *TASKS, *hand.names(), "sheet"]}
     words |= {"list": listing.WHAT, "reproduce": [*FIGURES, *keys], "completion": SHELLS}
     words |= {"export": [*TASKS, "latest", "best"]}
     sources = {name: f"{module.rsplit('.', 1)[1]}.py" for name, (module, _) in COMMANDS.items()}
-    return _TEMPLATE.substitute(
-        commands=" ".join(COMMANDS),
-        after=_cases(after, "COMPREPLY=($(compgen -W '{}' -- \"$word\")); return", 8),
-        options=_cases({x: _options(file) for x, file in sources.items()}, "words='{}'", 16),
-        values=_cases(groups, "values='{}'", 16),
-        words=_cases(words, "words='{}'", 16),
+    found = _FOUND.substitute(
+        after=_cases(after, 8),
+        options=_cases({name: _options(file) for name, file in sources.items()}, 16),
+        values=_cases(groups, 16),
+        words=_cases(words, 16),
     )
+    return SHELLS[shell].substitute(commands=" ".join(COMMANDS), found=found)
 
 
 def settings() -> list[str]:
     """Returns the keys of train.py, each with ``=`` behind it."""
-    found = [
+    return [
         f"{prefix}{key.name}="
         for _, prefix, file, name, _ in train_help.SECTIONS
         for key in train_help.keys(train_help.PACKAGE / file, name)
     ]
-    return list(dict.fromkeys(found))
 
 
 def _options(file: str) -> list[str]:
@@ -114,6 +135,6 @@ def _options(file: str) -> list[str]:
     return ["--help", *re.findall(r'\badd(?:_argument)?\(\s*"(--[\w-]+)"', source)]
 
 
-def _cases(words: Mapping[str, Iterable[str]], action: str, indent: int) -> str:
-    lines = (f"{name}) {action.format(' '.join(found))} ;;" for name, found in words.items())
+def _cases(found: Mapping[str, Iterable[str]], indent: int) -> str:
+    lines = (f"{name}) found='{' '.join(each)}' ;;" for name, each in found.items())
     return "\n".join(" " * indent + line for line in lines)

@@ -18,7 +18,7 @@ from madpo_isaac.evaluation.agents import AGENTS, TRAINED, untrained
 from madpo_isaac.evaluation.evaluate import evaluate
 from madpo_isaac.evaluation.film import film
 from madpo_isaac.evaluation.render import choose_backend
-from madpo_isaac.evaluation.video import check_path, prepare
+from madpo_isaac.evaluation.video import check_path
 from madpo_isaac.runs.folder import RunFolder, output_folder
 from madpo_isaac.sim import BRIDGES
 from madpo_isaac.system import device
@@ -71,13 +71,8 @@ def main(argv: list[str]) -> int:
     if not scores:  # as many environments as are seen, unless the settings say so
         settings += [f"num_envs={options.envs if options.video else 1}"]
     if options.video is not None:
-        check_path(options.video)
-        _prepare("--video", options.video)
         settings += ["capture_video=True", f"capture_video_len={options.steps}"]
         settings += [f"capture_video_freq={options.steps}", f"capture_video_envs={options.envs}"]
-    if options.html not in (None, DEFAULT):
-        episode.check_path(options.html)
-        _prepare("--html", options.html)
     return play(
         _config(parser, options, settings),
         options.video,
@@ -86,12 +81,6 @@ def main(argv: list[str]) -> int:
         each=False,
         scores=scores,
     )
-
-
-def _prepare(option: str, path: Path) -> None:
-    if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder '{path.parent}'.")
-    prepare(path)
 
 
 def _config(parser: Parser, options: argparse.Namespace, settings: list[str]) -> Config:
@@ -131,18 +120,21 @@ def play(
         window.check_display()
     if html and config.sim.name in BRIDGES:
         raise UserError(f"sim={config.sim.name} has no pictures: leave out --html.")
+    checkpoint = find_checkpoint(config) if agent == TRAINED else None
+    if config.capture_video:
+        video = video or _output(config, checkpoint, ".mp4")
+        check_path(video)
+    if html:
+        html = _output(config, checkpoint, episode.SUFFIX) if html == DEFAULT else html
+        episode.check_path(html)
     config = with_seed(config)
     env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
-    policy, path = _policy(agent, env, config)
-    if config.capture_video:
-        video = video or _output(config, path, ".mp4")
-        prepare(video)
-    if html == DEFAULT:
-        html = _output(config, path, episode.SUFFIX)
-    if html:
-        prepare(html)
-    if path and path.suffix == pretrained.SUFFIX:
-        _introduce(pretrained.describe(path))
+    if checkpoint is None:
+        policy = untrained(agent, env, seeds(config.seed)[2])
+    else:
+        policy = load_policy(config.checkpoint, env, config)
+    if checkpoint and checkpoint.suffix == pretrained.SUFFIX:
+        _introduce(pretrained.describe(checkpoint))
     if scores:
         _score(policy, env, config.test_episodes, each=each)
     if video:
@@ -152,13 +144,6 @@ def play(
     if not config.headless:
         window.watch(policy, env)
     return 0
-
-
-def _policy(agent: str, env: VecEnv, config: Config) -> tuple[Policy, Path | None]:
-    """Returns the policy, and the file that it is from if it was trained."""
-    if agent != TRAINED:
-        return untrained(agent, env, seeds(config.seed)[2]), None
-    return load_policy(config.checkpoint, env, config), find_checkpoint(config)
 
 
 def _titles(config: Config, policy: Policy) -> tuple[str, str]:

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from madpo_isaac import console
 from madpo_isaac.env import Policy, VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.evaluation import video
 from madpo_isaac.evaluation.geometry import Mesh, triangulate
 from madpo_isaac.evaluation.render import Scene, agent_color
-from madpo_isaac.evaluation.video import SHOWN_AGENTS, prepare
 from madpo_isaac.system.files import write_atomic
 
 SUFFIX = ".html"
@@ -55,7 +55,6 @@ def write_episode(
     """
     path = Path(path)
     check_path(path)
-    prepare(path)
     scene = Scene(env)
     content = page(scene, env, record(policy, env, scene), title, text)
     try:
@@ -66,9 +65,8 @@ def write_episode(
 
 
 def check_path(path: Path) -> None:
-    """Raises UserError if the name of ``path`` does not end with .html."""
-    if path.suffix != SUFFIX:
-        raise UserError(f"'{path}': the name of a page ends with {SUFFIX}.")
+    """Makes the folder of a page; raises UserError if none can be written at ``path``."""
+    video.check_path(path, (SUFFIX,), "page")
 
 
 def record(policy: Policy, env: VecEnv, scene: Scene) -> Recording:
@@ -130,6 +128,6 @@ def _base64(values: ArrayLike, dtype: str) -> str:
 
 
 def _legend(agents: Sequence[str]) -> str:
-    shown = enumerate(agents) if len(agents) <= SHOWN_AGENTS else ()
+    shown = enumerate(agents) if len(agents) <= video.SHOWN_AGENTS else ()
     colors = [(name, ",".join(f"{100 * x:.0f}%" for x in agent_color(p))) for p, name in shown]
     return "".join(f'<span style="color:rgb({rgb})">{escape(x)}</span>' for x, rgb in colors)

@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -202,23 +202,19 @@ FORMATS: dict[str, type[Mp4] | type[Gif]] = {".mp4": Mp4, ".gif": Gif}
 """Writers of videos by the end of the file's name."""
 
 
-def check_path(path: Path) -> None:
-    """Raises UserError if the name of ``path`` does not end with one of :data:`FORMATS`."""
-    if path.suffix not in FORMATS:
-        raise UserError(f"'{path}': the name of a video ends with {' or '.join(FORMATS)}.")
-
-
 def partial(path: Path) -> Path:
     """Returns the path of a video until it is complete, beside its final place."""
     return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
-def prepare(path: Path) -> None:
-    """Makes the folder of ``path`` and checks that a video can be written there.
+def check_path(path: Path, suffixes: Iterable[str] = FORMATS, kind: str = "video") -> None:
+    """Makes the folder of ``path`` and checks that a file of that kind can be written there.
 
     Raises:
-        UserError: no video can be written there.
+        UserError: no file can be written there, or its name does not end with one of ``suffixes``.
     """
+    if path.suffix not in suffixes:
+        raise UserError(f"'{path}': the name of a {kind} ends with {' or '.join(suffixes)}.")
     probe = partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,7 +281,6 @@ class Clip:
 
     def __init__(self, env: VecEnv, path: Path, count: int, length: int) -> None:
         check_path(path)
-        prepare(path)
         self.path, self._env, self._count = path, env, count
         self._left, self._length = length, length
         kind = FORMATS[path.suffix]

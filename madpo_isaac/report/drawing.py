@@ -50,9 +50,10 @@ def write_files(figure: Figure, folder: Path) -> None:
     _legend(drawn, figure)
     _caption(drawn, "\n".join([*figure.caption.splitlines(), *figure.cuts()]))
     folder.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(folder / f"{figure.name}.png", dpi=_DPI)
+    drawn.set_layout_engine("none")  # everything has its place now
     # Without dates, so that equal runs give equal files.
     drawn.savefig(folder / f"{figure.name}.pdf", metadata={"CreationDate": None})
-    drawn.savefig(folder / f"{figure.name}.png", dpi=_DPI)
 
 
 def _size(figure: Figure) -> tuple[float, float]:

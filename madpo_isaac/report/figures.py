@@ -8,7 +8,7 @@ import numpy as np
 
 from madpo_isaac.report import statistics
 from madpo_isaac.report.chart import Figure, Interval, Line, Panel, step_unit
-from madpo_isaac.report.lines import AGENT_METRICS, is_number
+from madpo_isaac.report.lines import is_number
 from madpo_isaac.report.runs import SHORT, Run
 from madpo_isaac.report.study import POINTS, Study, label, natural, varied
 
@@ -54,6 +54,7 @@ def curves(study: Study, reps: int, key: str = "episode_return") -> Figure:
             )
         )
     title = f"{name.capitalize()}: mean and 95 % bootstrap band over seeds"
+    panels = [panel for panel in panels if panel.lines] or panels
     return Figure(file, title, panels, study.drawn, study.caption)
 
 
@@ -201,17 +202,21 @@ def _follows(run: Run, name: str, key: str) -> bool:
 def agents(study: Study, task: str, group: str) -> Figure | None:
     """Metrics of each agent's update, mean over seeds; None where no run has them."""
     runs = study.cells[task, group]
-    found = {key.split("/")[0] for run in runs for key in run.metrics if key.startswith("agent")}
-    names = sorted(found, key=natural)
-    columns = {key for run in runs for key, x in run.metrics.items() if np.isfinite(x).any()}
-    keys = [m for m in AGENT_METRICS if any(f"{name}/{m}" in columns for name in names)]
-    if not keys:
+    found = [
+        key.split("/")
+        for run in runs
+        for key, values in run.metrics.items()
+        if key.startswith("agent") and np.isfinite(values).any()
+    ]
+    names = sorted({name for name, _ in found}, key=natural)
+    metrics = dict.fromkeys(metric for _, metric in found)
+    if not metrics:
         return None
     points = min(POINTS, *(len(run.metrics["env_steps"]) for run in runs))
     grid = study.end(task, group) * np.arange(1, points + 1) / points
     unit, unit_name = step_unit(study.end(task, group))
     panels = []
-    for metric in keys:
+    for metric in metrics:
         lines = []
         for name in names:
             each = np.array([run.means(f"{name}/{metric}", grid, grid[0]) for run in runs])

@@ -15,6 +15,8 @@ from madpo_isaac.report.tables import Table
 
 _NUMBER = re.compile(r"-|[-±]?[\d.,:]+( M)?( (to|±) -?[\d.,]+)?")
 """Pattern of cells that stand on the right: numbers, times, steps and intervals."""
+_LONG = 40
+"""Letters of a cell from which on it may have several lines."""
 _STYLE = """
 body { font: 15px/1.45 sans-serif; color: #222; overflow-wrap: break-word; }
 body { max-width: 1150px; margin: 2em auto; padding: 0 1em; }
@@ -24,7 +26,8 @@ figcaption { margin-bottom: 0.4em; } .note { color: #555; font-size: 0.9em; }
 .videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1em; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85em; }
 th, td { padding: 0.25em 0.7em; text-align: left; border-bottom: 1px solid #e4e4e4; }
-td { white-space: nowrap; font-variant-numeric: tabular-nums; } .n { text-align: right; }
+td, th { white-space: nowrap; font-variant-numeric: tabular-nums; } .n { text-align: right; }
+.long { min-width: 24em; white-space: normal; overflow-wrap: anywhere; }
 summary { cursor: pointer; margin: 0.5em 0; } details details { margin-left: 1em; }
 .made pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre { overflow-x: auto; background: #f6f6f6; padding: 0.6em; font-size: 12px; }
@@ -70,11 +73,10 @@ class Page:
         """Adds a table, if it has rows, and its text in Markdown and LaTeX."""
         if not table.rows:
             return
-        columns = zip(*table.rows, strict=True)
-        right = [all(map(_NUMBER.fullmatch, column)) for column in columns]
-        rows = [_row("th", map(escape, table.head), right)]
+        kinds = [_kind(column) for column in zip(*table.rows, strict=True)]
+        rows = [_row("th", map(escape, table.head), kinds)]
         for i, row in enumerate(table.rows):
-            rows.append(_row("td", (_cell(table, i, j) for j in range(len(row))), right))
+            rows.append(_row("td", (_cell(table, i, j) for j in range(len(row))), kinds))
         self._parts.append(f'<div class="wide"><table>{"".join(rows)}</table></div>')
         texts = (("Markdown", table.markdown()), ("LaTeX", table.latex()))
         inside = "".join(f"<p>{name}</p><pre>{escape(text)}</pre>" for name, text in texts)
@@ -109,11 +111,17 @@ class Page:
         )
 
 
-def _row(tag: str, cells: Iterable[str], right: Sequence[bool]) -> str:
-    """Returns a row of a table; cells of columns of numbers stand on the right."""
-    kinds = (' class="n"' if number else "" for number in right)
+def _row(tag: str, cells: Iterable[str], kinds: Sequence[str]) -> str:
+    """Returns a row of a table, with the class of each column."""
     parts = zip(kinds, cells, strict=True)
     return f"<tr>{''.join(f'<{tag}{kind}>{cell}</{tag}>' for kind, cell in parts)}</tr>"
+
+
+def _kind(column: Sequence[str]) -> str:
+    """Returns the class of a column: numbers stand on the right, and long texts are broken."""
+    if all(map(_NUMBER.fullmatch, column)):
+        return ' class="n"'
+    return ' class="long"' if max(map(len, column)) >= _LONG else ""
 
 
 def _cell(table: Table, row: int, column: int) -> str:

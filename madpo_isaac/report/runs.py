@@ -16,9 +16,12 @@ import yaml
 
 from madpo_isaac.config import renamed
 from madpo_isaac.errors import UserError
-from madpo_isaac.report.lines import is_number, read_columns
+from madpo_isaac.report.cache import read_columns
+from madpo_isaac.report.lines import is_number
 from madpo_isaac.system.files import flat, parse_json
 
+EPISODE = "videos/episode.html"
+"""The page that ``madpo play <run> --html`` writes by default, in the run folder."""
 SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
 """Names of some settings on the command line."""
 _NEEDED = ("env_steps", "episode_return")
@@ -98,6 +101,11 @@ class Run:
             key=lambda path: (path.stat().st_mtime, path.name),
             default=None,
         )
+
+    def link(self, name: str) -> Path | None:
+        """A file of the run folder; None if it is not there."""
+        path = None if self.folder is None else self.folder / name
+        return path if path is not None and path.is_file() else None
 
     def means(self, key: str, stops: np.ndarray, window: float) -> np.ndarray:
         """Returns the means of ``key`` over the episodes finished in (stop - window, stop].

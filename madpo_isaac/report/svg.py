@@ -18,7 +18,9 @@ STYLE = """
 .panels svg { width: 100%; height: auto; display: block; }
 .panels text { font: 13px sans-serif; fill: #222; } .panels .title { font-weight: bold; }
 .panels .grid { stroke: #ddd; } .panels .axis { stroke: #555; }
-@media (max-width: 699px) { .k1 text { font-size: 24px; } .k2 text { font-size: 16px; } }
+.panels.narrow { display: none; }
+@media (max-width: 699px) { .panels.k1 { display: none; } .panels.narrow { display: grid; }
+  .narrow text, .k2 text { font-size: 16px; } }
 .end { text-anchor: end; } .mid { text-anchor: middle; }
 .curve { fill: none; stroke: currentColor; stroke-width: 1.8; }
 .band, .mark { fill: currentColor; } .level { stroke-dasharray: 6 3; }
@@ -33,12 +35,26 @@ STYLE = """
 .toggle { font-size: 0.85em; color: #555; }
 """
 """Style sheet of the figures. Text is larger in the panels' own units where the page is narrow."""
-_SIZES = {1: (900, 400), 2: (520, 340), 3: (400, 290)}
-"""Width and height of a panel where there are so many in a row."""
+
+
+class _Size(NamedTuple):
+    """Size of a panel, and the largest size of its letters, see :data:`STYLE`; pixels."""
+
+    width: int
+    height: int
+    letters: int
+
+
+_SIZES = {1: _Size(900, 400, 13), 2: _Size(520, 340, 16), 3: _Size(400, 290, 13)}
+"""By the number of panels in a row."""
+_NARROW = _SIZES[2]
+"""Size of a panel that is wider than a narrow page."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 14, 28, 58
 _ROW = 30
-_LETTERS, _LETTER = 26, 7.5
-"""Longest name beside a bar, and the width of a letter."""
+_LETTERS, _LETTER = 26, 0.58
+"""Longest name beside a bar, and the width of a letter as a share of its size."""
+_SPACE = 0.01
+"""Space beside curves, as a share of their length."""
 _MARKERS = 6
 _MANY = 6
 """Curves beyond which bands are paler."""
@@ -81,7 +97,10 @@ class _Scale(NamedTuple):
 def figure_html(figure: Figure) -> str:
     """Returns the panels of a figure, the switch for single runs, the legend and the cuts."""
     columns = 2 if len(figure.panels) == 4 else min(len(figure.panels), 3)
-    panels = "".join(f"{_panel(panel, figure, _SIZES[columns])}\n" for panel in figure.panels)
+    many = " many" if len(figure.shown()) > _MANY else ""
+    panels = _panels(figure, f"k{columns}{many}", _SIZES[columns])
+    if columns == 1:
+        panels += _panels(figure, f"narrow{many}", _NARROW)
     switch = ""
     if any(len(line.runs) > 1 for panel in figure.panels for line in panel.lines):
         name = f"runs-{figure.name}"
@@ -90,8 +109,12 @@ def figure_html(figure: Figure) -> str:
             f'<label class="toggle" for="{name}"> curves of single runs</label>'
         )
     cuts = "".join(f'<p class="note">{escape(line)}</p>' for line in figure.cuts())
-    many = " many" if len(figure.shown()) > _MANY else ""
-    return f'{switch}<div class="panels k{columns}{many}">{panels}</div>{_legend(figure)}{cuts}'
+    return f"{switch}{panels}{_legend(figure)}{cuts}"
+
+
+def _panels(figure: Figure, kind: str, size: _Size) -> str:
+    panels = "".join(f"{_panel(panel, figure, size)}\n" for panel in figure.panels)
+    return f'<div class="panels {kind}">{panels}</div>'
 
 
 def _legend(figure: Figure) -> str:
@@ -107,8 +130,8 @@ def _legend(figure: Figure) -> str:
     return f'<div class="legend">{"".join(items)}</div>' if items else ""
 
 
-def _panel(panel: Panel, figure: Figure, size: tuple[int, int]) -> str:
-    width, height = size
+def _panel(panel: Panel, figure: Figure, size: _Size) -> str:
+    width, height, letters = size
     if panel.bars:
         height = _TOP + _BOTTOM + _ROW * len(panel.bars)
     low, high, _ = panel.limits()
@@ -117,7 +140,7 @@ def _panel(panel: Panel, figure: Figure, size: tuple[int, int]) -> str:
     left = _LEFT
     if panel.bars:
         longest = min(max(map(len, panel.bars)), _LETTERS)
-        left = int(20 + _LETTER * longest)
+        left = int(20 + _LETTER * letters * longest)
     box = (left, _TOP, width - left - _RIGHT, height - _TOP - _BOTTOM)
     if panel.bars:
         x = _Scale(low, high, 0.0, box[2])
@@ -157,8 +180,9 @@ def _x_scale(panel: Panel, box: tuple[int, int, int, int]) -> _Scale:
     if any(line.points for line in panel.lines):
         space = 0.05 * (ends[1] - ends[0]) or 0.5
         return _Scale(ends[0] - space, ends[1] + space, 0.0, box[2])
-    low = 0.0 if 0.0 < ends[0] < 0.2 * ends[1] else ends[0]  # steps begin at 0
-    return _Scale(low, ends[1] if ends[1] > low else low + 1.0, 0.0, box[2])
+    space = _SPACE * (ends[1] - ends[0]) or 0.5  # for half a marker
+    low = 0.0 if 0.0 < ends[0] < 0.2 * ends[1] else ends[0] - space  # steps begin at 0
+    return _Scale(low, ends[1] + space, 0.0, box[2])
 
 
 def _x_axis(x: _Scale, ticks: Sequence[float], box: tuple[int, int, int, int]) -> str:

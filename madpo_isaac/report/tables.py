@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from madpo_isaac.report import statistics
-from madpo_isaac.report.runs import Run
+from madpo_isaac.report.runs import EPISODE, Run
 from madpo_isaac.report.study import Study, differences, show
 
 BEST = (
@@ -256,23 +256,27 @@ def settings(study: Study) -> Table:
 
 
 def every_run(study: Study, out: Path) -> Table:
-    """Returns a table with one row per run, whose name leads from ``out`` to its folder."""
-    rows = [
-        [
-            *(run.name, task, group, show(run.settings.get("seed")), _steps(run.steps)),
-            *(hours(run.until(run.steps)), run.state or "-", run.revision or "-"),
-        ]
-        for (task, group), runs in study.cells.items()
-        for run in runs
-    ]
+    """Returns a table with one row per run, with links from ``out`` to what its folder has."""
     head = ["run", "task", "group", "seed", "steps", "wall time", "state", "revision"]
-    every = [run for runs in study.cells.values() for run in runs]
-    links = {
-        (k, 0): quote(os.path.relpath(run.folder.resolve(), out.resolve()))
-        for k, run in enumerate(every)
-        if run.folder is not None
-    }
-    return Table("Runs", head, rows, links=links)
+    head += ["settings", "episode"]
+    rows, links = [], {}
+    for (task, group), runs in study.cells.items():
+        for run in runs:
+            settings, episode = run.link("config.yaml"), run.link(EPISODE)
+            targets = {"run": run.folder, "settings": settings, "episode": episode}
+            links |= {
+                (len(rows), head.index(name)): quote(os.path.relpath(path.resolve(), out.resolve()))
+                for name, path in targets.items()
+                if path is not None
+            }
+            rows.append(
+                [
+                    *(run.name, task, group, show(run.settings.get("seed")), _steps(run.steps)),
+                    *(hours(run.until(run.steps)), run.state or "-", run.revision or "-"),
+                    *("-" if path is None else path.name for path in (settings, episode)),
+                ]
+            )
+    return Table("Runs", head, rows, links=links).shown()
 
 
 def write_csv(study: Study, path: Path) -> None:

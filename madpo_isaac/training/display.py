@@ -124,6 +124,7 @@ class View:
 
         If there is no room, lines are left out; progress, time, return and success stay longest.
         """
+        width -= 1  # with one column free, no terminal starts a new line
         state = [self._progress(width), self._times()]
         state.append(_trend("return", self.returns, width))
         if self.has_success:
@@ -136,8 +137,7 @@ class View:
         room -= len(head) + 1
         table = self._table(width, room)
         lines = [*head, *state, *([""] if table else []), *table]
-        # With one column free, no terminal starts a new line.
-        return [_cut(line, width - 1) for line in lines[: max(height, 1)]]
+        return [_cut(line, width) for line in lines[: max(height, 1)]]
 
     def _progress(self, width: int) -> str:
         done = self.metrics.get("iteration", 0)

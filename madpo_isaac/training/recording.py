@@ -105,10 +105,11 @@ class ConsoleView(Callback):
         config, env = run.config, run.env
         self._first = run.iteration, run.wall_s
         agents = run.learner.agents
+        threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
         named = ", ".join(f"{a.name} ({a.obs_dim} obs, {a.act_dim} act)" for a in agents)
         _introduce(
             f"{config.task.name} with {config.algo.name}: {env.num_envs} environments on "
-            f"{env.device} ({run.threads} threads), state {env.state_dim}, seed {config.seed}"
+            f"{env.device} ({threads}), state {env.state_dim}, seed {config.seed}"
         )
         _introduce(f"agents: {named}")
         console.info(f"run folder: {self._folder}")
