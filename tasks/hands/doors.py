@@ -112,6 +112,15 @@ class DoorTask(ReachTask):
         frame = readings.of_pose("door_frame") + readings.constant("zero", 6)
         return frame + readings.of_points("left_handle", "right_handle")
 
+    @staticmethod
+    def _gap(handles: Tensor) -> Tensor:
+        return (handles[:, 0, 1] - handles[:, 1, 1]).abs()
+
+    def remaining(self, handles: Tensor) -> Tensor:
+        """Returns by how much the gap of the handles differs from success, meters. (N,)"""
+        gap = self._gap(handles)
+        return gap - self._limit if self.rest else self._limit - gap
+
     def _bonus(self, gap: Tensor) -> Tensor:
         return 2.0 * gap
 
@@ -119,7 +128,7 @@ class DoorTask(ReachTask):
         self, handles: Tensor, fingers: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Reward: offset - both finger distances + near * bonus for the gap of the handles."""
-        gap = (handles[:, 0, 1] - handles[:, 1, 1]).abs()
+        gap = self._gap(handles)
         reward = self._offset - fingers.sum(1) + near * self._bonus(gap)
         return reward, gap < self._limit if self.rest else gap > self._limit, {"door_gap": gap}
 
