@@ -14,7 +14,7 @@ from torch import Tensor
 from madpo_isaac.env import Reading
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
-from madpo_isaac.tasks.hands.double_door import OPEN_ANGLE, DoubleDoor
+from madpo_isaac.tasks.hands.double_door import HANDLE_RADIUS, OPEN_ANGLE, DoubleDoor
 from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
@@ -112,14 +112,14 @@ class DoorTask(ReachTask):
         frame = readings.of_pose("door_frame") + readings.constant("zero", 6)
         return frame + readings.of_points("left_handle", "right_handle")
 
-    @staticmethod
-    def _gap(handles: Tensor) -> Tensor:
-        return (handles[:, 0, 1] - handles[:, 1, 1]).abs()
-
     def remaining(self, handles: Tensor) -> Tensor:
-        """Returns by how much the gap of the handles differs from success, meters. (N,)"""
-        gap = self._gap(handles)
-        return gap - self._limit if self.rest else self._limit - gap
+        """Returns the arc of the handles to the other end of the hinges, their mean, meters. (N,)
+
+        The gap itself would be a poor guide: it hardly changes where a closed leaf begins to open.
+        """
+        del handles
+        end = 0.0 if self.rest else OPEN_ANGLE
+        return HANDLE_RADIUS * (self._angles - end).abs().mean(1)
 
     def _bonus(self, gap: Tensor) -> Tensor:
         return 2.0 * gap
@@ -128,7 +128,7 @@ class DoorTask(ReachTask):
         self, handles: Tensor, fingers: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Reward: offset - both finger distances + near * bonus for the gap of the handles."""
-        gap = self._gap(handles)
+        gap = (handles[:, 0, 1] - handles[:, 1, 1]).abs()
         reward = self._offset - fingers.sum(1) + near * self._bonus(gap)
         return reward, gap < self._limit if self.rest else gap > self._limit, {"door_gap": gap}
 
