@@ -45,12 +45,12 @@ def test_every_policy_is_small_and_says_where_it_comes_from(task):
         low, high = scores["return"]["mean_interval"]
         assert low <= scores["return"]["mean"] <= high
     curves = rows(path.with_suffix(".csv"))
-    assert curves.keys() == {"mean actions", "sampled actions"}
+    assert curves.keys() == {"mean_actions", "sampled_actions"}
     for points in curves.values():
         steps = [point[0] for point in points]
         assert steps == sorted(set(steps)) and steps[-1] <= facts["env_steps"]
     # The last evaluation has few episodes: it is near, not equal.
-    assert curves["mean actions"][-1][1] == pytest.approx(facts["return"], rel=0.25)
+    assert curves["mean_actions"][-1][1] == pytest.approx(facts["return"], rel=0.25)
 
 
 def play(capsys, *argv):

@@ -152,7 +152,7 @@ def section(task: str, facts: dict[str, Any]) -> str:
         f"![{task}: the policy at work](images/gallery/{task}.gif)\n\n"
         + "\n".join(lines)
         + f"\n\n{made}\n\n```\n{_broken(facts['command'])}\n```\n\n"
-        f"![{task}: return against steps](images/gallery/{task}.png)\n\n"
+        f'<img src="images/gallery/{task}.png" alt="{task}: return against steps" width="460">\n\n'
     )
 
 

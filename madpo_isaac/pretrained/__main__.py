@@ -32,6 +32,8 @@ from madpo_isaac.training.factory import make_env
 from madpo_isaac.training.policy import load_policy
 
 _HERE = (*WHERE, "num_threads", "test_episodes")
+_FILES = ("save_frequency",)
+"""Keys that change which files a run keeps, not what it learns."""
 _POINTS = 40
 """Points of the curve of the training's episodes."""
 
@@ -79,7 +81,8 @@ def main(argv: list[str]) -> int:
 def origin(run: Path) -> dict[str, Any]:
     """Returns the command, the source revision and the machine of a run."""
     overrides = (run / "overrides.txt").read_text().split("\n")
-    settings = [text for text in overrides if text and text.partition("=")[0] not in _HERE]
+    left_out = (*_HERE, *_FILES)
+    settings = [text for text in overrides if text and text.partition("=")[0] not in left_out]
     made = json.loads((run / "env.json").read_text())
     threads, gpus = made["cpu_threads"], made.get("cuda") or []
     processor = f"{made.get('cpu', 'CPU')}, {threads} thread{'s' * (threads > 1)}"
@@ -121,7 +124,7 @@ def scores(config: Config, episodes: int) -> dict[str, Any]:
 def curve(run: Run, env_steps: int) -> str:
     """Returns a run's learning curves up to ``env_steps`` as a CSV file that reports read.
 
-    ``sampled actions`` are means of the training's episodes, ``mean actions`` the evaluations.
+    ``sampled_actions`` are means of the training's episodes, ``mean_actions`` the evaluations.
     """
     stops = np.linspace(0, env_steps, _POINTS + 1)[1:]
     sampled = [
@@ -135,7 +138,7 @@ def curve(run: Run, env_steps: int) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("run", "env_steps", "episode_return", "success_rate"))
-    for name, columns in (("mean actions", evaluated), ("sampled actions", sampled)):
+    for name, columns in (("mean_actions", evaluated), ("sampled_actions", sampled)):
         for steps, *values in zip(*columns, strict=True):
             if np.isfinite(values).all():
                 writer.writerow((name, int(steps), *(f"{value:.5g}" for value in values)))
