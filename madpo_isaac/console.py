@@ -1,4 +1,4 @@
-"""Output of the program. No call here raises: a reader that has gone away ends nothing."""
+"""Output of the program. No call here raises an error, even if nobody reads the output any more."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class _Stream(io.TextIOBase):
             os.dup2(null, self._target.fileno())
             os.close(null)
         if self._name == "stdout" and not isinstance(problem, BrokenPipeError):
-            warning(f"nothing more is printed, stdout cannot be written: {problem}")
+            warning(f"nothing more is printed, because stdout cannot be written: {problem}")
 
 
 _stderr = _Stream("stderr")
@@ -82,12 +82,12 @@ def info(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """Prints one line to stderr, headed as an error; what is not printable is written out."""
+    """Prints one line to stderr, as an error; characters that cannot be printed are escaped."""
     _head("error", "bold red", text)
 
 
 def warning(text: str) -> None:
-    """Prints one line to stderr, headed as a warning: something is given up, the rest goes on."""
+    """Prints one line to stderr, as a warning: the program goes on without something."""
     _head("warning", "bold yellow", text)
 
 
@@ -112,7 +112,7 @@ def notice(text: str) -> None:
 
 
 class Progress:
-    """Says on stderr how far some work is.
+    """Shows the progress of some work on stderr.
 
     A terminal has a line that changes, and that is gone at the end. Elsewhere there is a line every
     five seconds, so that short work says nothing.
@@ -123,7 +123,7 @@ class Progress:
         self._told = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        """Tells ``text`` if the last time was long enough ago."""
+        """Shows ``text`` if the last text was shown long enough ago."""
         now = time.monotonic()
         if now - self._told < self._pause:
             return

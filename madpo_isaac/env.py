@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 Policy = Callable[[Tensor], Tensor]
-"""From joint states (N, S) to joint actions (N, A)."""
+"""A function from joint states (N, S) to joint actions (N, A)."""
 
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """One agent: the columns of the joint action that it writes and its view of the state."""
+    """An agent: the columns of the joint action that it chooses, and its view of the state."""
 
     name: str
     action_slice: slice | Tensor
@@ -26,10 +26,11 @@ class AgentSpec:
     observe: Callable[[Tensor], Tensor]
     """Maps joint states (B, S) to this agent's observations (B, obs_dim)."""
     role: str = ""
-    """Purpose of the agent; ``algo.agent_order=spec`` updates agents of one role in a row."""
+    """Purpose of the agent; ``algo.agent_order=spec`` updates agents with equal roles one after
+    another."""
     action_roles: tuple[str, ...] = ()
-    """Purpose of each of its actions, one name each. When MADPO compares two agents, it pairs the
-    actions of equal roles. Empty if the actions are to be paired by their order."""
+    """Purpose of each of its actions. When MADPO compares two agents, it compares actions of equal
+    roles. Empty if actions are to be compared in their order."""
     columns: Tensor | None = None
     """Columns of the joint state (obs_dim,), if ``observe`` only selects these."""
 
@@ -41,7 +42,7 @@ class AgentSpec:
 
     @property
     def action_columns(self) -> list[int]:
-        """Columns of the joint action that it writes, in the order of its actions."""
+        """Columns of the joint action that it chooses, in the order of its actions."""
         columns = self.action_slice
         if isinstance(columns, slice):
             return list(range(columns.start or 0, columns.stop, columns.step or 1))
@@ -96,8 +97,8 @@ class Step(NamedTuple):
     final_state: Tensor
     """Joint state before any reset; differs from ``state`` where an episode ended. (N, S)"""
     log: dict[str, Tensor]
-    """Readings of each environment, (N,) each: ``success`` (of the episode so far), terms of the
-    reward, and if the engine reports them ``diverged`` (see there) and ``overflow`` (it had no room
+    """Further quantities of each environment, (N,) each: ``success`` (of the episode so far), terms
+    of the reward, and if the engine reports them :attr:`diverged` and ``overflow`` (it had no room
     for all contacts or constraints)."""
     shaping: Tensor | None = None
     """Part of the reward that is for learners only, not for scores; None for none. (N,)"""
@@ -109,7 +110,7 @@ class Step(NamedTuple):
 
     @property
     def diverged(self) -> Tensor:
-        """Environments that became unstable in this step, so that it cannot be trusted. (N,) bool
+        """True for environments that became unstable, so that the step does not count. (N,) bool
 
         Their physics diverged, or their reward or state was not finite. They have terminated and
         were reset, their reward is 0, and their states are finite.
@@ -119,7 +120,7 @@ class Step(NamedTuple):
 
 
 class VecEnv(ABC):
-    """N environments of one task that reset themselves; a learner sees nothing else of the task.
+    """N environments of one task that reset themselves: the interface between task and learner.
 
     Observations, rewards and flags live on ``device``. ``step`` takes any real action: a task
     that bounds its actions clips them itself.
@@ -140,8 +141,8 @@ class VecEnv(ABC):
     generator: torch.Generator
     """Source of the random numbers of resets and noise."""
     episode_step: Tensor
-    """Steps of the episodes under way, for :meth:`stagger` to change; an environment whose engine
-    keeps its own count lacks it. (N,) int64"""
+    """Steps of the present episodes, which :meth:`stagger` changes. Environments whose simulator
+    counts by itself do not have it. (N,) int64"""
 
     @abstractmethod
     def reset(self) -> Tensor:
@@ -160,21 +161,22 @@ class VecEnv(ABC):
         """Restores :meth:`state_dict`."""
 
     def physics(self) -> dict[str, Any]:
-        """Returns what a run must find again when it is continued; by default nothing.
+        """Returns numbers of the model that must not change when a run is continued.
 
-        :func:`madpo_isaac.sim.physics.record` of the model, and under ``data`` further texts by
-        name.
+        They are those of :func:`madpo_isaac.sim.physics.record`, and under ``data`` further texts
+        by name. By default there are none.
         """
         return {}
 
     def stagger(self) -> Tensor:
-        """Lets the episodes under way be cut after a random share of the time limit.
+        """Shortens the present episodes to a random share of the time limit.
 
-        They then end at different steps, so that every batch holds all phases of an episode
+        They then end at different steps, so that every batch contains all phases of an episode
         (rsl_rl's ``init_at_random_ep_len``).
 
         Returns:
-            The episodes that lose time. (N,) bool; all False without :attr:`episode_step`.
+            True for episodes that are shorter now. (N,) bool; all False without
+            :attr:`episode_step`.
         """
         if not hasattr(self, "episode_step"):
             return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)

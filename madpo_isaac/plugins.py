@@ -1,7 +1,7 @@
 """Code of users: files and installed packages that add tasks, algorithms, engines and networks.
 
-A plugin registers what it adds when it is imported. The folder ``cfg`` beside it, if there is one,
-has the YAML files of what it adds, as this package's ``cfg`` has: ``task/<name>.yaml`` and so on.
+A plugin registers its parts when it is imported. The folder ``cfg`` beside it, if there is one, has
+the YAML files of these parts, with the same names as in this package: ``task/<name>.yaml`` etc.
 """
 
 from __future__ import annotations
@@ -67,13 +67,14 @@ def refuse_taken(thing: str, name: str, owner: str | None, newcomer: str) -> Non
     """Lets a module register a name that is free, or again one of its own.
 
     Args:
-        thing: what the name is for, with its article: "an algorithm".
-        name: what users type.
-        owner: the module that has registered the name, ``""`` for this package for good, or None.
+        thing: kind of the part, with its article, such as "an algorithm".
+        name: name on the command line.
+        owner: the module that has registered the name before; ``""`` for this package, which keeps
+            its names; None if nobody has.
         newcomer: the module that registers it now.
 
     Raises:
-        UserError: the name is another module's.
+        UserError: another module has registered the name.
     """
     if owner not in (None, newcomer):
         raise UserError(f"There is {thing} '{name}' already: choose another name.")

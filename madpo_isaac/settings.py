@@ -1,4 +1,4 @@
-"""Settings that carry their own rules: a dataclass field says which values it takes.
+"""Settings with rules: a field of a dataclass declares which values it takes.
 
 A class declares ``gamma: float = setting(0.99, unit)``, and :func:`check_fields` checks an object
 and those inside it. Rules that involve several fields are for the class's own ``check``.
@@ -39,7 +39,7 @@ def check_fields(node: Any, prefix: str = "") -> None:
 
     Args:
         node: the object.
-        prefix: what comes before a field's name in messages, such as ``algo.``.
+        prefix: text before a field's name in messages, such as ``algo.``.
 
     Raises:
         UserError: naming the first bad value; numbers that are not finite come first.

@@ -51,19 +51,19 @@ TASKS: dict[str, str | Task] = {
     "ShadowHandSwitch": "madpo_isaac.tasks.hands.switch",
     **dict.fromkeys(SCENARIOS, "madpo_isaac.tasks.mujoco.task"),
 }
-"""Tasks by name: what defines one, or the module whose ``Config`` and ``Env`` do, or for a module
-with several tasks its ``variant(name)``."""
+"""Tasks by name. A value is a :class:`Task`, or the name of a module. The module has ``Config`` and
+``Env``, or if it has several tasks, a function ``variant(name)``."""
 
 
 def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
     """Returns a decorator that makes a class a task: ``task=<name>`` trains on it.
 
     Args:
-        name: what users type; ``cfg/task/<name>.yaml`` has its defaults.
+        name: name on the command line; ``cfg/task/<name>.yaml`` has the defaults.
         settings: the dataclass of its settings.
 
     Raises:
-        UserError: the name is another task's.
+        UserError: another task has this name.
     """
 
     def add(kind: Kind) -> Kind:
@@ -79,7 +79,7 @@ def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
 
 
 def canonical(task: str) -> str:
-    """Returns this project's name of ``task``, which may be the papers' (HalfCheetah-v2-2x3)."""
+    """Returns this project's name of a task, also for the papers' names (HalfCheetah-v2-2x3)."""
     return ALIASES.get(task, task)
 
 
@@ -118,12 +118,12 @@ def make(
     Args:
         task: one of :data:`TASKS`, or another name of it, see :func:`canonical`.
         num_envs: number of parallel environments N.
-        device: where the tensors live.
+        device: device of all tensors.
         sim: physics engine, see :data:`madpo_isaac.sim.ENGINES`, or another simulator with
             environments of its own, see :data:`madpo_isaac.sim.BRIDGES`.
         seed: seed of the environments' own generator.
-        num_threads: threads of the CPU engine, 0 for all.
-        sim_settings: further settings of it, those of ``sim`` in the configuration.
+        num_threads: threads of the CPU engine; 0 for one per core.
+        sim_settings: settings of the engine, those of ``sim`` in the configuration.
         **overrides: fields of the task's ``Config``, such as ``agents="fingers"``.
 
     Raises:

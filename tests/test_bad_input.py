@@ -131,7 +131,7 @@ def test_a_clock_that_stood_still_gives_no_pace(tmp_path):
 def test_an_iteration_that_is_no_count_is_refused(iteration, tmp_path):
     content = {"format_version": 1, "task": "x", "algo": "y", "algo_state": {}}
     torch.save({**content, "iteration": iteration}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"has iteration=.*, which is no count"):
+    with pytest.raises(UserError, match=r"has iteration=.*, which is not a count"):
         load_checkpoint(tmp_path / "x.pth", torch.device("cpu"))
 
 
@@ -233,7 +233,7 @@ BASE = "base: {palm: plam, palm_center: [0, 0, 0], mass: 1, center_of_mass: [0, 
          "base.inertia=.* greater than 0"),
         ("a: a2, b: b2", "a: a2, b: a2", "fingers has 'a2' more than once"),
         ("root: palm", "root: {a: 1}", "cannot be read"),
-        ("solid: [palm,", "solid: [{a: 1},", "has an entry of another type"),
+        ("solid: [palm,", "solid: [{a: 1},", "has an entry of the wrong type"),
         ("model: quad.xml", "model: ${oc.env:HOME}", "refers to '[$]{oc.env:HOME}'"),
     ],
 )  # fmt: skip

@@ -200,8 +200,8 @@ def test_a_state_of_another_age_is_taken_over_as_far_as_it_goes(saved, restored)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "official", "share": 0.1}, "share=0.1 goes with algo.divergence.preset=gau"),
-        ({"preset": "printed", "as_reward": True}, "as_reward=True goes with"),
+        ({"preset": "official", "share": 0.1}, "share=0.1 works with algo.divergence.preset=ga"),
+        ({"preset": "printed", "as_reward": True}, "as_reward=True works with"),
         ({"kind": "entropy", "age": 2}, "age=2 has no effect: algo.divergence.kind=entropy"),
         ({"kind": "none", "inter_scale": 2.0}, "inter_scale=2.0 has no effect"),
         ({"share": 0.1, "as_reward": True}, "share=0.1 has no effect: algo.divergence.as_reward"),

@@ -93,7 +93,7 @@ def test_a_full_disk_below_stdout_is_not_the_run_folders_fault(tmp_path, plain, 
     monkeypatch.undo()
     error = capfd.readouterr().err
     assert re.fullmatch(
-        r"warning: nothing more is printed, stdout [^\n]*No space left[^\n]*\n", error
+        r"warning: nothing more is printed, because stdout [^\n]*No space left[^\n]*\n", error
     )
     assert_goes_on_as(run, plain)
 

@@ -352,7 +352,7 @@ def test_other_files_do_not_go_with_a_run_that_goes_on(trained, empty, capsys):
     for flag in ("--config-path", "--config-dir", "--config-name"):
         for key in (f"checkpoint={trained}", "resume=auto"):
             argv = [f"{flag}=config", key, "experiment=x"]
-            refused(capsys, argv, f"{flag} does not go with", "the files would be ignored")
+            refused(capsys, argv, f"{flag} cannot be combined", "the files would be ignored")
     assert not list(empty.iterdir())
 
 

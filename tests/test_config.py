@@ -190,7 +190,7 @@ REFUSED = [
     ("algo.clip=0", "algo.clip=0.0 must be greater than 0"),
     ("algo.lr_decay=True", "algo.lr_decay is now algo.lr_schedule=linear"),
     ("algo.std_y=1", "algo.std_y is now algo.max_std"),
-    ("task.train.gamma=0.9", "task.train.gamma is gone: set the key itself"),
+    ("task.train.gamma=0.9", "task.train.gamma does not exist any more: set algo.gamma"),
     ("algo.std_scale=0", "algo.std_scale=0.0 must be greater than 0"),
     ("algo.init_std=0", "algo.init_std=0.0 must be greater than 0"),
     ("algo.max_std=0.5", "algo.init_std=1.0 must be less than algo.max_std=0.5"),
@@ -202,7 +202,7 @@ REFUSED = [
     ("algo.kl_target=-1", "algo.kl_target=-1.0 must be greater than 0"),
     ("algo.min_lr=0.1", "algo.min_lr=0.1 must be at most algo.max_lr=0.01"),
     ("algo.actor_lr=0.5", "algo.actor_lr=0.5 must lie between algo.min_lr"),
-    ("algo.actor_lr=null", "algo.actor_lr=null goes with hatrpo only"),
+    ("algo.actor_lr=null", "algo.actor_lr=null works with hatrpo only"),
     ("task.agents_see=nothing", "Unknown task.agents_see 'nothing'"),
     ("algo.huber_delta=0", "algo.huber_delta=0.0 must be greater than 0"),
     ("algo.max_grad_norm=0", "algo.max_grad_norm=0.0 must be greater than 0"),
@@ -227,7 +227,7 @@ REFUSED = [
     ("algo.divergence.bound=xp", "Did you mean 'exp'?"),
     ("algo.divergence.scale=0", "algo.divergence.scale=0.0 must be greater than 0"),
     ("algo.divergence.sigma=-1", "algo.divergence.sigma=-1.0 must be greater than 0"),
-    ("algo.divergence.rows=3", "algo.divergence.rows=3 goes with the kernel presets only"),
+    ("algo.divergence.rows=3", "algo.divergence.rows=3 works with the kernel presets only"),
     ("algo.entropy=men", "Did you mean 'mean'? Allowed: mean, sum"),
     ("algo.gamma=nan", "algo.gamma=nan must be a finite number"),
     ("algo.clip=inf", "algo.clip=inf must be a finite number"),
@@ -351,7 +351,7 @@ def test_a_preset_fills_in_what_is_left_open(preset, expected):
 @pytest.mark.parametrize("setting", ["kind=kl", "kind=entropy", "bound=exp", "rows=3201"])
 def test_kernel_presets_refuse_settings_of_the_closed_form(setting):
     key, value = setting.split("=")
-    with pytest.raises(UserError, match=rf"algo\.divergence\.{key}={value} (goes with|must)"):
+    with pytest.raises(UserError, match=rf"algo\.divergence\.{key}={value} (works with|must)"):
         compose(["algo.divergence.preset=yu", f"algo.divergence.{setting}"])
 
 
@@ -361,7 +361,7 @@ def test_the_engine_goes_by_the_device():
     assert compose(["sim=warp", "sim.nconmax=70"]).sim == WarpConfig("warp", nconmax=70)
     assert compose(["sim=mujoco"]).sim == SimConfig("mujoco")
     for argv, part in (
-        (["sim.nconmax=70"], "sim.nconmax=70 goes with sim=warp only"),
+        (["sim.nconmax=70"], "sim.nconmax=70 works with sim=warp only"),
         (["sim=warp", "sim.njmax=0"], "sim.njmax=0 must be"),
         (["sim=wrap"], "Did you mean 'warp'"),
     ):

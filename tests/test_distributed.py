@@ -174,14 +174,14 @@ def test_resuming_with_another_number_of_processes_is_refused(tmp_path, capsys):
     capsys.readouterr()
     assert main([*alone, f"runs_dir={tmp_path}", f"checkpoint={path}", "max_iterations=2"]) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"error: [^\n]*by 2 processes; continue with as many, not 1\.\n", error)
+    assert re.fullmatch(r"error: [^\n]*by 2 processes, so 1 cannot continue it\.\n", error)
 
 
 def test_without_torchrun_it_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*SMALL]) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"error: multi_gpu=True goes with torchrun: torchrun [^\n]*\n", error)
+    assert re.fullmatch(r"error: multi_gpu=True needs torchrun: torchrun [^\n]*\n", error)
     assert not list(tmp_path.iterdir())
 
 
@@ -231,7 +231,7 @@ def test_every_process_takes_its_own_gpu_and_the_record_says_cuda(monkeypatch):
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("algo=ppo", "does not go with algo=ppo"),
+        ("algo=ppo", "does not work with algo=ppo"),
         ("algo.divergence.preset=yu", "not yu: kernel"),
     ],
 )

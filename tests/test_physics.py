@@ -169,7 +169,7 @@ def test_a_hand_that_has_moved_is_named_anew(begun, place, capsys):
     assert "Unknown hand '/nowhere/mine.yaml'" in error and "task.hand=<file.yaml>" in error
     assert go_on(place) == 0
     assert main(["train", f"checkpoint={place / 'runs/x'}", "task.hand=quad"]) == 2
-    assert "which a run that is continued or played keeps" in capsys.readouterr().err
+    assert "which cannot change when a run is continued or played" in capsys.readouterr().err
 
 
 # Numbers ----------------------------------------------------------------------------------------

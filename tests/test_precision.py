@@ -172,10 +172,10 @@ def test_tf32_takes_a_gpu_that_has_it(monkeypatch, capability, good):
     ("arguments", "message"),
     [
         ("precision=bf61", "'bf61'. Did you mean 'bf16'?"),
-        ("precision=tf32", "precision=tf32 does not go with sim_device=cpu"),
+        ("precision=tf32", "precision=tf32 does not work on sim_device=cpu"),
         ("precision=bf16 sim_device=cuda:0", "float32 or tf32"),
-        ("precision=bf16 algo=hatrpo", "does not go with algo=hatrpo"),
-        ("precision=bf16 algo=ppo", "does not go with algo=ppo"),
+        ("precision=bf16 algo=hatrpo", "does not work with algo=hatrpo"),
+        ("precision=bf16 algo=ppo", "does not work with algo=ppo"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments, message):

@@ -98,7 +98,7 @@ def test_a_figure_is_reproduced_and_again_without_running(tmp_path, monkeypatch,
         assert title in out
     report = tmp_path / "out/fig9_gaussian_paper_tiny"
     shown = report / "figures/curves.pdf"
-    assert f"what the paper shows: {shown}" in out
+    assert f"the paper's figure: {shown}" in out
     assert shown.read_bytes()[:5] == b"%PDF-"
     assert (
         "Recipe paper, method gaussian, scale tiny: seeds 1;"

@@ -96,6 +96,11 @@ def test_costs_grow_with_what_they_are_made_of(tmp_path):
     assert 0.5 * 2.9 < happo < 2.0 * 2.9  # docs/results/update.json: 0.293 s an iteration
     assert 0.5 * 20.4 < seconds("algo=happo", task="ShadowHandOver") < 2.0 * 20.4
     assert 0.5 * 33.7 < seconds("algo=happo", task="Humanoid-17x1") < 2.0 * 33.7
+    joint, hands, fingers = (
+        seconds("algo=happo", f"task.agents={agents}", task="ShadowHandOver")
+        for agents in ("joint", "hands", "fingers")
+    )
+    assert fingers - hands == pytest.approx(10.0 * (hands - joint))  # 12, 2 and 1 agents
     code = ["algo=madpo", "algo.divergence.preset=official", "algo.entropy_coef=0"]
     official = seconds(*code) - happo
     few = seconds(*code, "algo.divergence.rows=400") - happo

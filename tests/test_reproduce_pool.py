@@ -112,7 +112,7 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(tmp_path, stub, capsys):
     assert pool.run(jobs, 1, 1) == ({}, 0)
     assert starts(tmp_path / "runs") == {"left": 1, "b": 1}
     out = capsys.readouterr().out
-    assert all(f"{name}: another process has it; waiting" in out for name in ("done", "left"))
+    assert all(f"{name}: waiting for another process" in out for name in ("done", "left"))
     assert "done: finished by another process" in out
 
 

@@ -241,7 +241,7 @@ def test_unknown_keys_of_a_record_are_named(half, capsys):
 def test_a_folder_of_configurations_and_a_checkpoint_do_not_go_together(half, capsys):
     flags = f"--config-path={half}", "--config-name=config"
     error = refused(capsys, half.parent, *flags, "checkpoint=latest")
-    assert "--config-path does not go with checkpoint=" in error
+    assert "--config-path cannot be combined with checkpoint=" in error
 
 
 def test_a_sweep_continues_with_the_runs_settings(whole, half):
@@ -361,7 +361,7 @@ def test_auto_begins_with_a_checkpoint_and_goes_on_from_its_own(whole, half):
     [
         (("resume=auto",), "needs experiment=<name>"),
         (("resume=always", "experiment=x"), "Unknown resume 'always'"),
-        (("resume=auto", "experiment=x", "test=True"), "goes with training"),
+        (("resume=auto", "experiment=x", "test=True"), "is for training"),
         (("experiment=x",), "already holds a run"),
         (("resume=auto", "experiment=x", "algo=mappo"), "is of algo=happo, not algo=mappo"),
     ],

@@ -326,5 +326,5 @@ def test_missing_and_unmatched_packages_are_said_in_a_line(box, monkeypatch):
     with pytest.raises(UserError, match=r"needs the package mujoco-warp: .*\[gpu\]"):
         make(box, 1)
     monkeypatch.setattr(metadata, "version", lambda name: version(name, "4.0.0"))
-    with pytest.raises(UserError, match=r"mujoco-warp 4.0.0 does not go with mujoco 3\."):
+    with pytest.raises(UserError, match=r"mujoco-warp 4.0.0 does not fit mujoco 3\."):
         make(box, 1)

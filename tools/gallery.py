@@ -37,23 +37,26 @@ HEAD = """# Gallery
 
 <!-- Written by tools/gallery.py; change the text there. -->
 
-These policies come with the project. `madpo play {first}` plays one, `madpo play {first} --html` writes a page that
-plays an episode, and `madpo eval {first}` scores it; any other task of this page works in the same way.
+These policies come with the project. `madpo play {first}` plays one, `madpo play {first} --html`
+writes a page that plays an episode, and `madpo eval {first}` scores it; any other task of this
+page works in the same way.
 
-Every number is a mean over the episodes of one evaluation with the task's original reward. A return has a 95 % bootstrap
-interval in brackets, and a rate has a 95 % Wilson interval. "Mean actions" are those of the policy without noise;
-"sampled actions" are drawn from it as in training. Each policy is that of one run with one seed; the intervals do not
-cover how much runs with other seeds differ. The robots have no condition of success; for them the page gives the share
-of episodes without a fall.
+Every number is a mean over the episodes of one evaluation with the task's original reward. A
+return has a 95 % bootstrap interval in brackets, and a rate has a 95 % Wilson interval. "Mean
+actions" are those of the policy without noise; "sampled actions" are drawn from it as in
+training. Each policy is that of one run with one seed; the intervals do not cover how much runs
+with other seeds differ. The robots have no condition of success; for them the page gives the
+share of episodes without a fall.
 
 """
 TAIL = """## Adding a policy
 
-`make gallery ARGS="runs/<experiment> num_envs=256"` makes the policy of a run, scores it in at least 1024 episodes with
-mean and with sampled actions, films it, draws its curves, and writes this page and the table in the README. The policy
-is `madpo_isaac/pretrained/<Task>.safetensors`, with its numbers in a JSON file and its curves in a CSV file beside it.
-`runs/<experiment>/nn/best.pth` in place of the run folder takes the policy with the best evaluation. `make gallery`
-alone writes the page again, for example after a change of its text.
+`make gallery ARGS="runs/<experiment> num_envs=256"` makes the policy of a run, scores it in at
+least 1024 episodes with mean and with sampled actions, films it, draws its curves, and writes
+this page and the table in the README. The policy is `madpo_isaac/pretrained/<Task>.safetensors`,
+with its numbers in a JSON file and its curves in a CSV file beside it.
+`runs/<experiment>/nn/best.pth` in place of the run folder takes the policy with the best
+evaluation. `make gallery` alone writes the page again, for example after a change of its text.
 """
 
 
@@ -122,7 +125,7 @@ def overview(known: dict[str, dict[str, Any]], link: str) -> str:
         success = f"{scores['success']['rate']:.2f}" if suite(task) == "hands" else "-"
         cells = (
             f"[`{task}`]({link.format(task.lower())})",
-            facts["algo"],
+            facts["algo"].upper(),
             f"{facts['env_steps'] / 1e6:.1f} million",
             number(scores["return"]["mean"]),
             success,
@@ -134,7 +137,9 @@ def overview(known: dict[str, dict[str, Any]], link: str) -> str:
 def section(task: str, facts: dict[str, Any]) -> str:
     """Returns the part of the page about one policy."""
     both = (facts["mean_actions"], facts["sampled_actions"])
-    rows = [("return", *(interval(x["return"]["mean"], x["return"]["mean_interval"]) for x in both))]
+    rows = [
+        ("return", *(interval(x["return"]["mean"], x["return"]["mean_interval"]) for x in both))
+    ]
     rates = ["success", *sorted(name for name in both[0] if name.startswith("success_"))]
     for name in rates:
         values = (interval(x[name]["rate"], x[name]["interval"], ".3f") for x in both)
@@ -144,7 +149,7 @@ def section(task: str, facts: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in (("", "mean actions", "sampled actions"), *rows)]
     lines.insert(1, "| --- | --- | --- |")
     made = (
-        f"{facts['algo']} trained it for {facts['env_steps'] / 1e6:.2f} million steps in "
+        f"{facts['algo'].upper()} trained it for {facts['env_steps'] / 1e6:.2f} million steps in "
         f"{facts['hours']:.2f} hours ({facts['machine']}; revision {facts['revision']}):"
     )
     return (
@@ -191,7 +196,7 @@ def interval(value: float, ends: list[float], form: str = "") -> str:
 
 
 def write_film(task: str, path: Path) -> None:
-    """Films a policy for some seconds from a reset on, for less if the film gets too large."""
+    """Films a policy for some seconds from a reset on; a film that gets too large is shortened."""
     from madpo_isaac.evaluation.film import film
     from madpo_isaac.evaluation.video import as_gif
     from madpo_isaac.training.factory import make_env

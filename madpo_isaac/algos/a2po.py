@@ -23,26 +23,28 @@ class A2poConfig(AlgoConfig):
     """HAPPO's hyper-parameters and A2PO's order and clip ranges."""
 
     agent_order: str = setting("semi_greedy", one_of((*AGENT_ORDERS, "semi_greedy")))
-    """Also semi_greedy: the agent whose actions matter most and a random one by turns."""
+    """semi_greedy: by turns the agent whose actions matter most and a random one; or one of the
+    orders of the other algorithms."""
     clip_weight: float = setting(0.5, unit)
     """The k-th of n agents has the clip range clip * (clip_weight * k / n + 1 - clip_weight)."""
 
 
 @register_algorithm("a2po", A2poConfig)
 class A2PO(HAPPO):
-    """Every agent learns from the advantage of the policies as its predecessors left them.
+    """Every agent learns from the advantage of a joint policy that includes all updates before it.
 
     With rho_t the product of pi_new / pi_old of the agents already updated, an agent's advantage is
 
         A_t = delta_t + sum_{k >= 1} gamma^k [prod_{j=1..k} lambda min(1, rho_{t+j})] delta_{t+k}
 
-    within the episode, under values evaluated anew, and its objective E[min(l A, clip(l, 1 - e,
-    1 + e) A)] with l = pi_new / pi_old * clip(rho, 1 - e / 2, 1 + e / 2). The k-th of n agents has
-    the range e = clip * (clip_weight * k / n + 1 - clip_weight).
+    within the episode, with values that are evaluated again. The objective is E[min(l A,
+    clip(l, 1 - e, 1 + e) A)] with l = pi_new / pi_old * clip(rho, 1 - e / 2, 1 + e / 2). The k-th
+    of n agents has the range e = clip * (clip_weight * k / n + 1 - clip_weight).
 
-    The critic learns after each agent from that agent's returns. All agents share its
-    ``critic_epochs``, so an iteration fits it as often as other algorithms do. States that
-    truncated steps led to keep their value of the collection: they are not stored.
+    The critic learns after each agent from that agent's returns. The agents divide its
+    ``critic_epochs`` among them, so an iteration has as many steps of the critic as in the other
+    algorithms. The state after a truncated step is not stored, so it keeps its value of the
+    collection.
     """
 
     config: A2poConfig
@@ -102,7 +104,7 @@ class A2PO(HAPPO):
         self._critic_history += self.fit_critic(batch, share)
 
     def _estimate_again(self, batch: Batch, preceding_ratio: Tensor) -> None:
-        """Replaces values, advantages and returns by those under the present policies."""
+        """Computes values, advantages and returns again, for the present policies."""
         rollout = batch.rollout
         value, next_value = self.evaluate_states(
             rollout, self.value_norm.normalize(self._final_value)

@@ -1,4 +1,4 @@
-"""The on-policy update all algorithms share; an algorithm overrides its small hooks."""
+"""The on-policy update that all algorithms share; each algorithm overrides some hooks of it."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from madpo_isaac.system.device import known_all_false
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 CPU_TILE = 2**19
-"""Rows x widest layer per forward and backward pass on a CPU: gradients of a minibatch are summed
-over such tiles, whose activations stay in the cache. The sum is the same."""
+"""Rows times width of the widest layer in one forward and backward pass on a CPU. The gradient of a
+minibatch is the sum over such tiles, whose activations stay in the cache."""
 
 
 class OnPolicy(ABC):
     """Base of the algorithms: collection, advantages, the critic, and a policy's gradient step.
 
-    Where observations are normalized, collection and update use the same moments; the batch is
-    taken into them after the update.
+    If observations are normalized, collection and update use the same moments. The moments take in
+    the batch after the update.
 
-    An algorithm says in :meth:`update_actors` how its policies learn. Hooks, in the order in which
-    they are called: :meth:`begin_update`, :meth:`begin_agent`, :meth:`begin_minibatch`,
-    :meth:`bonus` and :meth:`agent_updated`.
+    An algorithm defines in :meth:`update_actors` how its policies learn. The hooks are called in
+    this order: :meth:`begin_update`, :meth:`begin_agent`, :meth:`begin_minibatch`, :meth:`bonus`
+    and :meth:`agent_updated`.
 
     Args:
         config: hyper-parameters.
-        env: gives the agents, widths and device; it is not kept.
+        env: environments that tell the agents, widths and device; the object does not keep them.
         init_generator: CPU generator of the initial weights.
         generator: generator on the device for actions and minibatches.
     """
@@ -75,10 +75,11 @@ class OnPolicy(ABC):
         self.tile = max(256, CPU_TILE // max(config.hidden)) if on_cpu else 2**31
 
     def join(self, ranks: Ranks) -> None:
-        """Trains together with other processes from now on, from the first one's parameters.
+        """Trains together with other processes from now on, with the first process's parameters.
 
-        Every process draws actions and minibatches of its own and gets the same parameters, order
-        of agents and normalizers: gradients, statistics and decisions are those of all batches.
+        Every process draws its own actions and minibatches. Gradients, statistics and decisions
+        use the batches of all processes, so that all have the same parameters, order of agents and
+        normalizers.
         """
         own = self.generator.get_state()
         self.load_state_dict(ranks.broadcast(self.state_dict()))
@@ -123,20 +124,20 @@ class OnPolicy(ABC):
         )
 
     def begin_update(self, batch: Batch) -> None:  # noqa: B027  a hook that may do nothing
-        """Called once an iteration before the first agent."""
+        """Is called once per iteration, before the first agent."""
 
     @abstractmethod
     def update_actors(self, batch: Batch) -> dict[str, Tensor]:
         """Improves all policies on a batch; returns metrics by name."""
 
     def begin_agent(self, view: AgentView) -> None:  # noqa: B027
-        """Called before an agent's epochs."""
+        """Is called before an agent's epochs."""
 
     def begin_minibatch(self, view: AgentView, rows: Rows) -> None:  # noqa: B027
-        """Called before the gradient of a minibatch with all its rows."""
+        """Is called before the gradient of a minibatch, with all rows of it."""
 
     def bonus(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
-        """Returns a bonus summed over ``rows``, added to the objective. ()
+        """Returns a bonus that is added to the objective, as its sum over ``rows``. ()
 
         Args:
             view: the agent being updated.
@@ -148,7 +149,7 @@ class OnPolicy(ABC):
         return std.new_zeros(())
 
     def agent_updated(self, view: AgentView, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
-        """Called after an agent's epochs with its new policy on the batch; returns metrics."""
+        """Is called after an agent's epochs with its new policy on the batch; returns metrics."""
         del view, mean, std
         return {}
 

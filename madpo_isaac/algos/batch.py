@@ -11,7 +11,7 @@ from madpo_isaac.algos.storage import Rollout
 from madpo_isaac.system.distributed import Ranks
 
 Rows = slice | Tensor
-"""Rows of a batch: a slice, which copies nothing, or indices (b,)."""
+"""Rows of a batch: a slice, which needs no copy, or indices (b,)."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Batch:
     log_prob: Tensor
     """Behavior policies' log-densities. (B, P)"""
     advantage: Tensor
-    """Normalized. (B,), or (B, P) where every agent has its own value, as the three below"""
+    """Normalized advantages. (B,); (B, P) if every agent has its own value, as the next three"""
     returns: Tensor
     """(B,)"""
     value: Tensor

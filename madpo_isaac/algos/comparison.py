@@ -41,12 +41,12 @@ class Comparison(ABC):
     Args:
         agents: all agents.
         config: MADPO's bonus, completed by its preset.
-        seed: of the comparison's own draws, so that those of the training do not depend on it.
+        seed: seed of the comparison's own random draws, on which the training's do not depend.
         device: where the policies are.
     """
 
     is_sum_over_rows: ClassVar[bool]
-    """True: the divergence of a batch is the sum of those of its parts."""
+    """True if the divergence of a batch is the sum of the divergences of its parts."""
     batch: Batch
 
     def __init__(
@@ -62,7 +62,7 @@ class Comparison(ABC):
         }
 
     def begin(self, batch: Batch) -> None:
-        """Called once an iteration, before any comparison."""
+        """Is called once per iteration, before any comparison."""
         self.batch = batch
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Comparison(ABC):
         return self.paired(view, rows, columns, mean, std, other)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what the next iteration's comparisons need of this one."""
+        """Returns the part of this iteration that the comparisons of the next one need."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class GaussianComparison(Comparison):
 def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[slice | list[int], slice | list[int]]:
     """Returns two agents' actions that correspond: those of equal roles, in the order of ``a``.
 
-    If an agent names no roles, they are the leading ones that both have.
+    If an agent has no roles, the first actions of both agents correspond, as many as both have.
     """
     if not (a.action_roles and b.action_roles):
         leading = slice(0, min(a.act_dim, b.act_dim))

@@ -18,7 +18,7 @@ def conjugate_gradient(
     Args:
         product: maps v (K,) to H v (K,).
         b: right-hand side. (K,)
-        iterations: at most so many products.
+        iterations: largest number of products.
         tolerance: squared norm of the residual at which to stop.
 
     Returns:

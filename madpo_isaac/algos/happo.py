@@ -16,13 +16,13 @@ from madpo_isaac.algos.steps import Stats
 
 @register_algorithm("happo", AlgoConfig)
 class HAPPO(OnPolicy):
-    """Agents are updated one after another, each knowing what the preceding ones changed.
+    """Updates agents one after another; each update takes account of the changes before it.
 
     Each agent ascends the clipped objective of Eq. 1 with the factor M of Eq. 2: the advantage
     times ``preceding_ratio``, the product of pi_new / pi_old of the agents already updated. The
-    order is drawn anew in each iteration, unless ``agent_order`` says otherwise.
+    order is drawn again in each iteration, unless ``agent_order`` says otherwise.
 
-    Hooks of algorithms that change a part of the sequence: :meth:`agent_order`,
+    Algorithms that change a part of the sequence override the hooks :meth:`agent_order`,
     :meth:`weighted_advantage` and :meth:`update_agent`.
     """
 
@@ -52,7 +52,7 @@ class HAPPO(OnPolicy):
         return torch.randperm(len(self.agents), generator=self.order_generator).tolist()
 
     def weighted_advantage(self, batch: Batch, preceding_ratio: Tensor) -> Tensor:
-        """The M of Eq. 2: what the next agent's ratio is multiplied with. (B,)"""
+        """The factor M of Eq. 2, by which the next agent's ratio is multiplied. (B,)"""
         return preceding_ratio * batch.advantage
 
     def update_agent(self, view: AgentView) -> dict[str, Tensor]:

@@ -32,31 +32,35 @@ class HatrpoConfig(AlgoConfig):
     kl_threshold: float = setting(0.03, positive)
     """Limit of a step's mean KL(old || new) per agent, in nats."""
     cg_iterations: int = setting(1, integer())
-    """Fisher-vector products per agent to find the direction; more follow the noise of a batch of
-    some thousand samples further than its signal."""
+    """Fisher-vector products per agent to find the direction. With more of them the direction fits
+    the noise of a batch of some thousand samples."""
     cg_tolerance: float = setting(1e-10, not_negative)
-    """Squared norm of the residual at which to stop earlier."""
+    """Squared norm of the residual at which the search for the direction stops earlier."""
     damping: float = setting(0.1, positive)
-    """Added to the diagonal of the Fisher matrix."""
+    """Number that is added to the diagonal of the Fisher matrix."""
     line_search_steps: int = setting(10, integer())
-    """Largest number of steps that are tried."""
+    """Largest number of steps that the line search tries."""
     backtrack: float = setting(0.8, fraction)
-    """Factor between the steps that are tried."""
+    """Length of a step of the line search relative to the step before."""
     accept_ratio: float = setting(0.5, unit)
-    """Least share of the improvement that the gradient promises."""
+    """A step is accepted if it gives at least this share of the improvement that the gradient
+    predicts."""
 
     def check_rates(self) -> None:
-        """Refuses what only gradient steps have."""
+        """Refuses settings that only gradient steps have."""
         self.check_limits()
         if self.lr_schedule == "adaptive":
-            raise UserError("algo.lr_schedule=adaptive does not go with hatrpo: it has no rate.")
+            raise UserError(
+                "algo.lr_schedule=adaptive does not work with hatrpo, whose policies have no "
+                "learning rate."
+            )
         steps: dict[str, Any] = {"actor_lr": None, "kl_target": None, "entropy": "mean"}
         steps |= {"entropy_coef": 0.0, "value_aux_coef": 0.0}
         for key, unused in steps.items():
             if getattr(self, key) != unused:
                 raise UserError(
                     f"algo.{key}={getattr(self, key)} has no effect: hatrpo's policies take "
-                    "natural-gradient steps of algo.kl_threshold."
+                    "natural-gradient steps, whose length algo.kl_threshold limits."
                 )
 
 
@@ -69,21 +73,22 @@ class Trial:
     kl: float = 0.0
     """Mean KL(old || new)."""
     outside: float = 0.0
-    """Share of ratios further than the clip range from 1."""
+    """Share of ratios whose distance from 1 is larger than the clip range."""
 
 
 @register_algorithm("hatrpo", HatrpoConfig)
 class HATRPO(HAPPO):
     """Agents take one natural-gradient step each, one after another.
 
-    Agent i maximizes the surrogate mean(ratio * M), M = preceding_ratio * advantage, subject to
-    mean KL(old || new) < ``kl_threshold``: the direction x solves H x = g by conjugate gradient,
-    H being the Fisher matrix plus ``damping`` on its diagonal, the step sqrt(2 kl_threshold /
-    x^T H x) x is shortened until it passes the line search, and if none does the policy stays as
-    it is. The whole batch is one step: ``actor_lr``, ``epochs``, ``num_minibatches`` and
-    ``entropy_coef`` do not reach the policies (``num_minibatches`` the critic's updates only), and
-    ``clip`` bounds the value update. ``clip_fraction`` is the share of ratios that left that range
-    although nothing clips them.
+    Agent i maximizes the surrogate mean(ratio * M) with M = preceding_ratio * advantage, subject to
+    mean KL(old || new) < ``kl_threshold``. The direction x solves H x = g by conjugate gradient,
+    where H is the Fisher matrix plus ``damping`` on its diagonal. The step sqrt(2 kl_threshold /
+    x^T H x) x is shortened until it passes the line search. If no step passes, the policy does not
+    change.
+
+    The whole batch is one step, so ``actor_lr``, ``epochs`` and ``entropy_coef`` do not affect the
+    policies, and ``num_minibatches`` affects only the critic. Ratios are not clipped;
+    ``clip_fraction`` is the share of them whose distance from 1 is larger than ``clip``.
     """
 
     config: HatrpoConfig
@@ -91,10 +96,10 @@ class HATRPO(HAPPO):
     def update_agent(self, view: AgentView) -> dict[str, Tensor]:
         """Takes the step; returns metrics.
 
-        ``loss`` is minus the surrogate of the policy kept, ``expected_improvement`` what the
-        gradient promises for the step taken, ``step_kl`` its mean KL(old || new); the last two are
-        0 where no step was accepted. No step is tried if surrogate or gradient are not finite,
-        which ``skipped`` counts.
+        ``loss`` is minus the surrogate of the policy after the update. ``expected_improvement`` is
+        the improvement that the gradient predicts for the accepted step, and ``step_kl`` is the
+        mean KL(old || new) of this step; both are 0 if no step was accepted. If the surrogate or
+        the gradient is not finite, no step is tried, and ``skipped`` is 1.
         """
         cfg, p = self.config, view.index
         old = self.actors.stack.flat[p].clone()
@@ -184,19 +189,19 @@ class HATRPO(HAPPO):
     def line_search(
         self, view: AgentView, old: Tensor, step: Tensor, expected: float
     ) -> tuple[bool, float, Trial]:
-        """Moves to the first of step, ``backtrack`` * step, ... that is good enough.
+        """Tries step, ``backtrack`` * step, and so on, and takes the first that is good enough.
 
-        Good enough: KL below ``kl_threshold``, and an improvement that is positive and at least
-        ``accept_ratio`` of the expected one.
+        A step is good enough if its KL is below ``kl_threshold`` and its improvement is positive
+        and at least ``accept_ratio`` of the expected improvement.
 
         Args:
             view: the agent.
             old: its parameters. (K,)
             step: the full step. (K,)
-            expected: improvement that the gradient promises for it.
+            expected: improvement that the gradient predicts for the full step.
 
         Returns:
-            Whether there was one, the improvement expected of it, and what it changed.
+            True if a step was taken, the improvement expected of it, and its effect.
         """
         cfg, p = self.config, view.index
         mean, std = self.evaluate(p, view.obs, old)
@@ -219,8 +224,8 @@ def compare(
 
     Args:
         view: the agent, its actions and M.
-        old: mean (B, d) and standard deviation (d,); ``new`` likewise.
-        new: the policy that replaces it.
+        old: mean (B, d) and standard deviation (d,) of the old policy.
+        new: mean and standard deviation of the policy that replaces it.
         ranks: the processes whose batches count.
     """
     mean, std, new_mean, new_std = (x.double() for x in (*old, *new))

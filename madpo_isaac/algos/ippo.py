@@ -1,4 +1,4 @@
-"""IPPO (de Witt et al., 2020): MAPPO whose agents value their own observations."""
+"""IPPO (de Witt et al., 2020): MAPPO with a value of each agent's own observation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from madpo_isaac.models import LocalCritic, ValueNetworks
 
 @register_algorithm("ippo", MappoConfig)
 class IPPO(MAPPO):
-    """No agent learns from more than it observes, but for the rewards all share.
+    """Each agent learns from its own observations and from the reward that all agents share.
 
     Values, returns and advantages have a column per agent. One normalizer scales all returns.
     """

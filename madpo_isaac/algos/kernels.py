@@ -17,11 +17,11 @@ from madpo_isaac.divergence.presets import DivergenceConfig
 from madpo_isaac.env import AgentSpec
 
 STORED_GRAM = 6000
-"""Largest batch whose state Grams are kept, rather than made again for every call."""
+"""Largest batch whose state Grams are stored; for a larger batch every call computes them again."""
 
 
 class KernelComparison(Comparison):
-    """An estimator of ``kernel_cs``, with what it takes for states and actions.
+    """Base of the comparisons by an estimator of ``kernel_cs``; each has its states and actions.
 
     The kernel widths are 1 unless a subclass sets them in :meth:`begin`.
     """

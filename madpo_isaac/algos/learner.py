@@ -1,4 +1,4 @@
-"""The contract between the training loop and what learns in it."""
+"""The contract between the training loop and the learners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from madpo_isaac.algos.steps import Faults
 from madpo_isaac.env import AgentSpec, Policy, Step
 
 OnStep = Callable[[Tensor, Step], None]
-"""Is given the joint actions (N, A) and the outcome of a step of all environments."""
+"""A function that gets the joint actions (N, A) and the outcome of a step of all environments."""
 
 
 class Collected(NamedTuple):
@@ -49,7 +49,7 @@ class Learner(ABC):
         Args:
             done: share of the training before this iteration, in [0, 1].
             env_steps: steps of all environments before this iteration.
-            all_valid: no step of the rollout is known to have gone bad.
+            all_valid: True if it is known that no environment became unstable in the rollout.
 
         Returns:
             Scalar metrics by name, on the device.
@@ -64,7 +64,7 @@ class Learner(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Returns the learner's part of a checkpoint; :meth:`draws` are below ``algo_state``."""
+        """Returns the learner's part of a checkpoint; ``algo_state`` contains :meth:`draws`."""
 
     @abstractmethod
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Learner(ABC):
 
     @abstractmethod
     def load_policy(self, content: dict[str, Any]) -> None:
-        """Restores from a checkpoint what acts."""
+        """Restores the policies from a checkpoint, which is enough to act."""
 
     @abstractmethod
     def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
@@ -80,11 +80,11 @@ class Learner(ABC):
 
         Args:
             path: the checkpoint.
-            content: what it holds.
-            playing: only what acts has to fit.
+            content: content of the checkpoint.
+            playing: True if only the policies have to fit.
 
         Raises:
-            UserError: they have not.
+            UserError: a network has another size.
         """
 
     @abstractmethod
@@ -93,4 +93,4 @@ class Learner(ABC):
 
     @abstractmethod
     def load_draws(self, content: dict[str, Any]) -> None:
-        """Restores :meth:`draws`, the keys being among those of ``content``."""
+        """Restores :meth:`draws`, whose keys ``content`` contains."""

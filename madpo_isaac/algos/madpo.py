@@ -42,7 +42,7 @@ class MadpoConfig(AlgoConfig):
     divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
 
     def take(self, recipe: Callable[[str], Any]) -> None:
-        """Fills in what the divergence's preset leaves to the recipe."""
+        """Fills in the numbers that the divergence's preset takes from the recipe."""
         self.divergence = fill_from_preset(self.divergence, *map(recipe, self.recipe_keys))
 
     def check(self, run: RunSettings) -> None:
@@ -51,8 +51,8 @@ class MadpoConfig(AlgoConfig):
         self.divergence.check(run.num_envs * self.horizon // self.num_minibatches)
         if run.multi_gpu and self.divergence.preset != "gaussian":
             raise UserError(
-                f"multi_gpu=True goes with algo.divergence.preset=gaussian, not "
-                f"{self.divergence.preset}: kernel estimators cannot be added up over processes."
+                f"multi_gpu=True works with algo.divergence.preset=gaussian only, not with "
+                f"{self.divergence.preset}: a kernel estimator is not a sum over processes."
             )
 
 
@@ -60,10 +60,11 @@ class MadpoConfig(AlgoConfig):
 class MADPO(HAPPO):
     """Adds coef * [lam D(pi_i || updated predecessor) + (1 - lam) D(pi_i || previous pi_i)].
 
-    Eq. 3 and 10. The predecessor is the agent updated just before in this iteration's order; the
-    first one has none. "Previous" is the policy before the previous iteration's update, or with
-    ``age`` of an earlier iteration: against the behavior policy itself the gradient would vanish
-    at the first epoch. Preset ``official`` compares with other policies, as the released code does.
+    See Eq. 3 and 10. The predecessor is the agent that was updated just before in this iteration;
+    the first agent has none. "Previous" is the policy before the previous iteration's update, or
+    with ``age`` before that of an earlier iteration. (If it were the behavior policy, the gradient
+    would vanish in the first epoch.) The preset ``official`` compares with other policies, as the
+    released code does.
     """
 
     config: MadpoConfig
@@ -114,7 +115,7 @@ class MADPO(HAPPO):
         self.coef = self._full_coef * self._left
 
     def begin_update(self, batch: Batch) -> None:
-        """Moves the snapshots on: the policy that collected this batch becomes the next one."""
+        """Takes the next snapshot as the previous policy, and stores the one of this batch."""
         if self.preset.previous == "iteration":
             self._previous.copy_(self._recent[0])
             self._recent = torch.cat((self._recent[1:], self.actors.stack.flat[None]))
@@ -137,7 +138,7 @@ class MADPO(HAPPO):
                 self._predecessor = self._fixed(other)
 
     def begin_minibatch(self, view: AgentView, rows: Rows) -> None:
-        """Moves the reference on where it is the policy of one gradient step ago."""
+        """Updates the reference, if it is the policy of one gradient step ago."""
         if self.divergence.share is not None and self._steered is None:
             self._steered = self._coefficient_of_share(view, rows, self.divergence.share)
         if self._compares and self.preset.previous == "minibatch":
@@ -153,7 +154,7 @@ class MADPO(HAPPO):
     def estimate_advantage(
         self, rollout: Rollout, value: Tensor, next_value: Tensor, trace: Tensor | None = None
     ) -> Tensor:
-        """See :meth:`OnPolicy.estimate_advantage`; rewards contain the bonus if it is one."""
+        """See :meth:`OnPolicy.estimate_advantage`; with ``as_reward`` rewards include the bonus."""
         if self.divergence.as_reward and self._compares:
             rollout = dataclasses.replace(rollout, reward=self._reward(rollout))
         return super().estimate_advantage(rollout, value, next_value, trace)
@@ -238,7 +239,7 @@ class MADPO(HAPPO):
         return intra, self.comparison.inter(view, rows, mean, std, self._predecessor)
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the policies and whatever else of the past the comparison needs."""
+        """Adds the earlier policies and the comparison's own state."""
         return {
             **super().state_dict(),
             "behaviour": self._recent.clone(),

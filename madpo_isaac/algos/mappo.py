@@ -20,7 +20,8 @@ class MappoConfig(AlgoConfig):
     """Hyper-parameters of MAPPO and IPPO, which update all agents at once."""
 
     share_parameters: bool = True
-    """One network acts for all agents (IPPO: one values all); False: each has its own."""
+    """True: all agents share one network, and with IPPO one critic; False: each agent has its
+    own."""
 
     def check(self, run: RunSettings) -> None:
         """See :meth:`AlgoConfig.check`."""
@@ -34,10 +35,11 @@ class MappoConfig(AlgoConfig):
 
 @register_algorithm("mappo", MappoConfig)
 class MAPPO(OnPolicy):
-    """The clipped objective of every agent, none knowing what the others change.
+    """Ascends the clipped objective of all agents at once, regardless of the others' changes.
 
     The preceding ratio stays 1. All agents take the same minibatches. With ``share_parameters``
-    the loss is the mean over the agents and one optimizer steps; else each agent has its own.
+    the loss is the mean over the agents, and there is one optimizer. Otherwise each agent has its
+    own loss and optimizer.
     """
 
     config: MappoConfig

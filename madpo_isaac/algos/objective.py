@@ -13,7 +13,7 @@ def clipped_objective(ratio: Tensor, weighted_advantage: Tensor, clip: float) ->
     Args:
         ratio: r, the density under the current policy divided by that at collection. (b,)
         weighted_advantage: M. (b,)
-        clip: how far the ratio may leave 1 to the objective's gain.
+        clip: distance of the ratio from 1 beyond which the objective does not grow.
 
     Returns:
         The objective, to be maximized. (b,)
@@ -42,9 +42,9 @@ def value_loss(
 
     Args:
         value: current values. (b, ...)
-        target: what they should be, in the same units. (b, ...)
+        target: values to learn, in the same units. (b, ...)
         old: values at collection. (b, ...)
-        clip: a clipped value is at most so far from the old one; None for no clipped values.
+        clip: largest distance of a clipped value from the old one; None for no clipped values.
         huber_delta: error at which the loss turns from square to linear.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The learning rates of the actors, which a schedule moves."""
+"""The learning rates of the actors, which follow a schedule."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FACTOR = 1.5
 class ActorRates:
     """One learning rate for each optimizer, as tensors on the device.
 
-    ``constant`` and ``linear`` give all the same rate. ``adaptive`` gives each its own: after
-    every epoch it is divided by 1.5 where KL(old || new) of the iteration so far exceeds twice
-    ``kl_target``, multiplied by 1.5 where it is below half of it, and kept between ``min_lr`` and
-    ``max_lr``. Nothing is read from the device.
+    With ``constant`` and ``linear`` all have the same rate. With ``adaptive`` each has its own,
+    which changes after every epoch: it is divided by 1.5 if KL(old || new) of the iteration so far
+    exceeds twice ``kl_target``, multiplied by 1.5 if the KL is below half of ``kl_target``, and
+    kept between ``min_lr`` and ``max_lr``. Nothing is read from the device.
 
     Args:
         config: hyper-parameters.
@@ -50,7 +50,7 @@ class ActorRates:
             rate.fill_(self._actor_lr * scale)
 
     def follow(self, index: int, kl: Tensor) -> None:
-        """Moves the rate of optimizer ``index`` after an epoch that came to ``kl`` nats. ()"""
+        """Adapts the rate of optimizer ``index`` after an epoch that ended at ``kl`` nats. ()"""
         if not self.adaptive:
             return
         cfg = self._config

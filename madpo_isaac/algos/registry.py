@@ -1,4 +1,4 @@
-"""Algorithms by the name users type, with the settings of each."""
+"""The registry of algorithms: each has a name for the command line, a class and settings."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ ALGORITHMS: dict[str, type[OnPolicy]] = {}
 """The class of each algorithm that this project's learner trains."""
 
 ALGO_SCHEMAS: dict[str, type[AlgoConfig] | type[PpoConfig]] = {"ppo": PpoConfig}
-"""The settings of each algorithm, those of rl_games' PPO included, which has its own learner."""
+"""The settings of each algorithm, including those of PPO, whose learner is rl_games'."""
 
 
 def register_algorithm(name: str, settings: type[AlgoConfig]) -> Callable[[Kind], Kind]:
     """Returns a decorator that makes a class an algorithm: ``algo=<name>`` trains with it.
 
     Args:
-        name: what users type; ``cfg/algo/<name>.yaml`` has its defaults.
+        name: name on the command line; ``cfg/algo/<name>.yaml`` has the defaults.
         settings: the dataclass of its settings.
 
     Raises:
-        UserError: the name is another algorithm's.
+        UserError: another algorithm has this name.
     """
 
     def add(kind: Kind) -> Kind:

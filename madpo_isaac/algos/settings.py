@@ -22,7 +22,7 @@ ON_RESTORE = ("keep", "initial")
 
 
 class RunSettings(Protocol):
-    """The part of a run's settings that those of its algorithm depend on."""
+    """The settings of a run on which the checks of its algorithm's settings depend."""
 
     num_envs: int
     test: bool
@@ -34,9 +34,9 @@ class AlgoConfig:
     """Hyper-parameters every on-policy algorithm has."""
 
     recipe_keys: ClassVar[tuple[str, ...]] = ()
-    """Numbers that a recipe may have for this algorithm alone, in its parts ``algos``."""
+    """Keys that a recipe may have for this algorithm only, in its parts ``algos``."""
     rounds_products: ClassVar[bool] = True
-    """The networks' products may be less precise than float32."""
+    """True if the networks' matrix products may be less precise than float32."""
 
     name: str = MISSING
     horizon: int = setting(75, integer())
@@ -46,15 +46,15 @@ class AlgoConfig:
     gae_lambda: float = setting(0.95, unit)
     """Lambda of generalized advantage estimation."""
     time_limit: str = setting("bootstrap", one_of(TIME_LIMITS))
-    """Treatment of a truncated step. bootstrap: the value of its final state follows; drop: its
+    """Treatment of a truncated step. bootstrap: the value of its final state is added; drop: its
     advantage is 0 (HARL)."""
     actor_lr: float | None = setting(5e-4, positive)
-    """Learning rate of the policies; the first one if it is adaptive."""
+    """Learning rate of the policies; its initial value if the schedule is adaptive."""
     critic_lr: float = setting(5e-4, positive)
     """Learning rate of the critic."""
     lr_schedule: str = setting("constant", one_of(LR_SCHEDULES))
     """constant; linear: both rates decay to zero over max_iterations; adaptive: each policy's rate
-    follows kl_target, the critic's stays as it is."""
+    follows kl_target, and the critic's rate is constant."""
     kl_target: float | None = setting(None, positive)
     """KL(old || new) of one iteration, in nats, that the adaptive schedule aims at."""
     min_lr: float = setting(1e-5, positive)
@@ -64,14 +64,14 @@ class AlgoConfig:
     clip: float = setting(0.2, positive)
     """Clip range of the policy ratio."""
     value_clip: float | None = setting(None, positive)
-    """Largest distance that a value may move from that of the collection before its loss stops to
-    fall, in standard deviations of the return; null for no limit."""
+    """Largest change of a value since the collection, in standard deviations of the return; moving
+    the value further does not lower the loss. null for no limit."""
     epochs: int = setting(5, integer())
     """Passes of a policy's update over the rollout."""
     critic_epochs: int = setting(5, integer())
     """Passes of the critic's update over the rollout."""
     num_minibatches: int = setting(1, integer())
-    """Minibatches of a pass."""
+    """Minibatches of a pass, with about equal numbers of samples."""
     entropy_coef: float = setting(0.01, not_negative)
     """Weight of the entropy bonus."""
     entropy: str = setting("mean", one_of(ENTROPIES))
@@ -80,9 +80,9 @@ class AlgoConfig:
     value_coef: float = setting(1.0, not_negative)
     """Weight of the critic's loss."""
     value_aux_coef: float = setting(0.0, not_negative)
-    """Weight of an auxiliary loss of the policies: each network predicts the normalized return from
-    its last hidden layer (smooth L1 loss), which gives the hidden layers features of the value, as
-    a trunk shared with the critic would; 0 for networks without this output."""
+    """Weight of an auxiliary loss of the policies: each network also predicts the normalized return
+    (smooth L1 loss); 0 for networks without this output. The hidden layers then learn features of
+    the value, as they would in a trunk that policy and critic share."""
     huber_delta: float = setting(10.0, positive)
     """Error of a value, in standard deviations of the return, beyond which its loss is linear."""
     max_grad_norm: float = setting(10.0, positive)
@@ -101,19 +101,19 @@ class AlgoConfig:
     """null: std is exp(log_std / std_scale); a number: max_std * sigmoid(log_std / std_scale),
     HARL's form, which starts at 0.3655 of at most 0.5."""
     std_scale: float = setting(1.0, positive)
-    """The larger, the slower the standard deviation moves."""
+    """Divisor of log_std, see max_std; the larger, the slower the standard deviation changes."""
     output_gain: float = setting(0.01, not_negative)
     """Gain of the orthogonal initialization of a policy's last layer."""
     input_norm: str = setting("running", one_of(INPUT_NORMS))
-    """Normalization of the networks' input. running: mean 0 and variance 1 by running moments,
-    clipped to [-5, 5]; layer: LayerNorm; both: running, then layer; none."""
+    """Normalization of the networks' input. running: to mean 0 and variance 1 by running moments,
+    clipped to [-5, 5]; layer: LayerNorm; both: running, then layer; none: no normalization."""
     hidden_norm: str = setting("layer", one_of(HIDDEN_NORMS))
-    """layer: LayerNorm after every hidden layer; none."""
+    """layer: a LayerNorm follows every hidden layer; none: no LayerNorm there."""
     reward_scale: float = setting(1.0, positive)
-    """The learner's rewards are the task's times this; reported returns are the task's."""
+    """The learner multiplies the task's rewards by this; reported returns are the task's."""
     std_on_restore: str = setting("keep", one_of(ON_RESTORE))
-    """Policies' std when a run is continued. keep: the checkpoint's; initial: where it starts, each
-    time (the optimizer's moments are the checkpoint's)."""
+    """Policies' standard deviation when a run is continued. keep: that of the checkpoint; initial:
+    init_std again, each time (the optimizer's moments are the checkpoint's)."""
 
     @property
     def running_moments(self) -> bool:
@@ -126,11 +126,11 @@ class AlgoConfig:
         return self.input_norm in ("layer", "both")
 
     def take(self, recipe: Callable[[str], Any]) -> None:
-        """Fills in what only the recipe knows, by its number for a key of ``recipe_keys``."""
+        """Fills in the settings of ``recipe_keys`` by their numbers in the recipe."""
         del recipe
 
     def check(self, run: RunSettings) -> None:
-        """Checks what several settings decide together; each alone is checked already.
+        """Checks rules that involve several settings; each one by itself has been checked before.
 
         Raises:
             UserError: naming the first bad value.
@@ -151,7 +151,7 @@ class AlgoConfig:
         """Checks the learning rates against their schedule."""
         self.check_limits()
         if self.actor_lr is None:
-            raise UserError("algo.actor_lr=null goes with hatrpo only: it is the policies' rate.")
+            raise UserError("algo.actor_lr=null works with hatrpo only: policies need a rate.")
         if self.lr_schedule != "adaptive":
             return
         if self.kl_target is None:

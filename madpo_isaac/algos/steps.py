@@ -65,17 +65,17 @@ def gradient_step(
     tile: int,
     ranks: Ranks,
 ) -> list[Stats]:
-    """Takes one step of every optimizer on the minibatch that all processes have a part of.
+    """Takes one step of every optimizer on a minibatch, of which each process has a part.
 
-    The gradient adds up over tiles, whose activations stay in a CPU's cache, and over processes.
-    An optimizer skips its step where its gradient or a statistic of its loss is not finite.
+    The gradient is the sum over tiles, whose activations stay in a CPU's cache, and over processes.
+    An optimizer skips its step if its gradient or a statistic of its loss is not finite.
 
     Args:
         optimizers: one for each loss, or a single one that follows the mean of all losses.
-        gradient: of all their parameters, which ``backward`` of the losses adds to.
-        losses: k of them.
+        gradient: gradient of all their parameters; ``backward`` of the losses adds to it.
+        losses: k losses.
         minibatch: this process's rows.
-        tile: most rows to differentiate at once.
+        tile: largest number of rows to differentiate at once.
         ranks: the processes.
 
     Returns:
@@ -107,9 +107,9 @@ def gradient_step(
 
 
 class Faults:
-    """Counts the steps that networks skipped since something was not finite.
+    """Counts the gradient steps that networks skipped because a number was not finite.
 
-    Counting stays on the device; only :meth:`check` reads.
+    The counts are on the device; only :meth:`check` reads them.
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ class Rollout:
     valid: Tensor
     """False where the environment went bad: nothing is learned from that step. (T, N) bool"""
     all_valid: bool = field(default=False, init=False)
-    """All steps are known to be valid, so that nobody has to ask the device."""
+    """True if all steps are known to be valid, so that nothing has to be read from the device."""
 
     @classmethod
     def allocate(cls, env: VecEnv, horizon: int, value_shape: tuple[int, ...] = ()) -> Rollout:
@@ -89,13 +89,13 @@ def gae(
         truncated: the episode was cut, so the trace stops but ``next_value`` counts. (T, N) bool
         gamma: discount.
         gae_lambda: trace decay.
-        time_limit: ``bootstrap`` as said; ``drop`` gives a truncated step advantage 0, as HARL
-            does, before the batch is normalized.
-        trace: weights in [0, 1] of an off-policy correction: the advantage of step t counts
-            ``trace[t]`` where it is carried back to step t - 1. (T, N)
-        valid: a step that is not has advantage 0, whatever its reward, and nothing is carried
-            over it: the steps before it end at the value of the state it started from.
-            (T, N) bool; None if all are valid.
+        time_limit: ``bootstrap`` adds ``next_value`` at a truncated step; ``drop`` gives the step
+            an advantage of 0, as HARL does, before the batch is normalized.
+        trace: weights in [0, 1] of an off-policy correction: the advantage of step t is multiplied
+            by ``trace[t]`` when it is carried back to step t - 1. (T, N)
+        valid: False for steps that do not count. Such a step has advantage 0, and the steps before
+            it end at the value of the state in which it started. (T, N) bool; None if all steps
+            are valid.
 
     Returns:
         Advantages. (T, N)

@@ -19,4 +19,4 @@ COMMANDS = {
     "export": ("commands.export", "write the policies of a run as ONNX or TorchScript files"),
     "completion": ("commands.completion", "print a script that completes the command line in bash"),
 }
-"""Module of each subcommand, whose ``main`` it calls, and its description."""
+"""For each subcommand, the module whose ``main`` is called, and a description."""

@@ -48,7 +48,7 @@ SETTINGS = (
 MODELS = tuple(f"tasks/hands/models/{name}" for name in ("quad.xml", "quad.yaml", "shadow.yaml"))
 """Files of the tasks that are not code."""
 LEAST_FREE = 2**30
-"""Bytes free on the disk below which a run is not worth starting."""
+"""Free bytes on the disk that a run needs at least."""
 
 
 class Finding(NamedTuple):

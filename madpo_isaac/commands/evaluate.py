@@ -1,4 +1,4 @@
-"""``madpo eval``: scores a checkpoint, and tells by exit code whether it is good."""
+"""``madpo eval``: scores a checkpoint; the exit code says whether the scores are high enough."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from madpo_isaac.training.policy import find_checkpoint, load_policy
 from madpo_isaac.training.runner import with_seed
 
 BELOW = 1
-"""Exit code if a score is below what was asked for."""
+"""Exit code if a score is below the limit that the user has set."""
 
 
 def main(argv: list[str]) -> int:
-    """Scores a checkpoint and writes two files; 1 if a score is below what was asked for."""
+    """Scores a checkpoint and writes two files; returns 1 if a score is below a limit, else 0."""
     parser = Parser(
         "madpo eval", "Scores a policy: every environment plays the same number of episodes."
     )

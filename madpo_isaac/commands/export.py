@@ -10,7 +10,7 @@ from madpo_isaac.interop.export import SUFFIXES, export
 
 
 def main(argv: list[str]) -> int:
-    """Runs ``madpo export`` with the arguments behind it and returns the exit code."""
+    """Exports the policies that ``argv`` names and returns the exit code."""
     parser = Parser("madpo export", "Writes a run's policies, a file per agent.")
     parser.add_argument(
         "policy",

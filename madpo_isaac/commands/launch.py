@@ -1,4 +1,4 @@
-"""Sweeps whose runs another launcher than Hydra's own starts: on a cluster, or as local jobs."""
+"""Sweeps by a launcher other than Hydra's own, which starts the runs on a cluster or as jobs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def launch(job: Callable[[DictConfig], int], config_dir: str, overrides: Sequenc
     """Starts all runs of a sweep, waits for them, and returns the largest of their exit codes.
 
     Args:
-        job: what a run does with its configuration; it is looked up by name where it runs.
+        job: function that a run calls with its configuration; other processes find it by its name.
         config_dir: folder of the primary configuration.
-        overrides: of the sweep, checked.
+        overrides: checked overrides of the sweep.
     """
     with hydra.initialize_config_dir(config_dir, version_base="1.3"):
         main = GlobalHydra.instance().hydra

@@ -1,4 +1,4 @@
-"""``madpo play``: plays a checkpoint or a policy of the project, as a video too."""
+"""``madpo play``: plays a checkpoint or a policy of the project, shows it, or films it."""
 
 from __future__ import annotations
 
@@ -114,12 +114,13 @@ def play(
     """Plays a checkpoint with mean actions and prints returns, as rl_games' player does.
 
     Args:
-        config: one with ``test``; for another ``agent`` than the trained one any.
-        video: where ``capture_video`` puts the video; by default in the run folder.
+        config: a configuration with ``test``; without a trained ``agent``, any configuration.
+        video: file of the video, if ``capture_video`` is set; by default in the run folder.
         html: file for a page that plays an episode; :data:`DEFAULT` puts it in the run folder.
         agent: one of :data:`AGENTS`.
-        each: print every episode's, not only the means.
-        scores: play episodes for them; else it is only shown or filmed.
+        each: True to print the return of every episode, not only the means.
+        scores: True to play whole episodes and print their scores; otherwise the policy is only
+            shown or filmed.
 
     Returns:
         The exit code, 0.
@@ -129,7 +130,7 @@ def play(
     if not config.headless:
         window.check_display()
     if html and config.sim.name in BRIDGES:
-        raise UserError(f"sim={config.sim.name} has no pictures: leave --html.")
+        raise UserError(f"sim={config.sim.name} has no pictures: leave out --html.")
     config = with_seed(config)
     env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
     policy, path = _policy(agent, env, config)

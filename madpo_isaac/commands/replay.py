@@ -9,7 +9,7 @@ from madpo_isaac.training.worlds import replay
 
 
 def main(argv: list[str]) -> int:
-    """``madpo replay-dump <file>``: a line per fault; 0 if all came again, else 1."""
+    """Repeats the steps and prints a line for each fault; returns 0 if all happened again, or 1."""
     parser = Parser("madpo replay-dump", "Repeats the steps that made simulations unstable.")
     parser.add_argument(
         "file", nargs="?", type=parser.path, help="runs/<run>/dumps/iteration_<n>.pth"

@@ -14,7 +14,7 @@ from madpo_isaac.report.write import write
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the report that ``argv`` asks for and prints the results; 0."""
+    """Writes the report for the arguments ``argv`` and prints the results; returns 0."""
     parser = Parser("madpo report", "Figures, statistics and a page about runs.")
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folder, folder of runs, .jsonl or .csv file")

@@ -55,14 +55,16 @@ _NO_HYDRA_FILES = (
     "hydra/hydra_logging=none",
     "hydra/job_logging=none",
 )
-"""A run's folder is all a run writes; a sweep adds Hydra's multirun.yaml to ``runs_dir``."""
+"""Hydra's settings that keep it from writing files, so that a run writes into its folder only; a
+sweep still writes Hydra's multirun.yaml into ``runs_dir``."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs train.py with ``argv`` (without the program's name) and returns the exit code.
 
-    0 after a finished run, 1 if it had to stop, 2 after bad input (one line on stderr each), 128
-    plus its number after a signal (130 for Ctrl-C).
+    The code is 0 after a finished run, 1 if the run could not continue, 2 after bad input, and 128
+    plus the signal's number after a signal (130 for Ctrl-C). After 1 and 2 there is one line on
+    stderr.
     """
     try:
         check_text(argv)
@@ -74,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(f"hydra/launcher={name} starts the runs of a sweep: add -m.")
         for argument in argv:
             if re.match(r"\+*hydra[./]", argument):
-                raise UserError(f"'{argument}' says how a sweep is run: add -m.")
+                raise UserError(f"'{argument}' is a setting of sweeps: add -m.")
         return _run(config, argv)
     except UserError as problem:
         distributed.silence_all_but_first()
@@ -172,7 +174,7 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     except argparse.ArgumentError as problem:
         raise UserError(f"{problem}.") from None
     if flags.resolve and not flags.cfg:
-        raise UserError("--resolve goes with --cfg job.")
+        raise UserError("--resolve needs --cfg job.")
     if sum(map(bool, (flags.run, flags.cfg, flags.multirun, flags.info))) > 1:
         raise UserError("Only one of --run, --multirun, --cfg and --info can be given.")
     if str(flags.config_path).endswith((".yaml", ".yml")):
@@ -180,17 +182,17 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     if flags.shell_completion and not re.fullmatch(
         r"(install|uninstall|query)=(bash|fish|zsh)", "".join(flags.overrides)
     ):
-        raise UserError("--shell-completion goes with install=bash, or with fish or zsh.")
+        raise UserError("--shell-completion needs install=bash, install=fish or install=zsh.")
     elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
     name = launchers.launcher(argv)
     if name and (elsewhere or not flags.multirun):
-        raise UserError(f"hydra/launcher={name} goes with -m and settings only.")
+        raise UserError(f"hydra/launcher={name} can be combined with -m and settings only.")
     if elsewhere and continues(flags.overrides):
         given = next(flag for flag in _SEARCH_FLAGS if getattr(flags, flag)).replace("_", "-")
         raise UserError(
-            f"--{given} does not go with checkpoint= or resume=: a run that goes on has its own "
-            "record, so that the files would be ignored. Begin it without resume=, or give the "
-            "settings themselves."
+            f"--{given} cannot be combined with checkpoint= or resume=: a continued run takes its "
+            "settings from its own record, so the files would be ignored. Start the run without "
+            "resume=, or give the settings themselves."
         )
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
         jobs = list(_jobs(flags.overrides)) if flags.multirun else [flags.overrides]
@@ -209,8 +211,8 @@ def _refuse_taken(configs: Sequence[Config]) -> None:
     folders = [Path(config.runs_dir) / config.experiment for config in begun]
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(
-            f"{folders.count(twice[0])} runs of the sweep would be in '{twice[0]}': put what "
-            "differs into the name, as experiment=run_${seed}, or leave it out."
+            f"{folders.count(twice[0])} runs of the sweep would be in '{twice[0]}': give each run "
+            "its own name, such as experiment=run_${seed}, or leave out experiment."
         )
     for config, folder in zip(begun, folders, strict=True):
         path = Path(config.checkpoint) if config.checkpoint else None

@@ -79,7 +79,7 @@ def from_record(record: DictConfig) -> DictConfig:
     try:
         return _typed(renamed.translated(record))
     except (AttributeError, OverflowError, TypeError):
-        raise UserError("The configuration has an entry of another type.") from None
+        raise UserError("The configuration has an entry of the wrong type.") from None
 
 
 def _typed(record: DictConfig) -> DictConfig:

@@ -1,4 +1,4 @@
-"""From the command line's ``key=value`` to a typed, checked configuration, or one clear line."""
+"""Turns the command line's ``key=value`` into a typed, checked configuration, or a clear error."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def continues(overrides: Sequence[str]) -> bool:
 
 
 def canonical(overrides: Sequence[str]) -> list[str]:
-    """Writes what is meant, also in the list of a sweep: our names of tasks, text as text, homes.
+    """Writes overrides in one form, in sweeps too: names of tasks, quoted text, home folders.
 
     ``experiment=1.10`` would be a number, ``runs_dir=~/runs`` a folder that is called ``~``.
     """
@@ -124,8 +124,8 @@ def _quoted(text: str) -> str:
 def _apply(overrides: Sequence[str]) -> DictConfig:
     """Composes the choices of groups, then sets one value after another.
 
-    Hydra would do it in one go, but could not say which value is at fault and what it may be.
-    Where a run is continued or played, its own configuration takes the place of the defaults.
+    Hydra would do both at once, but its error would not name the wrong value and the allowed ones.
+    If a run is continued or played, its own configuration takes the place of the defaults.
     """
     hydra_settings, choices, settings = _sorted_out(overrides)
     groups = [f"{group}={name}" for group, name in choices.items()]
@@ -291,7 +291,7 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def translate(problem: Exception) -> UserError:
-    """Says in one line what Hydra or OmegaConf still objected to."""
+    """Returns an error of one line for any other error of Hydra or OmegaConf."""
     chain = list(_causes(problem))
     text = "\n".join(str(link) for link in chain)
     if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):

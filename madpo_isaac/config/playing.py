@@ -1,4 +1,4 @@
-"""From the name of a policy to the configuration that plays it."""
+"""Finds the configuration that plays a policy of some name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def playing(policy: str, *settings: str) -> Config:
 
 
 def _checkpoint(name: str) -> str:
-    """The checkpoint that ``name`` is, or the project's own policy for a task of that name."""
+    """The checkpoint called ``name``, or the project's own policy for a task of that name."""
     if name in ("latest", "best") or os.path.exists(name):
         return name
     if canonical(name) in TASKS:

@@ -2,11 +2,11 @@
 
 A recipe is a file in ``cfg/recipe``. It has numbers for everything (``defaults``), for a suite of
 tasks (``suites``) and for a task (``tasks``); a task's own YAML file may add a section ``train``.
-The later ones take precedence. Each of these sections may have a part ``algos`` with numbers for
-one algorithm, and those take precedence over all numbers that are not for one algorithm. Numbers
-that only one algorithm has (``recipe_keys`` of its settings) stand nowhere else.
+A later section overrides an earlier one. Each of these sections may have a part ``algos`` with
+numbers for one algorithm, and these override all numbers that are not for one algorithm. Numbers
+that only one algorithm has (``recipe_keys`` of its settings) are allowed in such a part only.
 
-The YAML files of algorithms and tasks read it by ``${recipe:<key>}``.
+The YAML files of algorithms and tasks read a recipe by ``${recipe:<key>}``.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ KEYS = (
     *("init_std", "max_std", "std_scale", "input_norm", "hidden_norm"),
     *("reward_scale", "agents_see", "observation"),
 )
-"""Everything that a recipe may set, beside what only one algorithm has."""
+"""All keys of recipes, except those that only one algorithm has."""
 
 
 def names() -> list[str]:
-    """Returns the recipes there are."""
+    """Returns the names of all recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def value(recipe: str, task: str, algo: str, key: str, train: Mapping[str, Any]) -> Any:
-    """Looks up what a recipe says.
+    """Looks up a value in a recipe.
 
     Args:
         recipe: one of :func:`names`.
@@ -48,7 +48,7 @@ def value(recipe: str, task: str, algo: str, key: str, train: Mapping[str, Any])
         train: the section ``train`` of the task's own YAML file.
 
     Raises:
-        UserError: there is no such recipe, it says nothing about ``key``, or ``train`` has a key
+        UserError: there is no such recipe, it has no value for ``key``, or ``train`` has a key
             that no recipe has.
     """
     from madpo_isaac.tasks.registry import suite

@@ -18,17 +18,17 @@ KEYS = {
     "algo.std_y": "algo.max_std",
     "task.randomise": "task.randomize",
 }
-"""Old keys and what they are called now; a group stands for all keys in it."""
+"""Old keys and their present names; a group stands for all keys in it."""
 
 VALUES = {"task.observation": {"standardised": "standardized"}}
-"""For each key, old values and what they are called now."""
+"""For each key, old values and their present names."""
 
 
 def error(key: str) -> UserError | None:
     """Returns the error for a key that has another name now, or None if it has none."""
     if key.startswith("task.train."):
         name = key.removeprefix("task.train.")
-        return UserError(f"{key} is gone: set the key itself (algo.{name}, or {name}), or recipe=.")
+        return UserError(f"{key} does not exist any more: set algo.{name}, {name} or recipe.")
     for old, new in KEYS.items():
         if key == old or key.startswith(f"{old}."):
             return UserError(f"{key} is now {new}{key.removeprefix(old)}.")

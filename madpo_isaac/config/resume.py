@@ -23,7 +23,8 @@ from madpo_isaac.sim import ENGINES, SIM_SCHEMAS, physics
 from madpo_isaac.system.files import plain_settings
 
 WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu", "headless")
-"""Keys that say what to continue and where; they belong to a command line, never to a record."""
+"""Keys that choose the run to continue, and its folder. They belong to a command line, and the
+record of a run does not contain them."""
 STRUCTURE = (
     *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
     *("algo.network", "algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
@@ -31,9 +32,9 @@ STRUCTURE = (
     *("task.agents_see", "task.observation"),
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
 )
-"""Keys that decide what the tensors of a checkpoint mean."""
+"""Keys that decide the meaning of the tensors in a checkpoint."""
 TRAINING = ("num_envs", "seed")
-"""As :data:`STRUCTURE`, but for training only: these simulations, these random numbers."""
+"""Further keys that a continued training cannot change; a policy can be played with others."""
 
 
 @dataclass
@@ -41,11 +42,11 @@ class Source:
     """The run to continue, and its typed configuration."""
 
     path: Path | None
-    """The checkpoint; None where the run was stopped before its first and starts again."""
+    """The checkpoint; None if the run ended before its first checkpoint, and starts again."""
     folder: Path | None
     """The run folder, if the checkpoint is in one."""
     begun: bool
-    """There is a checkpoint in the folder."""
+    """True if there is a checkpoint in the folder."""
     record: DictConfig
     """The run's configuration, without :data:`WHERE`."""
 
@@ -65,21 +66,21 @@ class Source:
             had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
             if had != wanted and self.path is not None and not _are_files(key, had, wanted):
                 raise UserError(
-                    f"{key}={_show(wanted)}: '{name}' is of {key}={_show(had)}, which a run that "
-                    "is continued or played keeps."
+                    f"{key}={_show(wanted)}: '{name}' was made with {key}={_show(had)}, which "
+                    "cannot change when a run is continued or played."
                 )
         had, wanted = self.record.sim_device, config.sim_device
         if not config.test and self.path and had.split(":")[0] != wanted.split(":")[0]:
             raise UserError(
-                f"sim_device={wanted}: '{name}' is of sim_device={had}, whose random numbers a "
-                "run that is continued goes on drawing."
+                f"sim_device={wanted}: '{name}' was made with sim_device={had}. A continued run "
+                "needs the same kind of device, because the random generators differ."
             )
         for key in ("recipe", "task.train"):
             had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
             if had != wanted:
                 raise UserError(
-                    f"{key}={_show(wanted)} gives other keys their defaults, and '{name}' already "
-                    "has them: set those (num_envs, max_iterations, algo.*)."
+                    f"{key}={_show(wanted)} chooses defaults, but '{name}' already has values for "
+                    "all settings: set num_envs, max_iterations or algo.* themselves."
                 )
         config.checkpoint = "" if self.path is None else str(self.path)
         if self.folder is not None and not config.test and not config.experiment:
@@ -88,10 +89,10 @@ class Source:
 
 
 def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
-    """Returns what to continue or play, or None for a new run.
+    """Returns the run to continue or to play, or None for a new run.
 
     Args:
-        config: a composed configuration, of which only :data:`WHERE` counts.
+        config: a composed configuration, of which only the keys :data:`WHERE` are used.
         chosen: the command line's choices of ``task``, ``algo`` and ``sim``.
 
     Raises:
@@ -125,9 +126,9 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
 
 
 def _record(path: Path, folder: RunFolder | None, plugins: Sequence[str]) -> DictConfig:
-    """The configuration of a run: its config.yaml, or what the checkpoint says.
+    """The configuration of a run: its config.yaml, or the one in the checkpoint.
 
-    ``plugins`` take the place of the run's own, unless there are none: files may have moved.
+    ``plugins``, if there are any, replace those of the run, since their files may have moved.
     """
     where = path if folder is None else folder.path / "config.yaml"
     try:
@@ -147,16 +148,16 @@ def _record(path: Path, folder: RunFolder | None, plugins: Sequence[str]) -> Dic
 
 
 def seed_of(path: Path, content: Mapping[str, Any], otherwise: int) -> int:
-    """The seed of the run that a checkpoint is of, whatever seed it is played with."""
+    """The seed with which the policy of a checkpoint was trained."""
     recorded = plain_settings(content.get("config", ""), path).get("seed", otherwise)
     return recorded if type(recorded) is int else otherwise
 
 
 def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:
-    """The run folder that training goes on in; None where it makes a new one.
+    """The run folder in which training is continued; None if the run gets a new folder.
 
-    It is the checkpoint's own, unless another experiment is named; with ``resume=auto`` the
-    named one, if it is there.
+    It is the checkpoint's own folder, unless another experiment is named. With ``resume=auto`` it
+    is the folder of the named experiment, if it exists.
     """
     named = Path(config.runs_dir) / config.experiment
     own = None if path is None else RunFolder.of_checkpoint(path)
@@ -174,27 +175,28 @@ def check_state(
     processes: int,
     ours: Mapping[str, Any],
 ) -> None:
-    """Makes sure that training can go on from a checkpoint as it stood.
+    """Makes sure that training can be continued exactly from a checkpoint.
 
     Args:
         path: the checkpoint.
-        content: what it holds.
-        config: that of the run to continue.
-        processes: how many train together.
-        ours: what the checkpoint of a run that has just begun would hold.
+        content: content of the checkpoint.
+        config: configuration of the run to continue.
+        processes: number of processes that train together.
+        ours: content of a checkpoint of the same run before its first iteration.
 
     Raises:
-        UserError: it is of other environments, another number of processes, or complete.
+        UserError: the checkpoint has other environments or another number of processes, or its
+            run is complete.
     """
     trained = f"Checkpoint '{path}' was trained"
     num_envs, by = len(content["state"]), 1 + len(content.get("shards", []))
     if num_envs != config.num_envs:
         raise UserError(
-            f"{trained} with num_envs={num_envs}; continue with that, not "
+            f"{trained} with num_envs={num_envs}, so it cannot be continued with "
             f"num_envs={config.num_envs}."
         )
     if by != processes:
-        raise UserError(f"{trained} by {by} processes; continue with as many, not {processes}.")
+        raise UserError(f"{trained} by {by} processes, so {processes} cannot continue it.")
     other = difference(ours, content)
     if other is not None and other.startswith(("env_state", "state")):
         raise UserError(
@@ -205,7 +207,7 @@ def check_state(
         raise UserError(f"Checkpoint '{path}' lacks {other}, or has it in another size.")
     if content["iteration"] >= config.max_iterations and config.resume != "auto":
         raise UserError(
-            f"Checkpoint '{path}' is of iteration {content['iteration']}, max_iterations="
+            f"Checkpoint '{path}' is of iteration {content['iteration']}, so max_iterations="
             f"{config.max_iterations} is reached: max_iterations counts the whole run, raise it."
         )
 
@@ -213,15 +215,15 @@ def check_state(
 def check_physics(
     path: Path, content: Mapping[str, Any], ours: Mapping[str, Any], *, playing: bool = False
 ) -> None:
-    """Makes sure that a run goes on with the model that it was trained on.
+    """Makes sure that a run is continued with the model on which it was trained.
 
-    A policy may be played on another one, which is said in a line.
+    A policy may be played on another model; then there is a warning.
 
     Args:
         path: the checkpoint.
-        content: what it holds.
+        content: content of the checkpoint.
         ours: ``physics()`` of the environments.
-        playing: it is only to act.
+        playing: True if the policy is only played.
 
     Raises:
         UserError: the model has changed; the line names the first number that differs.
@@ -229,7 +231,7 @@ def check_physics(
     if "physics" not in content:  # of an earlier version, or a policy that comes with the project
         if ours and not playing and not console.out.quiet:  # one of several processes says it
             console.warning(
-                f"'{path}' does not say which model it was trained on: it goes on with today's."
+                f"'{path}' does not say which model it was trained on; the present one is used."
             )
         return
     if not (found := physics.change(ours, content["physics"])):
@@ -244,7 +246,7 @@ def check_physics(
 
 
 def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
-    """Names the first entry of ``ours`` that ``theirs`` lacks or has as something else.
+    """Returns the first entry of ``ours`` that is missing in ``theirs`` or of another kind there.
 
     Tensors have to have the same shape and type. Empty entries of ``ours`` match anything.
     """

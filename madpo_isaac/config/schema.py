@@ -28,69 +28,69 @@ class Config:
     algo: Any = MISSING
     sim: Any = MISSING
     plugins: list[str] = setting([], texts)
-    """Python files of yours that add tasks, algorithms, engines or networks, see docs/new_task.md;
-    installed packages do it by entry points. The run's record holds their absolute paths."""
+    """Your Python files that add tasks, algorithms, engines or networks, see docs/new_task.md. The
+    run's record holds their absolute paths. Installed packages need no entry here."""
     recipe: str = "tuned"
-    """The source of the defaults of num_envs, max_iterations and the algorithm's settings:
-    tuned, the best known here; paper, the MADPO paper's tables; harl, HARL's tuned files."""
+    """Set of defaults for num_envs, max_iterations and the algorithm's settings: tuned, the best
+    known here; paper, the MADPO paper's tables; harl, HARL's tuned files."""
     num_envs: int = setting(128, integer())
-    """Parallel environments, of each process."""
+    """Number of parallel environments in each process."""
     seed: int = setting(1, integer(-1, MAX_INTEGER))
-    """-1 draws one."""
+    """Seed of all random numbers; -1 draws a seed."""
     stagger_episodes: bool = False
-    """True: the first episodes of a run are cut after random shares of the time limit, so that
-    not all environments end their episodes in the same step (rsl_rl's init_at_random_ep_len).
+    """True: the first episode of each environment is cut after a random share of the time limit, so
+    that the environments do not all reset in the same step (rsl_rl's init_at_random_ep_len).
     The statistics leave these episodes out. The bridges to Isaac Gym and Isaac Lab ignore it."""
     max_iterations: int = setting(1000, integer())
-    """Total iterations of the run, resumed ones included."""
+    """Iterations of the whole run, including those before a resume."""
     experiment: str = ""
     """Name of the run folder; empty for <Task>_<algo>_s<seed>_<date>."""
     runs_dir: str = "runs"
     """Folder of the run folders."""
     checkpoint: str = ""
-    """Continue from this checkpoint, or with test=True play it: a file, a run folder, `latest`
-    or `best` (of the newest run, of the task and the algorithm if these are given). The run's own
-    configuration applies, and on top of it what the command line sets."""
+    """Checkpoint to continue from, or to play with test=True: a file, a run folder, `latest` or
+    `best` (of the newest run with the given task and algorithm, if any are given). The run's own
+    configuration applies, and the command line overrides it."""
     resume: str = setting("never", one_of(RESUMES))
-    """auto: continue the run `experiment` if it is there, else start it; never: only what
-    `checkpoint` says."""
+    """auto: continue the run `experiment` if it exists, or start it otherwise; never: continue only
+    the run that `checkpoint` names."""
     test: bool = False
-    """Play a checkpoint instead of training."""
+    """True: play a checkpoint instead of training."""
     test_episodes: int = setting(1, integer())
-    """Episodes per environment to play."""
+    """Episodes that test=True plays in each environment."""
     eval_frequency: int = setting(0, integer(0))
-    """Iterations between evaluations while training, in environments of their own and with mean
-    actions; 0 for none."""
+    """Iterations between evaluations during training, with mean actions and in environments of
+    their own; 0 for no evaluations."""
     eval_episodes: int = setting(1, integer())
-    """Episodes per environment of such an evaluation."""
+    """Episodes of an evaluation in each of its environments."""
     eval_envs: int = setting(64, integer())
-    """Its environments."""
+    """Number of environments of an evaluation."""
     headless: bool = True
-    """False: MuJoCo's viewer shows the first environment while training, or with test=True the
-    policy until it is closed. It needs a display."""
+    """False: MuJoCo's viewer shows the first environment during training, or with test=True the
+    policy until you close the window. It needs a display."""
     sim_device: str = "cpu"
     """Device of simulation and learning: cpu, or a GPU such as cuda:0."""
     multi_gpu: bool = False
-    """One run by all processes that torchrun started, num_envs environments in each."""
+    """True: all processes that torchrun started make one run, with num_envs environments each."""
     rl_device: str = ""
-    """Device of the networks; empty for sim_device. Must equal sim_device: nothing is copied."""
+    """Device of the networks; empty for sim_device. It must equal sim_device: nothing is copied."""
     num_threads: int = setting(0, integer(0, MAX_THREADS))
-    """Threads of simulation and learning, 0 for one per core."""
+    """Threads of simulation and learning; 0 for one per core."""
     precision: str = setting("float32", one_of(PRECISIONS))
-    """Precision of the networks' matrix products while training; all else is float32 in any case.
-    bf16 (a CPU with AMX) and tf32 (a GPU) round the factors of a product; auto: float32."""
+    """Precision of the networks' matrix products during training; everything else is float32. bf16
+    (a CPU with AMX) and tf32 (a GPU) round the factors of a product; auto: float32."""
     save_frequency: int = setting(50, integer(0))
-    """Iterations between numbered checkpoints; 0 for none."""
+    """Iterations between numbered checkpoints; 0 for no numbered checkpoints."""
     max_bad_share: float = setting(0.05, unit)
-    """Share of an iteration's environment steps that may go bad (physics that blow up, numbers
-    that are not finite) before the run stops."""
+    """Largest share of an iteration's environment steps that may be bad (unstable physics, numbers
+    that are not finite); above it the run ends."""
     max_dumps: int = setting(8, integer(0))
-    """Iterations in which worlds went bad that are kept for replay in the run folder's dumps/."""
+    """Largest number of dumps of bad iterations that a run keeps in its dumps/ for replay."""
     max_skipped: int = setting(10, integer())
-    """Gradient steps in a row that one network may skip, as loss or gradient are not finite,
-    before the run stops."""
+    """The run ends when a network has skipped so many gradient steps in a row, because its loss or
+    its gradient was not finite."""
     capture_video: bool = False
-    """Film training into videos/ of the run folder, or with test=True the policy."""
+    """True: film the training into videos/ of the run folder, or with test=True the policy."""
     capture_video_freq: int = setting(1464, integer())
     """Steps of every environment from the start of one clip to that of the next."""
     capture_video_len: int = setting(100, integer())
@@ -98,21 +98,21 @@ class Config:
     capture_video_envs: int = setting(1, integer())
     """Environments shown, side by side."""
     wandb_activate: bool = False
-    """Send metrics, configuration and clips to Weights & Biases, too (package wandb); what
-    WANDB_MODE=offline says holds."""
+    """True: send metrics, configuration and clips to Weights & Biases, too (package wandb). The
+    environment variable WANDB_MODE=offline writes files instead."""
     wandb_project: str = "madpo_isaac"
-    """The project there."""
+    """Project at Weights & Biases."""
     wandb_group: str = ""
-    """Group of runs there; empty for none."""
+    """Group of runs at Weights & Biases; empty for no group."""
     wandb_entity: str = ""
-    """User or team there; empty for that of the login."""
+    """User or team at Weights & Biases; empty for that of the login."""
     wandb_name: str = ""
-    """Name of the run there; empty for that of the run folder."""
+    """Name of the run at Weights & Biases; empty for the name of the run folder."""
     wandb_tags: list[str] = setting([], texts)
-    """Tags of the run there."""
+    """Tags of the run at Weights & Biases."""
 
     def check(self) -> None:
-        """Checks values and combinations, and fills in what is left to the recipe or the device.
+        """Checks values and combinations, and fills in values by the recipe and the device.
 
         Raises:
             UserError: naming the first bad value.
@@ -124,7 +124,7 @@ class Config:
         self._check_source()
         if self.sim.name in BRIDGES and (self.capture_video or not self.headless):
             raise UserError(
-                f"sim={self.sim.name} has no pictures: leave capture_video, headless and --video."
+                f"sim={self.sim.name} has no pictures: leave out capture_video, headless, --video."
             )
         if self.capture_video:
             self._check_video()
@@ -144,9 +144,9 @@ class Config:
             raise UserError("multi_gpu=True is for training, not for test=True.")
 
     def _check_precision(self) -> None:
-        """Checks that the device and the algorithm have such products; the processor is not asked.
+        """Checks that the device and the algorithm allow the precision, whatever the processor is.
 
-        A configuration can then be checked on a machine other than the one it is for.
+        A configuration can therefore be checked on another machine than the one it is for.
         """
         if self.precision not in ROUNDED:
             return
@@ -154,23 +154,23 @@ class Config:
         if on_cpu != (self.precision == "bf16"):
             other = "bf16" if on_cpu else "tf32"
             raise UserError(
-                f"precision={self.precision} does not go with sim_device={self.sim_device}, whose "
-                f"products can be float32 or {other}."
+                f"precision={self.precision} does not work on sim_device={self.sim_device}. "
+                f"Allowed there: float32, {other}."
             )
         if not self.algo.rounds_products:
             raise UserError(
-                f"precision={self.precision} does not go with algo={self.algo.name}, whose "
+                f"precision={self.precision} does not work with algo={self.algo.name}, whose "
                 "products are always float32."
             )
 
     def _check_source(self) -> None:
-        """Checks what is continued or played, and where the run goes."""
+        """Checks the settings that choose a checkpoint and the run folder."""
         if self.resume == "auto" and not self.experiment:
             raise UserError(
                 "resume=auto needs experiment=<name>: the run to continue, or to start."
             )
         if self.resume == "auto" and self.test:
-            raise UserError("resume=auto goes with training; to play give checkpoint=<run folder>.")
+            raise UserError("resume=auto is for training: to play, give checkpoint=<run folder>.")
         if self.test and not self.checkpoint:
             raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
         if not self.runs_dir.strip():

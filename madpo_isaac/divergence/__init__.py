@@ -1,4 +1,4 @@
-"""The Cauchy-Schwarz divergence between policies, usable on its own."""
+"""The Cauchy-Schwarz divergence between policies; the package can be used by itself."""
 
 from madpo_isaac.divergence.bounds import bounded_divergence
 from madpo_isaac.divergence.gaussian import gaussian_cs, gaussian_kl

@@ -25,7 +25,7 @@ def bounded_divergence(
     mean_q: Tensor,
     std_q: Tensor,
 ) -> Tensor:
-    """D(p || q) per state, kept from growing without limit.
+    """D(p || q) per state with a bound, so that it cannot grow without limit.
 
     Args:
         kind: ``cs`` or ``kl``.

@@ -37,11 +37,12 @@ class Estimator:
     log_sums: Callable[..., tuple[Tensor, Tensor]]
     """Value and gradient for any width and rows, in float64 log space."""
     fused: Callable[..., tuple[Tensor, Tensor] | None] | None = None
-    """Faster sums in the precision of the samples, where they are exact enough; None for none."""
+    """Faster sums in the precision of the samples, used if they are exact enough; None if there are
+    no such sums."""
     pairs_rows: bool = False
-    """True: row i of p goes with row i of q."""
+    """True if row i of p is compared with row i of q."""
     scale: float = 1.0
-    """The number of its units in a nat: 1 for nats, 1 / log 2 for bits."""
+    """Number of the estimator's units in a nat: 1 for nats, 1 / log 2 for bits."""
 
 
 ESTIMATORS = {
@@ -74,10 +75,10 @@ def kernel_cs(
 
     * ``yu``: Gram sums of the *states* in the denominators, the consistent estimator of Eq. 7
       (Yu et al. 2023); in nats.
-    * ``official``: what MADPO's released code computes, the same number in bits. There the
-      "actions" are the log-probabilities, per dimension, of stored actions and both widths are 1.
-    * ``printed``: Eq. 11 literally, Gram sums of the *actions* in the denominators, those of p in
-      both cross terms; in nats. It is not a divergence and may be negative.
+    * ``official``: the estimator of MADPO's released code, which is ``yu`` in bits. There the
+      "actions" are the log-probabilities, per dimension, of stored actions, and both widths are 1.
+    * ``printed``: Eq. 11 literally, Gram sums of the *actions* in the denominators; both cross
+      terms have the sums of p. In nats. It is not a divergence and may be negative.
 
     Single precision holds 1e-4 relative for samples that differ by order one, at any width;
     policies one optimizer step apart need float64 or ``gaussian_cs`` once widths exceed 10.
@@ -90,9 +91,9 @@ def kernel_cs(
         state_width: kernel width of the states, for example ``median_width(states_p)``.
         action_width: kernel width of the actions.
         variant: ``yu``, ``printed`` or ``official``.
-        gram: ``StateGram`` of the two sets of states, to share their part among calls.
-        rows: sum over these rows only, (r,) indices or how many to draw, against *all* columns:
-            pass all n actions. Subsampling both sides would bias the value upwards.
+        gram: ``StateGram`` of the two sets of states, so that several calls can share it.
+        rows: sum over these rows only, (r,) indices or a number of rows to draw, against *all*
+            columns: pass all n actions. Subsampling both sides would bias the value upwards.
         generator: a CPU generator for drawing ``rows``.
         mask: (d_a,), 0 or False for action dimensions left out (padding).
         tile: rows and columns evaluated at a time, where ``gram`` does not say.

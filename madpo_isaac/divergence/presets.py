@@ -26,17 +26,18 @@ class Preset:
     coef: float | None
     """Coefficient of the bonus; None for 1 / sigma."""
     lam: float | None = None
-    """Weight of the inter-agent term; None for the task's."""
+    """Weight of the inter-agent term; None for the recipe's."""
     bound: str = "none"
     scale: float = 1.0
     keep_entropy: bool = True
-    """True: the entropy bonus stays beside the divergence."""
+    """True if the entropy bonus is added, too."""
     swap: bool = False
-    """Give the weight lam to the intra-agent term and 1 - lam to the other."""
+    """True if lam is the weight of the intra-agent term, and 1 - lam that of the other."""
     previous: str = "iteration"
-    """The policy an agent is compared with: of one iteration or of one minibatch ago."""
+    """Age of the policy of the intra-agent term: one ``iteration`` or one ``minibatch``."""
     predecessor: str = "order"
-    """The other agent: the one updated before this one, or the one with the index before."""
+    """The other agent of the inter-agent term: the one updated before (``order``), or the one with
+    the previous ``index``."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -60,52 +61,54 @@ class DivergenceConfig:
     """MADPO's bonus: coef * [lam * inter + (1 - lam) * intra]; null takes the preset's value."""
 
     kind: str = setting("cs", one_of(KINDS))
-    """cs: Cauchy-Schwarz; kl: KL(policy || reference) in its place; entropy: the policy's own
-    entropy in its place; none: no bonus, which is HAPPO. (Fig. 5)"""
+    """cs: Cauchy-Schwarz divergence; kl: KL(policy || reference) in its place; entropy: the
+    policy's own entropy in its place; none: no bonus, which is HAPPO. (Fig. 5)"""
     preset: str = setting("gaussian", one_of(PRESETS))
-    """gaussian: closed form for Gaussian policies. Kernel estimators, for reproduction: official,
-    as the released code; printed, Eq. 10 and 11 as printed; printed_alg1, the same with lam as in
-    Algorithm 1; yu, the consistent estimator."""
+    """gaussian: closed form for Gaussian policies; or a kernel estimator, for reproduction only:
+    official (released code), printed (Eq. 11), printed_alg1 (Algorithm 1), yu (Yu et al.)."""
     coef: float | None = setting(None, not_negative)
-    """gaussian 0.06, official 1000, yu 1, printed 1 / sigma."""
+    """Coefficient of the bonus. null: the recipe's for gaussian, or 0.06 if the recipe has none;
+    official 1000, yu 1, printed 1 / sigma."""
     lam: float | None = setting(None, unit)
-    """Weight of the inter-agent term: 0.05 of official, else the task's."""
+    """Weight of the inter-agent term. null: 0.05 for official, otherwise the recipe's."""
     sigma: float | None = setting(None, positive)
-    """Kernel width of printed, the task's (Tables 2 and 4 of the paper)."""
+    """Kernel width of the printed presets. null: the recipe's (Tables 2 and 4 of the paper)."""
     bound: str | None = setting(None, one_of(BOUNDS))
     """Limit of the bonus of preset gaussian, which would grow without one. exp, per state:
     1 - exp(-D / (2 scale)); exp_dim: its mean over action dimensions; clip: min(D, scale); tanh: D
     between policies with squashed means; none: D itself, which diverges in practice."""
     scale: float | None = setting(None, positive)
-    """See bound, in nats; gaussian 0.1: twice this far the push has fallen to a third."""
+    """Scale of bound, in nats; null for 0.1 with gaussian. At a divergence of twice the scale, the
+    gradient of an exp bound has fallen to a third."""
     rows: int | None = setting(None, integer())
-    """Rows of a minibatch, drawn anew at every step, that the kernel estimators sum over, against
-    all columns; null for all. Their cost is proportional to it."""
+    """Rows of a minibatch that the kernel estimators sum over, against all columns; null for all.
+    They are drawn again at every step, and the cost is proportional to their number."""
     decay_steps: float | None = setting(None, not_negative)
-    """Environment steps after which the coefficient has fallen to zero, linearly; 0 for never.
-    gaussian: the recipe's, others 0."""
+    """Environment steps after which the coefficient has fallen linearly to zero; 0 keeps it
+    constant. null: the recipe's for gaussian, 0 for the other presets."""
     share: float | None = setting(None, positive)
-    """Steer the coefficient of each agent and iteration so that the norm of the bonus's gradient is
-    this share of the norm of the clipped objective's, both measured on the first minibatch. The
+    """Norm of the bonus's gradient relative to that of the clipped objective's gradient, which the
+    coefficient is chosen for in each iteration and for each agent, on the first minibatch. The
     coefficient never exceeds ``coef``, which is 1 unless it is given."""
     follow_lr: bool = False
-    """True: the coefficient is proportional to the agent's learning rate, ``coef`` at
-    ``algo.actor_lr``. An adaptive rate is what the KL target allows."""
+    """True: the coefficient is proportional to the agent's learning rate, and it is ``coef`` at
+    ``algo.actor_lr``. With adaptive rates, the KL target decides the rate."""
     as_reward: bool = False
-    """True: no term of the objective. The weighted divergences of the policies that collected a
-    rollout, meaned over agents, are added to its rewards instead. They are multiplied by
-    (1 - gamma) and by the standard deviation of returns, so that ``coef`` does not depend on the
-    scale of a task's rewards. The agent with the index before is the predecessor."""
+    """True: the bonus is added to the rewards of a rollout, and the objective has no bonus. The
+    added number is the mean over agents of the weighted divergences of the policies that collected
+    the rollout, multiplied by (1 - gamma) and by the standard deviation of returns, so that
+    ``coef`` does not depend on the scale of a task's rewards. The predecessor is the agent with
+    the previous index."""
     age: int = setting(1, integer(1, 1000))
     """The intra-agent term compares a policy with the one that collected the rollout of this many
     iterations ago."""
     inter_scale: float | None = setting(None, positive)
-    """``scale`` of the inter-agent term; null for the same."""
+    """``scale`` of the inter-agent term; null if both terms have the same scale."""
     standardize_inter: bool = False
     """True: the inter-agent term compares mean / std of two agents' actions, both with std 1."""
 
     def check(self, minibatch: int) -> None:
-        """Checks what goes with which preset; ``minibatch`` is the rows of a minibatch.
+        """Checks the settings against the preset; ``minibatch`` is the rows of a minibatch.
 
         Raises:
             UserError: naming the first bad value.
@@ -119,15 +122,15 @@ class DivergenceConfig:
             integer(1, minibatch)(f"{key}.rows", self.rows)
         if self.preset == "gaussian":
             if self.rows is not None:
-                raise UserError(f"{key}.rows={self.rows} goes with the kernel presets only.")
+                raise UserError(f"{key}.rows={self.rows} works with the kernel presets only.")
             self._check_variants()
             return
         for text in self._chosen(VARIANTS):
-            raise UserError(f"{key}.{text} goes with {key}.preset=gaussian only.")
+            raise UserError(f"{key}.{text} works with {key}.preset=gaussian only.")
         if self.kind not in ("cs", "none"):
-            raise UserError(f"{key}.kind={self.kind} goes with {key}.preset=gaussian only.")
+            raise UserError(f"{key}.kind={self.kind} works with {key}.preset=gaussian only.")
         if self.bound not in (None, "none"):
-            raise UserError(f"{key}.bound={self.bound} goes with {key}.preset=gaussian only.")
+            raise UserError(f"{key}.bound={self.bound} works with {key}.preset=gaussian only.")
 
     def _chosen(self, names: Sequence[str]) -> list[str]:
         """Returns those of the settings that do not have their default, as name=value."""
@@ -160,10 +163,10 @@ def fill_from_preset(
     coef: float | None = None,
     decay_steps: float = 0.0,
 ) -> DivergenceConfig:
-    """Returns ``config`` with the preset's values in place of None.
+    """Returns ``config`` with values in place of None.
 
-    ``lam``, ``sigma``, ``coef`` and ``decay_steps`` are the recipe's, for where the preset leaves
-    them to it; the closed form takes the recipe's ``coef`` before its own.
+    They are those of the preset. If the preset has none, they are ``lam``, ``sigma``, ``coef`` and
+    ``decay_steps``, which are the recipe's. For the closed form the recipe's ``coef`` comes first.
     """
     preset = PRESETS[config.preset]
     filled = dataclasses.replace(config)

@@ -1,4 +1,4 @@
-"""Policies that nobody trained, to look at a task or to compare with."""
+"""Untrained policies, to look at a task or to compare with."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def untrained(name: str, env: VecEnv, seed: int) -> Policy:
     """Returns the policy of a name of :data:`AGENTS`, except that of a checkpoint.
 
     Args:
-        name: ``zero``, all actions are 0, or ``random``, uniform within the actions' limits,
-            which are -1 and 1 where the task names none.
-        env: where it acts.
-        seed: of the random actions.
+        name: ``zero``: all actions are 0; ``random``: actions are uniform within their limits,
+            which are -1 and 1 if the task has none.
+        env: environments in which it acts.
+        seed: seed of the random actions.
     """
     if name == "zero":
         return lambda state: state.new_zeros(len(state), env.action_dim)

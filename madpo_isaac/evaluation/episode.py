@@ -1,4 +1,4 @@
-"""A page that plays an episode: one HTML file, which can be turned and scrubbed offline."""
+"""A page that plays an episode: one HTML file with a view that the mouse turns, without network."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Recording(NamedTuple):
 def write_episode(
     policy: Policy, env: VecEnv, path: str | Path, title: str = "Episode", text: str = ""
 ) -> None:
-    """Plays the first environment's episode from a reset on, writes the page, and says where.
+    """Plays the first environment's episode from a reset on, writes the page and prints its path.
 
     Args:
         policy: maps joint states (N, S) to joint actions (N, A).
         env: N environments of a task with pictures.
-        path: the file; ends with .html.
-        title: of the page.
-        text: what stands beside the title.
+        path: the file; its name ends with .html.
+        title: title of the page.
+        text: text beside the title.
 
     Raises:
-        UserError: it cannot be written; a file that was there is as before.
+        UserError: the file cannot be written; an existing file is not changed.
     """
     path = Path(path)
     check_path(path)
@@ -66,7 +66,7 @@ def write_episode(
 
 
 def check_path(path: Path) -> None:
-    """Raises UserError if ``path`` does not end as a page does."""
+    """Raises UserError if the name of ``path`` does not end with .html."""
     if path.suffix != SUFFIX:
         raise UserError(f"'{path}': the name of a page ends with {SUFFIX}.")
 

@@ -1,4 +1,4 @@
-"""Evaluation of a policy, from equally many episodes of every environment."""
+"""Evaluation of a policy by equal numbers of episodes in every environment."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _BEYOND = 1e38
 
 
 def evaluate(policy: Policy, env: VecEnv, episodes: int = 1) -> Episodes:
-    """Plays whole episodes from a reset on, of every environment equally many.
+    """Plays whole episodes from a reset on, the same number in every environment.
 
     Args:
         policy: maps joint states (N, S) to joint actions (N, A).
-        env: N environments, for this only.
-        episodes: of each environment.
+        env: N environments that are used only for this.
+        episodes: number of episodes in each environment.
 
     Returns:
-        What became of them, for :func:`summary` and :func:`means`.
+        The results of all episodes, for :func:`summary` and :func:`means`.
     """
     with device.single_threaded():
         return play_episodes(env, policy, episodes)
@@ -52,8 +52,8 @@ def means(episodes: Episodes) -> dict[str, float]:
 def summary(episodes: Episodes) -> dict[str, Any]:
     """Scores of E episodes: means, robust means, intervals of :data:`stats.LEVEL`, and counts.
 
-    Readings are means over the episodes whose physics did not blow up, and null if it did in all of
-    them.
+    Other quantities are means over the episodes whose physics did not become unstable. They are
+    null if there are none.
     """
     returns = episodes.returns.double().cpu().numpy()
     lengths = episodes.lengths.cpu().numpy()
@@ -128,13 +128,13 @@ class Record:
         self._steps: list[dict[str, Any]] = []
 
     def add(self, env_steps: int, episodes: Episodes) -> None:
-        """Appends what the policy of after ``env_steps`` reached."""
+        """Appends the scores that the policy reached after ``env_steps``."""
         self._steps.append({"step_count": env_steps, **metrics(episodes)})
 
     def continue_from(self, path: Path, env_steps: int) -> None:
-        """Takes what ``path`` has up to ``env_steps``, if it is there and of the same run.
+        """Takes the entries of ``path`` up to ``env_steps``, if the file is of the same run.
 
-        What is damaged is left out: it is no reason to stop a run.
+        Damaged entries are left out, because they are no reason to stop a run.
         """
         try:
             run = parse_json(path.read_text())

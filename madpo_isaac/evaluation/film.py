@@ -12,17 +12,17 @@ from madpo_isaac.runs.metrics import EpisodeTracker
 
 
 def film(policy: Policy, env: VecEnv, path: str | Path, steps: int = 300, envs: int = 1) -> None:
-    """Films a policy from a reset on, and says where.
+    """Films a policy from a reset on and prints the path of the video.
 
     Args:
         policy: maps joint states (N, S) to joint actions (N, A).
         env: N environments of a task with pictures.
-        path: the file; ends with .mp4 or .gif.
-        steps: as many are filmed.
-        envs: environments shown side by side, the first of the N.
+        path: the file; its name ends with .mp4 or .gif.
+        steps: number of steps to film.
+        envs: number of environments to show side by side, the first ones of the N.
 
     Raises:
-        UserError: it cannot be written; a file that was there is as before.
+        UserError: the file cannot be written; an existing file is not changed.
     """
     clip = Clip(env, Path(path), min(envs, env.num_envs), steps)
     tracker = EpisodeTracker(env.num_envs, env.device)

@@ -1,4 +1,4 @@
-"""Playing whole episodes, every environment equally many."""
+"""Playing of whole episodes, the same number in every environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from madpo_isaac.env import Policy, Step, VecEnv, is_success
 
 CAUSES = ("terminated", "time_limit", "diverged")
-"""Ends of an episode: by the task's rules, by its time limit, or because its physics blew up."""
+"""Ends of an episode: by the task's rules, by its time limit, or because it became unstable."""
 
 _NOT_READINGS = ("diverged", "overflow")
 
@@ -98,9 +98,9 @@ def play_episodes(env: VecEnv, act: Policy, episodes: int) -> Episodes:
     Every environment counts equally often, so short episodes are not over-represented.
 
     Args:
-        env: is reset first.
+        env: the environments, which are reset first.
         act: maps joint states (N, S) to joint actions (N, A).
-        episodes: of each environment.
+        episodes: number of episodes in each environment.
     """
     scores = Scores(env, episodes)
     state = env.reset()

@@ -30,7 +30,7 @@ _OWN_CHOICE = "mujoco.rendering.classic.gl_context"
 
 
 class Drawable(Protocol):
-    """An environment that pictures can be made of; those of all tasks are."""
+    """An environment of which pictures can be made; the environments of all tasks are drawable."""
 
     agents: tuple[AgentSpec, ...]
     view: Any

@@ -28,9 +28,9 @@ from madpo_isaac.evaluation.render import Painter, agent_color
 Frame = NDArray[np.uint8]
 """(height, width, 3)"""
 TILES = ((1, (640, 480)), (4, (480, 360)), (9, (320, 240)))
-"""Up to how many environments are shown how large, in pixels; more are as small as the last."""
+"""Largest number of environments for each size of picture, in pixels; the last size is for more."""
 SHOWN_AGENTS = 6
-"""With more agents than that their names are left out."""
+"""Largest number of agents whose names are shown."""
 
 
 # Files ------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ class Writer(Protocol):
         ...
 
     def close(self) -> bool:
-        """Puts the file in place; returns whether there is one, which takes a frame at least."""
+        """Puts the file in place; returns whether there is one, that is if it has a frame."""
         ...
 
 
@@ -52,7 +52,7 @@ class Mp4:
     """H.264 in the pixel format that browsers decode, with the index in front of the data.
 
     Args:
-        path: is there only once it is whole.
+        path: the file, which appears only when it is complete.
         fps: frames per second.
     """
 
@@ -180,7 +180,7 @@ class Gif:
 
 
 def as_gif(path: Path, width: int = 320, fps: int = 10) -> bytes:
-    """Returns a video as an animated GIF, for programs that show no other.
+    """Returns a video as an animated GIF, for programs that cannot show other videos.
 
     Raises:
         OSError: ffmpeg cannot be started, or cannot read the video.
@@ -199,11 +199,11 @@ def as_gif(path: Path, width: int = 320, fps: int = 10) -> bytes:
 
 
 FORMATS: dict[str, type[Mp4] | type[Gif]] = {".mp4": Mp4, ".gif": Gif}
-"""By the end of the file's name."""
+"""Writers of videos by the end of the file's name."""
 
 
 def check_path(path: Path) -> None:
-    """Raises UserError if ``path`` does not end as a video does."""
+    """Raises UserError if the name of ``path`` does not end with one of :data:`FORMATS`."""
     if path.suffix not in FORMATS:
         raise UserError(f"'{path}': the name of a video ends with {' or '.join(FORMATS)}.")
 
@@ -214,10 +214,10 @@ def partial(path: Path) -> Path:
 
 
 def prepare(path: Path) -> None:
-    """Makes the folder of ``path`` and sees that a video can be written there.
+    """Makes the folder of ``path`` and checks that a video can be written there.
 
     Raises:
-        UserError: it cannot.
+        UserError: no video can be written there.
     """
     probe = partial(path)
     try:
@@ -271,16 +271,16 @@ def caption(tile: Frame, lines: Sequence[str], agents: Sequence[AgentSpec]) -> F
 
 
 class Clip:
-    """One video of the first ``count`` environments over ``length`` steps, as long as they take.
+    """One video of the first ``count`` environments over ``length`` steps, in real time.
 
-    Each shows its return so far and what its last episode reached, and success where the task has
-    such a condition.
+    Each environment shows its return so far, the result of its last episode, and success if the
+    task has such a condition.
 
     Args:
-        env: one of a task with pictures.
-        path: where to; ends with one of :data:`FORMATS`.
-        count: environments shown.
-        length: steps.
+        env: environments of a task with pictures.
+        path: the file; its name ends with one of :data:`FORMATS`.
+        count: number of environments to show.
+        length: number of steps.
     """
 
     def __init__(self, env: VecEnv, path: Path, count: int, length: int) -> None:
@@ -301,11 +301,11 @@ class Clip:
         return self._left <= 0
 
     def add(self, step: Step, returns: Tensor) -> None:
-        """Films what ``step`` led to, if it is one to film.
+        """Films the state after ``step``, unless the clip is complete.
 
         Args:
-            step: of the environments, which have taken no other since.
-            returns: of the episodes under way, that of the step included. (N,)
+            step: the last step of the environments.
+            returns: returns of the present episodes, including this step. (N,)
 
         Raises:
             UserError: the file cannot be written.
@@ -362,12 +362,12 @@ class Film:
     Between clips nothing is drawn, and no OpenGL context is held.
 
     Args:
-        env: what is filmed.
-        path: the file of the clip that starts with a step.
-        frequency: steps from one clip's start to the next one's.
-        length: steps of a clip.
-        count: environments shown.
-        step: the number of the first step that :meth:`add` is given.
+        env: the environments to film.
+        path: maps the number of a clip's first step to its file.
+        frequency: number of steps from the start of one clip to the start of the next one.
+        length: number of steps of a clip.
+        count: number of environments to show.
+        step: the number of the first step that :meth:`add` gets.
     """
 
     def __init__(

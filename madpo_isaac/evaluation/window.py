@@ -16,16 +16,16 @@ from madpo_isaac.evaluation.render import Scene
 RATE = 60.0
 """Largest number of pictures per second."""
 _PATIENCE = 20.0
-"""Seconds that a closed window has to finish its last picture."""
+"""Seconds that a closed window may take to finish its last picture."""
 
 
 def check_display() -> None:
-    """Raises UserError where no window can be opened."""
+    """Raises UserError if no window can be opened."""
     if sys.platform == "linux" and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         raise UserError(
-            "There is no display for the viewer: leave headless=False and --viewer, and use "
+            "There is no display for the viewer: leave out headless=False and --viewer, and use "
             "madpo play <run> --html or --video instead."
         )
     if sys.platform == "darwin" and "mjpython" not in os.path.basename(sys.executable):

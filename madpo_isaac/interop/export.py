@@ -1,4 +1,4 @@
-"""``madpo export``: writes a run's policies as files that do not need this program.
+"""``madpo export``: writes a run's policies as files that work without this program.
 
 There is one file per agent, and ``contract.json`` describes inputs and outputs.
 """
@@ -33,11 +33,11 @@ from madpo_isaac.training.policy import load_policy
 
 CONTRACT_VERSION = 1
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
-"""Formats and the ends of their files' names."""
+"""Suffix of the files of each format."""
 OPSET = 17
 """Version of ONNX's operators; the first with LayerNormalization."""
 TOLERANCE = 1e-5
-"""Largest allowed difference of a file's actions from the policy's, which are of the order of 1."""
+"""Largest allowed difference of a file's actions from those of the policy, which are about 1."""
 CHECKED_ENVS, CHECKED_STEPS = 8, 16
 """The files are checked on the states of this many environments and steps."""
 OUTPUTS = ("action", "command")
@@ -171,7 +171,7 @@ def _columns(columns: Iterable[Reading | Command]) -> list[dict[str, Any]]:
 
 
 def serialize(policy: PortablePolicy, kind: str, seen: Tensor, name: str) -> bytes:
-    """Returns the file of a policy; it takes any number of rows.
+    """Returns the file of a policy as bytes; the file takes any number of rows.
 
     Args:
         policy: the policy to write.

@@ -18,20 +18,20 @@ from madpo_isaac.training.factory import make_env
 def train(*overrides: str, **settings: Any) -> Path:
     """Trains as ``train.py`` does with the same settings.
 
-    It prints what the command prints and writes the same run folder. Ctrl-C saves and returns;
-    training goes on with ``train(checkpoint=run)``.
+    It prints the same lines as the command and writes the same run folder. After Ctrl-C it saves
+    and returns; ``train(checkpoint=run)`` continues the training.
 
     Args:
-        *overrides: settings as the command line has them, such as ``"algo.horizon=16"``.
-        **settings: further settings by keyword, such as ``task="ShadowHandOver"``. A dictionary
-            sets what is below a name: ``algo={"name": "madpo", "horizon": 16}``.
+        *overrides: settings as on the command line, such as ``"algo.horizon=16"``.
+        **settings: further settings by keyword, such as ``task="ShadowHandOver"``. A dictionary is
+            a group of settings: ``algo={"name": "madpo", "horizon": 16}``.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: a setting is wrong, or something cannot be read or written.
-        RunFailed: the run had to stop, since too many worlds or gradients went bad.
+        UserError: a setting is wrong, or a file cannot be read or written.
+        RunFailed: too many environments became unstable, or too many gradients were not finite.
     """
     argv = [*overrides, *as_overrides(settings)]
     config = compose(argv)
@@ -41,12 +41,12 @@ def train(*overrides: str, **settings: Any) -> Path:
 
 
 def env_of(policy: str | Path, num_envs: int | None = None, **settings: Any) -> VecEnv:
-    """Returns environments as a policy was trained in.
+    """Returns environments like those in which a policy was trained.
 
     Args:
         policy: a run folder, a checkpoint file, or a task whose policy comes with the project.
-        num_envs: by default as many as in training.
-        **settings: other settings than those of the training, as :func:`train` takes them.
+        num_envs: number of environments; by default that of the training.
+        **settings: settings that differ from the training, in the form of :func:`train`.
 
     Raises:
         UserError: there is no such policy, or a setting is wrong.
@@ -58,10 +58,10 @@ def env_of(policy: str | Path, num_envs: int | None = None, **settings: Any) -> 
 
 
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Writes Python values as the command line has them.
+    """Writes Python values in the form of the command line.
 
-    A dictionary's ``name`` chooses a task, an algorithm or an engine; its other entries are set
-    below it.
+    A dictionary's ``name`` chooses a task, an algorithm or an engine, and its other entries are
+    settings of this choice.
     """
     found: list[str] = []
     for key, value in settings.items():

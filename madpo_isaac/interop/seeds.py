@@ -9,7 +9,7 @@ from madpo_isaac.errors import UserError
 
 
 def reseed(env: VecEnv, seed: int | None) -> None:
-    """Seeds the environments' random numbers anew, unless ``seed`` is None.
+    """Sets the seed of the environments' random numbers, unless ``seed`` is None.
 
     Raises:
         UserError: the seed is not a whole number of 64 bits, or the simulator can be seeded only

@@ -25,7 +25,7 @@ class NetworkSpec:
     in_dim: int
     out_dim: int
     hidden: tuple[int, ...]
-    """``algo.hidden``, for the module to make of it what it can."""
+    """``algo.hidden``; the module decides how to use these widths."""
     activation: nn.Module
     hidden_norm: bool
     """True if hidden layers are normalized."""
@@ -37,11 +37,12 @@ class NetworkSpec:
 class ModuleStack:
     """P modules of one class, see :class:`madpo_isaac.models.protocol.Networks`.
 
-    A module is a function of its parameters and its input alone: it is used in evaluation mode, and
-    has no buffers. They are run one after another, which is slower than :class:`MLPStack`.
+    A module has to be a function of its parameters and its input alone: it is used in evaluation
+    mode, and it has no buffers. The modules run one after another, which is slower than
+    :class:`MLPStack`.
 
-    With ``shared`` there is one module of the largest widths; what a network does not have of its
-    inputs is 0, and what it does not have of its outputs is cut off.
+    With ``shared`` there is one module of the largest widths. Inputs that a network does not have
+    are 0, and outputs that it does not have are cut off.
 
     Args:
         kind: the module's class, called with a :class:`NetworkSpec`.

@@ -1,4 +1,4 @@
-"""Networks by the name users type."""
+"""The registry of networks: each has a name for the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def register_network(name: str) -> Callable[[Kind], Kind]:
     (B, in_dim) to (B, out_dim).
 
     Raises:
-        UserError: the name is another network's.
+        UserError: another network has this name.
     """
 
     def add(kind: Kind) -> Kind:

@@ -1,7 +1,7 @@
 """Policies that come with the project: their parameters and their scores.
 
-A policy is a safetensors file and a JSON file beside it, with the configuration, the command and
-the source revision it was trained with, and its scores.
+A policy is a safetensors file and a JSON file beside it. The JSON file has the configuration, the
+command and the source revision with which the policy was trained, and its scores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FACTS = ("task", "algo", "iteration", "env_steps")
 
 
 def names() -> list[str]:
-    """Tasks for which there is a policy."""
+    """Returns the tasks for which there is a policy."""
     return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
 
 
@@ -97,7 +97,7 @@ def save(path: Path, content: dict[str, Any], facts: dict[str, Any]) -> None:
     """
     state = content.get("algo_state")
     if not isinstance(state, dict) or "actors" not in state:
-        raise UserError(f"A policy of algo={content['algo']} cannot be kept in this way.")
+        raise UserError(f"A policy of algo={content['algo']} cannot become a pretrained policy.")
     tensors = {"actors": state["actors"].to(torch.float16)}
     for agent, moments in enumerate(state.get("moments", {}).get("actors", [])):
         tensors |= {f"moments.{agent}.{part}": value for part, value in moments.items()}

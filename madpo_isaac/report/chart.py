@@ -1,4 +1,4 @@
-"""Figures as descriptions, which drawing.py makes into files and svg.py into a part of a page."""
+"""Descriptions of figures; drawing.py makes files of them, and svg.py makes parts of a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2), (4, 4))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """Shapes, named as by Matplotlib."""
 _FAR = 3.0
-"""Something diverges if it is further from the beginning than this many times the best is."""
+"""Values more than so many times as far from the beginning as the best value are cut off."""
 _QUANTILE = 0.05
 
 
@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with the ends of its interval, which are NaN where there is none."""
+    """A number with the ends of its interval, which are NaN if there is no interval."""
 
     value: float
     low: float
@@ -85,8 +85,9 @@ class Panel:
     def limits(self) -> Limits:
         """Returns the shown part of the axis of values: y, or x where there are bars.
 
-        What diverges does not press the rest to a line: values further from the beginning than
-        three times the best are outside. Curves begin at the median of their first values.
+        A curve that diverges does not set the scale: values whose distance from the beginning is
+        more than three times that of the best value are outside. The beginning is the median of
+        the curves' first values.
         """
         extents = dict(self._extents())
         if self.fixed is not None or not extents:

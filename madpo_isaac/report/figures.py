@@ -110,7 +110,7 @@ def improvement(study: Study, scores: statistics.Scores, reps: int, name: str) -
 def profiles(study: Study, scores: statistics.Scores, reps: int) -> Figure | None:
     """Performance profiles of Agarwal et al. (2021): the share of runs with a score above tau.
 
-    None for one task with few runs, of which a profile would be a flight of stairs.
+    None for one task with few runs, because a profile of few numbers has only a few steps.
     """
     if not scores.normalized and min(map(len, scores.finals.values())) < ENOUGH:
         return None

@@ -80,8 +80,8 @@ class Run:
     def score_of_means(self) -> float:
         """Returns the last return with mean actions; NaN where there is none.
 
-        It is that of the last evaluation in training, else what ``madpo eval --deterministic`` has
-        written about ``last.pth``.
+        It comes from the last evaluation in training, or if there was none, from
+        ``madpo eval --deterministic`` for ``last.pth``.
         """
         trained = self.latest("eval/return", np.array([self.steps]))[0]
         if np.isfinite(trained) or self.folder is None:
@@ -138,7 +138,7 @@ class Run:
 
 
 Tell = Callable[[str], None]
-"""Takes a text that says how far the work is."""
+"""A function that gets a text about the progress of the work."""
 
 
 def load(arguments: Sequence[str], tell: Tell = lambda text: None) -> list[Run]:
@@ -148,10 +148,10 @@ def load(arguments: Sequence[str], tell: Tell = lambda text: None) -> list[Run]:
         arguments: run folders, folders of run folders, ``*.jsonl`` or ``*.csv`` files (columns run,
             env_steps, episode_return and optionally success_rate). ``<task>=<path>`` names the
             task of a file; without it the task is the csv's name or the folder of the jsonl.
-        tell: is told how many runs are read.
+        tell: called with the number of runs that have been read.
 
     Raises:
-        UserError: there is no such path, or nothing in it to read.
+        UserError: there is no such path, or it contains no runs.
     """
     runs: dict[tuple[Path, str], Run] = {}
     for argument in arguments:

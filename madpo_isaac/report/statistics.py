@@ -39,7 +39,7 @@ _AT_ONCE = 2_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """Values with the ends of their 95 % intervals, all of one shape; NaN without intervals."""
+    """Values with the ends of their intervals, all of one shape; NaN without intervals."""
 
     value: np.ndarray
     low: np.ndarray
@@ -47,7 +47,10 @@ class Estimate:
 
 
 def bootstrap(
-    scores: Mapping[str, Any], function: Callable[..., np.ndarray], reps: int
+    scores: Mapping[str, Any],
+    function: Callable[..., np.ndarray],
+    reps: int,
+    level: float = 95.0,
 ) -> dict[str, Estimate]:
     """Stratified percentile bootstrap of ``function`` over runs; the same numbers every time.
 
@@ -55,7 +58,9 @@ def bootstrap(
         scores: a name to an array (runs, tasks, ...), or to two of them for functions of two.
         function: from R samples of the scores, (R, runs, tasks, ...), to a vector of each, (R, V).
         reps: resamples.
+        level: level of the intervals, in percent.
     """
+    tails = [(100.0 - level) / 2, (100.0 + level) / 2]
     # A stream that NumPy has frozen, so that a report repeats itself with every version.
     generator = np.random.RandomState(0)
     result = {}
@@ -65,7 +70,7 @@ def bootstrap(
         most = max(1, _AT_ONCE // sum(sample.size for sample in samples))
         counts = [min(most, reps - done) for done in range(0, reps, most)]
         drawn = [function(*_resamples(samples, n, generator)) for n in counts]
-        low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
+        low, high = np.percentile(np.concatenate(drawn), tails, axis=0)
         if min(len(sample) for sample in samples) < 2:  # a single run says nothing of its scatter
             low = high = np.full_like(point, np.nan, dtype=float)
         result[name] = Estimate(point, low, high)
@@ -104,7 +109,9 @@ def aggregates(scores: Mapping[str, np.ndarray], reps: int) -> dict[str, Estimat
     return bootstrap(scores, lambda x: np.stack([f(x) for f in AGGREGATES.values()], axis=1), reps)
 
 
-def improvement(scores: Mapping[str, np.ndarray], baseline: str, reps: int) -> dict[str, Estimate]:
+def improvement(
+    scores: Mapping[str, np.ndarray], baseline: str, reps: int, level: float = 95.0
+) -> dict[str, Estimate]:
     """Probability that a run of a group beats one of ``baseline``, averaged over tasks, (1,)."""
 
     def better(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -112,7 +119,7 @@ def improvement(scores: Mapping[str, np.ndarray], baseline: str, reps: int) -> d
         return np.mean((x > y) + 0.5 * (x == y), axis=(1, 2, 3))[:, None]
 
     pairs = {group: [x, scores[baseline]] for group, x in scores.items() if group != baseline}
-    return bootstrap(pairs, better, reps)
+    return bootstrap(pairs, better, reps, level)
 
 
 def profiles(scores: Mapping[str, np.ndarray], taus: np.ndarray, reps: int) -> dict[str, Estimate]:
@@ -153,10 +160,10 @@ class Scores:
 
 
 def shared_scores(study: Study) -> Scores | None:
-    """Scores for aggregation over tasks; None where less than two groups are in every task.
+    """Scores for aggregation over tasks; None if fewer than two groups have runs on every task.
 
-    A group counts as many runs a task as it has on each, the first ones. Scores are returns where
-    there is one task, else normalized per task.
+    Each group has the same number of runs on every task: the first ones, as many as its smallest
+    task has. With one task scores are returns; with several tasks they are normalized per task.
     """
     tasks = study.tasks
     groups = [g for g in study.groups if all((t, g) in study.cells for t in tasks)]

@@ -1,4 +1,4 @@
-"""Draws a figure into a page: one SVG a panel, which find their places by the page's width."""
+"""Draws a figure into a page: one SVG per panel; the width of the page decides their places."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def write(
         base: the group others are compared with, see :func:`baseline`.
         reps: resamples of every bootstrap.
         front: figures to show before all others.
-        tell: is told what is being made.
+        tell: called with the name of each part before it is made.
 
     Raises:
         UserError: there is no group ``base``, or ``out`` cannot be written.

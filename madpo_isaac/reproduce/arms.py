@@ -22,7 +22,7 @@ class Arm:
 
 
 Arms = Mapping[str, Arm]
-"""Arms by the name that their run folders have, which means the same in all figures."""
+"""Arms by the name in their run folders; a name means the same arm in all figures."""
 
 METHODS = {
     "gaussian": Arm("MADPO (closed form)", ("algo=madpo", "algo.divergence.preset=gaussian")),
@@ -86,9 +86,9 @@ def incentives(method: str) -> Arms:
 
 
 def sensitivity(method: str) -> Arms:
-    """Returns sweeps over lambda and over what takes the part of sigma, beside HAPPO.
+    """Returns sweeps over lambda and over sigma (or the setting in its place), and HAPPO.
 
-    Where the method drops the entropy bonus, HAPPO without it is there, too.
+    If the method drops the entropy bonus, HAPPO without this bonus is added, too.
     """
     base = METHODS[method]
     label, key, values = ON_RESTORE[method]

@@ -1,4 +1,4 @@
-"""Text on every figure: what it shows, and how it differs from what the paper ran."""
+"""Text on every figure: its content, and its differences from the paper's runs."""
 
 from __future__ import annotations
 

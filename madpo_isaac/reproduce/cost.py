@@ -1,8 +1,8 @@
 """Estimates of the time and the disk space of a run before it starts.
 
 They hold within a factor of two on one core of an AMD processor with AVX-512
-(docs/results/update.json, mamujoco.json, divergence.json). Once runs are under way, ``pool`` goes
-by their own pace.
+(docs/results/update.json, mamujoco.json, divergence.json). As soon as runs have a pace of their
+own, ``pool`` uses this pace.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _SAMPLE_S, _WEIGHT_S = 6e-7, 3.4e-11
 """Seconds of a gradient step per sample and network, and per sample and weight."""
 _PAIR_S = 1e-8
 """Seconds of a kernel divergence per pair of samples, forward and backward."""
+_OF_HANDS = {"hands": 2, "fingers": 12}
+"""Agents of two Shadow hands."""
 _HATRPO = 3.5
 """Time of HATRPO's update relative to HAPPO's."""
 _LINE, _PER_AGENT = 700, 500
@@ -60,7 +62,7 @@ def expected(config: Config, iterations: int) -> Cost:
     algo, task = config.algo, config.task.name
     assert isinstance(algo, AlgoConfig)
     pace, inputs = next(known for robot, known in _ROBOTS.items() if task.startswith(robot))
-    agents = int(task.rpartition("-")[2].partition("x")[0]) if "-" in task else 2
+    agents = _agents(config)
     batch = config.num_envs * algo.horizon
     widths = [inputs, *algo.hidden]
     weights = sum(a * b for a, b in itertools.pairwise(widths))
@@ -73,6 +75,17 @@ def expected(config: Config, iterations: int) -> Cost:
     disk = _CHECKPOINTS * 4 * copies * (agents + 1) * weights
     disk += iterations * (_LINE + agents * _PER_AGENT)
     return Cost(iterations * (batch / pace + update), disk)
+
+
+def _agents(config: Config) -> int:
+    """Returns the number of agents; that of the hands is 2 if they are divided in a custom way."""
+    partition = config.task.name.rpartition("-")[2].partition("x")[0]
+    agents = getattr(config.task, "agents", None)
+    if agents == "joint":
+        return 1
+    if partition.isdigit():
+        return int(partition)
+    return _OF_HANDS.get(agents, 2) if isinstance(agents, str) else 2
 
 
 def _kernels(algo: MadpoConfig, batch: int, agents: int) -> float:

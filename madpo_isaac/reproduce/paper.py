@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from madpo_isaac.reproduce import arms
 from madpo_isaac.reproduce.arms import Arms
+from madpo_isaac.reproduce.verdict import Scores
 
 MUJOCO = (
     *("HalfCheetah-2x3", "Walker2d-2x3", "Ant-4x2", "Humanoid-17x1", "HalfCheetah-3x2"),
@@ -51,6 +52,8 @@ class Figure:
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Further settings of some tasks."""
     is_of_paper: bool = True
+    conclude: Callable[[Scores, int], str] | None = None
+    """Text in ``verdict.md`` from the scores of all runs and the resamples of a bootstrap."""
 
 
 FIGURES: dict[str, Figure] = {

@@ -81,8 +81,8 @@ class View:
 def outlook(jobs: Sequence[Job], workers: int) -> tuple[float, float]:
     """Returns the share of all steps that is done, and the seconds that the rest will take.
 
-    A run is assumed to continue at its own pace. A run that has none yet takes the time that was
-    expected of it, corrected by how much longer the others take than was expected of them.
+    A run is assumed to continue at its own pace. For a run that has not started yet, the expected
+    time is corrected by the factor by which the other runs differ from their expected times.
     """
     so_far = {job: job.progress() for job in jobs}
     share = sum(min(steps, job.steps) for job, (steps, _) in so_far.items())
@@ -111,8 +111,8 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, s
         threads: threads of each process.
 
     Returns:
-        Names of the runs that failed with the last thing they said, and 0, or after a signal 128
-        plus its number.
+        The failed runs with the last line of their output, and an exit code: 0, or 128 plus the
+        signal's number after a signal.
     """
     waiting = [job for job in jobs if not job.finished()]
     failed: dict[str, str] = {}
@@ -158,7 +158,7 @@ def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
             free.append(job)
         elif job not in taken:
             taken.add(job)
-            console.info(f"{job.name}: another process has it; waiting")
+            console.info(f"{job.name}: waiting for another process that makes this run")
     return free
 
 

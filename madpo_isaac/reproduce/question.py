@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from madpo_isaac.reproduce.arms import HAPPO, Arm, Arms
 from madpo_isaac.reproduce.paper import Figure, Scale
+from madpo_isaac.reproduce.verdict import Scores, ranking, test
 
 _BONUS = ("algo=madpo", "algo.divergence.preset=gaussian")
 
@@ -41,6 +42,17 @@ def forms(method: str) -> Arms:
     return FORMS
 
 
+def chosen(scores: Scores, reps: int) -> str:
+    """Returns the ranking that names the forms to confirm."""
+    del reps
+    return ranking(scores, FORMS["happo"].title, FORMS["entropy_share"].title)
+
+
+def answer(scores: Scores, reps: int) -> str:
+    """Returns the outcome of the test."""
+    return test(scores, FORMS["happo"].title, FORMS["entropy_share"].title, reps)
+
+
 def confirmed(method: str) -> Arms:
     """Returns the forms to confirm."""
     del method
@@ -53,6 +65,7 @@ FIGURES: dict[str, Figure] = {
         ("HalfCheetah-6x1", "Walker2d-3x2", "ShadowHandOver"),
         *(forms, "curves"),
         is_of_paper=False,
+        conclude=chosen,
     ),
     "confirm": Figure(
         "The chosen forms on other tasks",
@@ -60,6 +73,7 @@ FIGURES: dict[str, Figure] = {
         *(confirmed, "curves"),
         settings={"ShadowHandOver": ("task.agents=fingers",)},
         is_of_paper=False,
+        conclude=answer,
     ),
 }
 SCALES: dict[str, Scale] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from madpo_isaac import console
@@ -16,6 +16,8 @@ from madpo_isaac.reproduce import pool
 from madpo_isaac.reproduce.arms import Arms
 from madpo_isaac.reproduce.caption import Request, caption
 from madpo_isaac.reproduce.plan import Job
+from madpo_isaac.reproduce.verdict import collect, scores_csv
+from madpo_isaac.system.files import write_atomic
 
 
 def reproduce(
@@ -28,14 +30,14 @@ def reproduce(
     """Runs the jobs of several figures, and reports each figure in its folder.
 
     Args:
-        requests: folder of the report to the figure.
-        jobs: the same for the figure's runs; figures may share runs.
-        workers: processes at a time.
-        threads: threads of each.
+        requests: the figures, by the folders of their reports.
+        jobs: the runs of each figure, by the same folders; figures may share runs.
+        workers: number of processes at a time.
+        threads: number of threads of each process.
         reps: resamples of every bootstrap.
 
     Returns:
-        The exit code: 0, 1 if a run failed, or after a signal 128 plus its number.
+        The exit code: 0, 1 if a run failed, or 128 plus the signal's number after a signal.
     """
     every = union(jobs.values())
     for out, request in requests.items():
@@ -49,6 +51,8 @@ def reproduce(
         shown = [job for job in jobs[out] if job.name not in failed]
         if shown:
             _report(request, shown, out, reps)
+            if request.figure.conclude is not None:
+                _conclude(request, jobs[out], failed, out, reps)
     for name, reason in failed.items():
         console.error(f"{name} failed: {reason}")
     return 1 if failed else 0
@@ -80,9 +84,25 @@ def _report(request: Request, jobs: Sequence[Job], out: Path, reps: int) -> None
     shows = request.figure.shows
     where = out / "figures" / f"{shows}.pdf"
     if shows == "wall time":
-        console.info(f"what the paper shows: the table of wall times in {out / 'report.html'}")
+        console.info(f"the paper's table: the table of wall times in {out / 'report.html'}")
     elif where.is_file():
-        console.info(f"what the paper shows: {where}")
+        console.info(f"the paper's figure: {where}")
+
+
+def _conclude(
+    request: Request, jobs: Sequence[Job], failed: Container[str], out: Path, reps: int
+) -> None:
+    """Writes the scores of all runs and what follows from them."""
+    arms = request.figure.arms(request.method)
+    runs = [None if job.name in failed else _named(job, arms) for job in jobs]
+    titles = [(job.task, arms[job.arm].title) for job in jobs]
+    scores = collect((*title, run) for title, run in zip(titles, runs, strict=True))
+    assert request.figure.conclude is not None
+    text = request.figure.conclude(scores, reps)
+    files = {"verdict.md": f"# {request.title}\n\n{text}", "scores.csv": scores_csv(scores)}
+    for name, content in files.items():
+        write_atomic(out / name, content.encode())
+    console.info(text)
 
 
 def _named(job: Job, arms: Arms) -> Run:

@@ -42,7 +42,7 @@ def write(paths: Sequence[Path], data: io.BytesIO) -> None:
     All paths are in one folder.
 
     Raises:
-        UserError: it cannot be written; the files that were there are as before.
+        UserError: it cannot be written; the existing files are not changed.
     """
     *others, path = paths
     try:
@@ -53,7 +53,7 @@ def write(paths: Sequence[Path], data: io.BytesIO) -> None:
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Reads a checkpoint, or a policy; raises :class:`UserError` if it is none of ours."""
+    """Reads a checkpoint or a policy; raises :class:`UserError` if the file is neither."""
     if not os.path.isfile(path):
         raise UserError(f"Checkpoint '{path}' does not exist.")
     if path.suffix == pretrained.SUFFIX:
@@ -87,12 +87,12 @@ def _check_counters(path: Path, content: dict[str, Any]) -> None:
     for key in ("iteration", "env_steps"):
         value = content.get(key, 0)
         if type(value) is not int or not 0 <= value < 2**63:
-            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no count.")
+            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is not a count.")
     for key in ("wall_s", "best_return"):
         value = content.get(key, 0.0)
         integral = isinstance(value, int) and abs(value) < 2**63
         if not integral and (not isinstance(value, float) or math.isnan(value)):
-            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is no number.")
+            raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is not a number.")
 
 
 def check_sums(path: Path) -> None:
@@ -104,7 +104,7 @@ def check_sums(path: Path) -> None:
 
 @contextlib.contextmanager
 def using(path: Path) -> Iterator[None]:
-    """Says in one line that what a checkpoint holds is not what is asked of it here."""
+    """Turns errors inside the block into one line: the checkpoint does not fit this version."""
     try:
         yield
     except UserError:

@@ -1,4 +1,4 @@
-"""The folder of one run: what goes where, and never over something that is there."""
+"""The folder of one run: its files and their places; existing files are never overwritten."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PACKAGES = (
 
 
 class RunFolder:
-    """Paths inside ``runs/<experiment>/``, and the lock that one process at a time holds."""
+    """Paths inside ``runs/<experiment>/``, and the lock, which one process at a time can hold."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -160,12 +160,13 @@ class MetricsFile:
 class TensorBoard:
     """Writes rl_games' tags; rewards and lengths also against iterations and seconds.
 
-    Whatever fails is raised here, by the call: TensorBoard's own writer has a thread for it.
+    It writes in the calling thread, so that errors are raised by the call. (TensorBoard's own
+    writer has a thread of its own.)
 
     Args:
-        folder: where the event file goes.
-        purge_step: a TensorBoard that is watching forgets what it has from there on; see also
-            :func:`drop_events_after`.
+        folder: folder of the event file.
+        purge_step: a TensorBoard program that shows the run drops its events from this step on;
+            see also :func:`drop_events_after`.
     """
 
     def __init__(self, folder: Path, purge_step: int) -> None:

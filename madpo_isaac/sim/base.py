@@ -13,7 +13,7 @@ from madpo_isaac.errors import UserError
 
 SPEED_LIMIT = 1e4
 """Speed, m/s or rad/s, beyond which a simulation counts as unstable. Hands and robots stay below
-1e2. The engines themselves object only from 1e10 on, when rewards have long been absurd."""
+1e2. The engines themselves report an error only from 1e10 on, which is too late for rewards."""
 
 
 @dataclass
@@ -24,10 +24,10 @@ class SimConfig:
     """One of :data:`madpo_isaac.sim.ENGINES` or :data:`madpo_isaac.sim.BRIDGES`."""
 
     def check(self, device: str) -> SimConfig:
-        """Checks what several settings decide together, and returns those of the engine to run.
+        """Checks rules that involve several settings; returns the settings of the engine to run.
 
         Args:
-            device: where it is to run; this may be another machine's.
+            device: device of the simulations, which may be that of another machine.
 
         Raises:
             UserError: naming the first bad value.
@@ -74,23 +74,23 @@ class Sim(Protocol):
 
         Args:
             name: a derived field such as ``xpos`` or ``cinert``, or ``qpos`` or ``qvel``.
-            exact: in the engine's own precision, float64 on the CPU, instead of float32: for
-                differences over time, which float32 would round too coarsely far from the
-                origin. A derived field can be had in one precision only.
+            exact: True for the engine's own precision (float64 on the CPU) instead of float32.
+                Differences over time need it, because float32 is too coarse far from the origin.
+                A derived field is available in one precision only.
 
-        The values appear with the next call of the engine, as do those of exact ``qpos`` and
-        ``qvel`` after a write.
+        The values are current after the next call of the engine, and so are those of exact
+        ``qpos`` and ``qvel`` after a write.
         """
         ...
 
     def expand(self, name: str) -> Tensor:
         """Returns MjModel's field ``name`` of every simulation, to be written in place. (N, ...)
 
-        In the engine's own precision, float64 on the CPU, it starts with the values of
-        :attr:`model`. What MuJoCo derives from a field (``body_subtreemass`` from ``body_mass``)
-        is not derived again: expand and write it too. Call this before the first step: an engine
-        that records its steps cannot do it later. :meth:`reset` and :meth:`state_dict` leave
-        these values alone.
+        The tensor has the engine's own precision (float64 on the CPU) and starts with the values
+        of :attr:`model`. Fields that MuJoCo derives from others (``body_subtreemass`` from
+        ``body_mass``) are not computed again: expand and write them, too. Call this before the
+        first step, because an engine that records its steps cannot do it later. :meth:`reset` and
+        :meth:`state_dict` do not change or contain these values.
         """
         ...
 

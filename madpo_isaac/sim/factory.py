@@ -39,11 +39,11 @@ def register_engine(name: str, settings: type[SimConfig] = SimConfig) -> Callabl
     and the number of threads (0 for one per core).
 
     Args:
-        name: what users type; ``cfg/sim/<name>.yaml`` has its defaults.
+        name: name on the command line; ``cfg/sim/<name>.yaml`` has the defaults.
         settings: the dataclass of its settings.
 
     Raises:
-        UserError: the name is another engine's.
+        UserError: another engine has this name.
     """
 
     def add(build: Build) -> Build:
@@ -94,12 +94,12 @@ class WarpConfig(SimConfig):
     """MuJoCo Warp, whose memory for contacts and constraints is set aside at the start."""
 
     nconmax: int | None = setting(None, integer(1, MAX_ROOM))
-    """Room for contacts, simulations' mean; null for twice what random motion takes."""
+    """Room for contacts, as the mean over simulations; null for twice the need of random motion."""
     njmax: int | None = setting(None, integer(1, MAX_ROOM))
-    """Room for constraints in each simulation; null for twice what random motion takes."""
+    """Room for constraints in each simulation; null for twice the need of random motion."""
     solver: str = setting("newton", one_of(("newton", "cg")))
-    """newton, or cg: conjugate gradient, which is slower to converge and may survive stiff contacts
-    where Newton's method in float32 gives NaN."""
+    """newton: Newton's method; cg: conjugate gradient, which converges more slowly, but may work at
+    stiff contacts at which Newton's method in float32 gives NaN."""
 
 
 @register_engine("warp", WarpConfig)
@@ -114,7 +114,7 @@ def _warp(
 
 @dataclass
 class AutoConfig(WarpConfig):
-    """The engine that goes with the device; the settings are those of MuJoCo Warp."""
+    """The engine that fits the device; the settings are those of MuJoCo Warp."""
 
     def check(self, device: str) -> SimConfig:
         """Returns the settings of ``warp`` on a GPU, else of ``mujoco``, which has none."""
@@ -123,7 +123,7 @@ class AutoConfig(WarpConfig):
         default = WarpConfig()
         for key in ("nconmax", "njmax", "solver"):
             if (value := getattr(self, key)) != getattr(default, key):
-                raise UserError(f"sim.{key}={value} goes with sim=warp only.")
+                raise UserError(f"sim.{key}={value} works with sim=warp only.")
         return SimConfig("mujoco")
 
 
@@ -150,7 +150,7 @@ def prepare_warp() -> None:
         ) from None
     if found.split(".")[:2] != mujoco.__version__.split(".")[:2]:
         raise UserError(
-            f"mujoco-warp {found} does not go with mujoco {mujoco.__version__}: install "
+            f"mujoco-warp {found} does not fit mujoco {mujoco.__version__}: install "
             f"mujoco-warp=={mujoco.__version__}."
         )
     import warp

@@ -35,9 +35,9 @@ class IsaacGymConfig(SimConfig):
     """Isaac Gym, which runs in a process of its own."""
 
     python: str = ""
-    """Its interpreter, Python 3.6 to 3.8 with isaacgym and bidexhands."""
+    """Interpreter of Isaac Gym: Python 3.6 to 3.8 with isaacgym and bidexhands."""
     timeout: float = setting(600.0, positive)
-    """Seconds to wait for any answer of it; building the task is one."""
+    """Seconds to wait for any answer of Isaac Gym; the first one comes after building the task."""
 
     def check(self, device: str) -> SimConfig:
         """See :meth:`SimConfig.check`."""
@@ -167,7 +167,7 @@ class IsaacGymBridge:
         if not line.endswith(b"\n"):
             self.close()
             raise UserError(
-                f"Isaac Gym's server ended unasked (exit code {self.process.returncode})."
+                f"Isaac Gym's server ended unexpectedly (exit code {self.process.returncode})."
                 f"{self._last_words()}"
             )
         try:

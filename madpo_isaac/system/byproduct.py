@@ -9,10 +9,10 @@ from madpo_isaac.errors import UserError
 
 
 class ByProduct:
-    """Gives something up when it fails for the first time, says so in one line, and goes on.
+    """Work that may fail: after its first failure there is a warning, and it is not tried again.
 
     Args:
-        name: of what is given up, in the plural or the singular of the message: "videos".
+        name: name of the by-product in the message "no more <name>", such as "videos".
     """
 
     def __init__(self, name: str) -> None:
@@ -23,8 +23,8 @@ class ByProduct:
         """Does ``work`` unless an earlier attempt has failed; returns whether it is done.
 
         Args:
-            work: what may fail.
-            silent: say nothing, where an error that ends the run is told instead.
+            work: function that may fail.
+            silent: True to print no warning, because an error that ends the run is printed.
         """
         if self.given_up:
             return False

@@ -1,4 +1,4 @@
-"""Data parallel training: the processes that torchrun started and what they tell each other."""
+"""Data parallel training: the processes that torchrun started, and their communication."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def join(multi_gpu: bool) -> Ranks:
         return ALONE
     if not _started():
         raise UserError(
-            "multi_gpu=True goes with torchrun: torchrun --standalone --nproc_per_node=2 train.py "
+            "multi_gpu=True needs torchrun: torchrun --standalone --nproc_per_node=2 train.py "
             "multi_gpu=True ..."
         )
     return TorchRun()

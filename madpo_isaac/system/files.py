@@ -1,4 +1,4 @@
-"""Files that are whole at every moment, whatever kills the process or the machine."""
+"""Files that are complete at every moment, even if the process or the machine is killed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from madpo_isaac.errors import UserError
 
 
 def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = ()) -> None:
-    """Replaces ``path`` by ``data``: who looks sees the old file or the new one, never a part.
+    """Replaces ``path`` by ``data``; a reader sees the old file or the new one, never a part.
 
     Args:
-        path: what to write. Its folder exists; ``<name>.tmp`` beside it is used on the way.
-        data: the content, on the disk before the name points to it.
-        links: further names in the same folder for the same content, given before ``path`` is.
+        path: the file to write. Its folder has to exist; ``<name>.tmp`` beside it is used, too.
+        data: the content; it is on the disk before the file gets its name.
+        links: further names in the same folder for the same content, which are made first.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, ...; the old files are untouched.

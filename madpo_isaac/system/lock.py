@@ -1,4 +1,4 @@
-"""A lock on a run folder that dies with the process that holds it."""
+"""A lock on a run folder that ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _LONGEST = 1024
 
 
 class Lock:
-    """An exclusive flock(2) on a file, which stays: removing it would let two processes in.
+    """An exclusive flock(2) on a file, which stays when the lock is released.
 
-    The kernel releases it when the process ends, however it ends. Between machines it works
-    where the file system passes locks on: NFS does unless mounted with ``nolock`` or
-    ``local_lock``. A file system without locks lets everybody in.
+    If the file were removed, two processes could lock two files of one name. The kernel releases
+    the lock when the process ends, however it ends. It holds for other machines if the file system
+    passes locks on. NFS does so unless it is mounted with ``nolock`` or ``local_lock``. On a file
+    system without locks, every process gets the lock.
     """
 
     def __init__(self, path: Path) -> None:

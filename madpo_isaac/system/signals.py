@@ -1,4 +1,4 @@
-"""Signals that ask a run to save and leave: Ctrl-C, a closed terminal, and those of clusters."""
+"""Signals that ask a run to save and exit: Ctrl-C, a closed terminal, and those of clusters."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes a signal instead of dying of it; a further Ctrl-C raises KeyboardInterrupt.
+        """Records a signal, which does not end the process; a second Ctrl-C raises an exception.
 
-        Further SIGTERMs change nothing: a scheduler sends them to every process of a job. SIGHUP
-        stays ignored where it was, as under nohup. Outside the main thread, which alone may
-        listen, signals do what they did.
+        The exception is KeyboardInterrupt. Further SIGTERMs have no effect, because a scheduler
+        sends them to every process of a job. If SIGHUP was ignored before, as under nohup, it
+        stays ignored. Only the main thread can listen; in other threads signals do not change.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-"""Either of them says what the user wants."""
+"""If one of these variables is set, the user has chosen."""
 COUNT = "10000"
 
 
 def bound() -> None:
-    """Bounds the spinning unless the user has said how long; call it before torch is imported.
+    """Limits the spinning, unless the user has chosen a limit; call it before torch is imported.
 
     By default libgomp's threads spin 300,000 times before they sleep. On an idle machine that costs
-    nothing; beside other programs it takes the time that those who are waited for would need.
+    nothing. Beside other programs the spinning threads take the cores from the threads for which
+    they wait.
     """
     if not any(name in os.environ for name in VARIABLES):
         os.environ["GOMP_SPINCOUNT"] = COUNT

@@ -1,1 +1,1 @@
-"""Training: the run's loop, what collects, and what watches, guards and saves it."""
+"""Training: the loop of a run, the learners in it, and the callbacks that watch and save it."""

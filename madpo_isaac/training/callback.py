@@ -1,4 +1,4 @@
-"""The contract between the training loop and everything that watches, guards, saves or shows it."""
+"""The contract between the training loop and the callbacks that watch, guard, save or show it."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base of all callbacks; override what is needed.
+    """Base of all callbacks, whose methods do nothing; a callback overrides some of them.
 
     The loop calls them in order. A callback may set ``run.stopping`` to end the run after this
     iteration; an exception ends it at once.
     """
 
     def on_start(self, run: Run) -> None:
-        """Called before the first iteration."""
+        """Is called before the first iteration."""
 
     def on_step(self, run: Run, action: Tensor, step: Step) -> None:
-        """Called with the joint actions (N, A) and the outcome of every step of training."""
+        """Is called with the joint actions (N, A) and the outcome of every step of training."""
 
     def on_rollout(self, run: Run) -> None:
-        """Called between collection and update: the policies are those that have acted.
+        """Is called between collection and update, with the policies that collected the rollout.
 
-        ``run.episodes`` holds what the rollout's finished episodes reached.
+        ``run.episodes`` holds the statistics of the rollout's finished episodes.
         """
 
     def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
-        """Called after the update with the iteration's metrics, to which it may add."""
+        """Is called after the update with the iteration's metrics, to which it may add entries."""
 
     def on_end(self, run: Run) -> None:
-        """Called after the last iteration, however the run ends; in reverse order."""
+        """Is called after the last iteration, however the run ends, in reverse order."""
 
 
 class BestEffort(Callback):
-    """A callback that the run can do without: if it fails, it is given up, and training goes on.
+    """An optional callback: if it fails, there is a warning, and training goes on without it.
 
     Args:
-        name: what is given up, for the message.
-        callback: what may fail.
+        name: name of the callback in the warning.
+        callback: the callback that may fail.
     """
 
     def __init__(self, name: str, callback: Callback) -> None:

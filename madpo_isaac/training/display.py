@@ -18,7 +18,8 @@ HIDDEN = ("lr", "skipped")
 """Metrics of agents that the table leaves out: the skipped steps are in the line of faults."""
 FIRST = ("entropy", "kl")
 LAST = ("loss", "clip_fraction", "grad_norm", "value_aux_loss")
-"""Metrics of agents that are shown first and last; where there is no room, the end is left out."""
+"""Metrics of agents that are shown first, and those that are shown last; if there is no room, the
+last ones are left out."""
 _ASCII = str.maketrans(f"{BARS}━╌…", ".,:;+*%#=-~")
 """Stand-ins where a terminal's encoding lacks these letters."""
 _CELL = 11
@@ -28,7 +29,7 @@ _LEAST_ROWS = 3
 
 
 class Trend:
-    """A quantity over the iterations: its newest and its best value, and their course.
+    """A quantity over the iterations: its newest value, its best value, and its course.
 
     It keeps at most :data:`POINTS` points. When there are more, neighbors are averaged.
     """
@@ -121,7 +122,7 @@ class View:
     def lines(self, width: int, height: int) -> list[str]:
         """Returns the lines for a terminal of ``width`` and ``height`` characters.
 
-        What matters most stays longest when there is no room: progress, time, return, success.
+        If there is no room, lines are left out; progress, time, return and success stay longest.
         """
         state = [self._progress(width), self._times()]
         state.append(_trend("return", self.returns, width))

@@ -1,4 +1,4 @@
-"""From settings to what a run is made of: environments, and who learns in them."""
+"""Makes the parts of a run from its settings: the environments and the learner."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def make_env(
 
     Args:
         config: names the task, its settings and the engine.
-        num_envs: another number than ``config``'s.
-        seed: of resets and noise; by default what :func:`seeds` gives for ``config.seed``.
-        threads: another number than ``config``'s.
-        training: they are to learn in: ``task.shaping``, which no score contains, is on.
+        num_envs: number of environments; by default that of ``config``.
+        seed: seed of resets and noise; by default that of :func:`seeds` for ``config.seed``.
+        threads: number of threads; by default that of ``config``.
+        training: whether policies learn in them; only then ``task.shaping``, which no score
+            contains, is on.
     """
     settings = task_settings(config.task)
     if not training:
@@ -63,11 +64,11 @@ def make_learner(
 
     Args:
         algo: hyper-parameters.
-        env: where it acts.
-        seeds: of the initial weights and of the actions.
+        env: environments in which it acts.
+        seeds: seeds of the initial weights and of the actions.
         ranks: the processes that train together.
-        max_iterations: of the whole training.
-        playing: it is only to act.
+        max_iterations: number of iterations of the whole training.
+        playing: True if it only acts.
 
     Raises:
         UserError: the package of ``algo=ppo`` is missing.
@@ -85,9 +86,10 @@ def make_learner(
 
 
 def seeds(seed: int, rank: int = 0) -> tuple[int, int, int]:
-    """Returns the seeds of environments, initial weights and actions, drawn from a run's.
+    """Returns the seeds of environments, initial weights and actions, drawn from a run's seed.
 
-    Processes of one run have environments and actions of their own, and the same weights.
+    The processes of one run have different seeds of environments and actions, and the same seed of
+    the weights.
     """
     env_seed, init_seed, act_seed = np.random.SeedSequence(seed).generate_state(3)
     if rank:

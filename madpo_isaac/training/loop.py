@@ -15,14 +15,14 @@ from madpo_isaac.training.run import Run
 def train(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     """Trains up to ``max_iterations``, or until a callback sets ``run.stopping``.
 
-    Algorithm 1 of Dou et al. (NeurIPS 2024), in whose place every algorithm stands: an iteration
-    collects a rollout with the present policies and updates the agents, one after another, and the
-    critic on it. What else a run does, callbacks do: they evaluate, record, show, film, save, and
-    end a run whose worlds go bad.
+    For MADPO this is Algorithm 1 of Dou et al. (NeurIPS 2024), and the other algorithms have the
+    same loop. An iteration collects a rollout with the present policies. Then it updates the
+    agents, one after another, and the critic. Everything else is done by callbacks: they evaluate,
+    record, show, film and save, and they end a run that has too many unstable environments.
 
     Args:
-        run: what is trained; it goes on from its present iteration.
-        callbacks: called in this order, and in the reverse one at the end.
+        run: the run to train, from its present iteration on.
+        callbacks: callbacks, called in this order, and in the reverse order at the end.
     """
 
     def watch(action: Tensor, step: Step) -> None:

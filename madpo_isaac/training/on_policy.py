@@ -24,8 +24,8 @@ class OnPolicyLearner(Learner):
 
     Args:
         config: hyper-parameters.
-        env: where it acts.
-        seeds: of the initial weights and of the actions.
+        env: environments in which it acts.
+        seeds: seeds of the initial weights and of the actions.
         ranks: the processes that train together.
     """
 
@@ -45,7 +45,7 @@ class OnPolicyLearner(Learner):
 
     @functools.cached_property
     def rollout(self) -> Rollout:
-        """The last rollout; who only plays needs none."""
+        """The last rollout; it is made when it is needed, since a player needs none."""
         return Rollout.allocate(self.env, self.config.horizon, self.algo.critic.value_shape)
 
     def collect(self, state: torch.Tensor, on_step: OnStep) -> Collected:

@@ -18,15 +18,16 @@ from madpo_isaac.system.distributed import Ranks
 
 
 def config_for_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
-    """The configuration of this process: shared things are the first one's.
+    """The configuration of this process, with the seed and the checkpoint of the first process.
 
-    A process is here only once all have read the command line, so that none looks for a run that
-    another is just making. All but the first are silent and write into a scratch folder.
+    It waits until all processes have read the command line, so that none looks for a run that
+    another one is making. All processes but the first print nothing and write into a temporary
+    folder.
 
     Args:
-        config: as given on the command line.
+        config: the configuration of the command line.
         ranks: the processes.
-        checkpoint: the file to continue from, or nothing.
+        checkpoint: the file to continue from, or an empty text.
     """
     seed, checkpoint = ranks.broadcast((config.seed, checkpoint))
     threads = config.num_threads or _share(device.cores())

@@ -42,11 +42,11 @@ def load_policy(path: str | Path, env: VecEnv, config: Config | None = None) -> 
 
     Args:
         path: a checkpoint file, a run folder, or a task whose policy comes with the project.
-        env: environments of the task, and with the agents, that it was trained for.
-        config: by default the one that it was trained with.
+        env: environments with the task and the agents that it was trained for.
+        config: the configuration; by default that of the training.
 
     Raises:
-        UserError: there is none, it is damaged, or it is for other environments.
+        UserError: there is no such policy, it is damaged, or it is for other environments.
     """
     config = playing(str(path)) if config is None else config
     file = find_checkpoint(config)
@@ -62,7 +62,7 @@ def load_policy(path: str | Path, env: VecEnv, config: Config | None = None) -> 
 
 
 def find_checkpoint(config: Config) -> Path:
-    """Returns the file that ``config.checkpoint`` means."""
+    """Returns the checkpoint file for ``config.checkpoint``."""
     runs = Path(config.runs_dir)
     return checkpoint.find(config.checkpoint, runs, config.task.name, config.algo.name)
 
@@ -71,7 +71,7 @@ def read_checkpoint(path: Path, config: Config, env: VecEnv) -> dict[str, Any]:
     """Reads a checkpoint of a configuration's task and algorithm.
 
     Raises:
-        UserError: it is of others, damaged, or not there.
+        UserError: the checkpoint does not exist, is damaged, or has another task or algorithm.
     """
     content = checkpoint.load(path, env.device)
     for kind, wanted in (("task", config.task.name), ("algo", config.algo.name)):

@@ -41,7 +41,7 @@ class Recorder(Callback):
             self._file.write(metrics)
 
     def flush(self) -> None:
-        """Puts all lines on the disk: those that a checkpoint continues must not be missing."""
+        """Puts all lines on the disk, since a checkpoint must not be newer than this file."""
         with self._named():
             self._file.flush()
 
@@ -95,14 +95,14 @@ class Curves(Callback):
 
 
 class ConsoleView(Callback):
-    """A view of the run below the cursor of a terminal; elsewhere one line an iteration."""
+    """A live view of the run in a terminal; without a terminal, one line per iteration."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._live = Live(console=console.out, auto_refresh=False, transient=True)
 
     def on_start(self, run: Run) -> None:
-        """Prints what is about to run."""
+        """Prints the run folder and the main settings."""
         config, env = run.config, run.env
         self._first = run.iteration, run.wall_s
         agents = run.learner.agents
@@ -136,7 +136,7 @@ class ConsoleView(Callback):
             console.info(plain_line(metrics, total, remaining, has_success=wins))
 
     def on_end(self, run: Run) -> None:
-        """Removes the view; if the run has ended well, says what it reached and what can follow."""
+        """Removes the view; if the run has ended well, prints its results and the next commands."""
         if not self._live.is_started:
             return
         self._live.stop()
@@ -175,7 +175,7 @@ def plain_line(
 
 
 def closing(view: View, best_return: float, folder: Path) -> list[str]:
-    """Returns the lines that end a run: what it reached, where that is, and the next commands."""
+    """Returns the lines at the end of a run: its results, its best policy, and next commands."""
     best, run = folder / "nn" / "best.pth", shlex.quote(str(folder))
     score = view.evaluations if view.evaluates else view.returns
     when = f" at iteration {score.best_at}" if score.best == best_return else ""

@@ -1,4 +1,4 @@
-"""A run: its environments and its learner, how far it is, and what a checkpoint holds of it."""
+"""A run: its environments, its learner, its progress, and the content of its checkpoints."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from madpo_isaac.training.policy import read_checkpoint
 
 
 class Moment(NamedTuple):
-    """A point between two iterations, beside what the update changes."""
+    """The state of a run at a moment, without the part that the update changes."""
 
     counters: dict[str, Any]
     worlds: dict[str, Any]
-    """The environments, the episodes under way, and the joint state to act on next."""
+    """The environments, the present episodes, and the joint state to act on next."""
     draws: dict[str, Any]
     """The generators that actions are drawn from."""
 
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def wall_s(self) -> float:
-        """Seconds of training so far, evaluation and saving and earlier processes included."""
+        """Seconds of the run so far, with evaluation, saving and the processes before a resume."""
         return self._wall_before + self._wall_runs * (time.perf_counter() - self._since)
 
     def collect(self, on_step: OnStep = lambda action, step: None) -> None:
@@ -145,11 +145,11 @@ class Run:
         )
 
     def checkpoint(self, moment: Moment) -> dict[str, Any]:
-        """Returns what a checkpoint holds; all processes are asked, the first one has it all.
+        """Returns the content of a checkpoint; all processes call this, the first one gets it all.
 
         Args:
-            moment: the present one, or after :meth:`collect` :attr:`beginning`, which is that of
-                the policies that have collected.
+            moment: the present moment, or after :meth:`collect` :attr:`beginning`, which belongs
+                to the policies that have collected the rollout.
         """
         shard = {**moment.worlds, **moment.draws} if self.ranks.index else {}
         return {
@@ -168,10 +168,10 @@ class Run:
         return as_yaml(self.config)
 
     def restore(self, path: Path) -> None:
-        """Goes on from a checkpoint.
+        """Continues from a checkpoint.
 
         Raises:
-            UserError: it is damaged, or of another task, algorithm or size.
+            UserError: it is damaged, or it has another task, algorithm or size.
         """
         with using(path):
             content = read_checkpoint(path, self.config, self.env)
@@ -211,7 +211,7 @@ class Run:
 
 
 def _scorer(config: Config) -> str:
-    """Returns the source of the scores that say which policy is the best.
+    """Returns the source of the scores that decide which policy is the best.
 
     Scores of one source are not compared with those of the other.
     """

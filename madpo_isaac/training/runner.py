@@ -1,4 +1,4 @@
-"""A whole run: where it goes on from, its folder, its callbacks, and how it ended."""
+"""A whole run: its checkpoint, its folder, its callbacks, and its end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Ended(NamedTuple):
     exit_code: int
     """0, or 128 plus the number of the signal that ended it."""
     folder: Path
-    """The run folder; the checkpoint where it lies in none and nothing was left to do."""
+    """The run folder; or the checkpoint, if it is in no run folder and nothing was left to do."""
 
 
 def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
@@ -44,7 +44,7 @@ def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
 
     Args:
         config: a validated configuration.
-        overrides: the command line, recorded in the run folder.
+        overrides: settings of the command line, which the run folder records.
     """
     if config.capture_video:
         choose_backend()  # fails before anything is built
@@ -60,7 +60,7 @@ def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
 
 
 def with_seed(config: Config) -> Config:
-    """Returns the configuration with a seed that was drawn, where it is -1."""
+    """Returns the configuration; if its seed is -1, with a seed that is drawn."""
     if config.seed != -1:
         return config
     return replace(config, seed=int(np.random.SeedSequence().generate_state(1)[0]))
@@ -125,7 +125,7 @@ def _train(work: Run, folder: RunFolder) -> int:
 
 
 def make_callbacks(work: Run, folder: RunFolder, signals: StopOnSignal) -> list[Callback]:
-    """Returns what a run does beside training; one of several processes does most of it."""
+    """Returns the callbacks of a run; if there are several processes, the first one has most."""
     config = work.config
     shared = Path(work.ranks.broadcast(str(folder.path)))
     guard = WorldGuard(shared / "dumps")

@@ -1,4 +1,4 @@
-"""Callbacks that save a run, and that look for signals to do so and leave."""
+"""Callbacks that save a run, and that end it after a signal."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.run import Moment, Run
 
 SAVE_INTERVAL = 60.0
-"""Seconds of work that a kill may cost, where an iteration takes less."""
+"""Largest number of seconds between two checkpoints, if an iteration takes less."""
 
 
 class StopOnSignal(Callback):
-    """Ends the run after the iteration in which any process gets a signal; see StopRequest."""
+    """Ends the run after the iteration in which a process gets a signal; see StopRequest."""
 
     def __init__(self) -> None:
         self.request = StopRequest()
@@ -37,21 +37,21 @@ class StopOnSignal(Callback):
         run.stopping |= self.request.agreed(run.ranks)
 
     def on_end(self, run: Run) -> None:
-        """Lets signals do what they did."""
+        """Restores the earlier handlers of signals."""
         self._listening.close()
 
 
 class Checkpoints(Callback):
-    """Keeps the best policy in best.pth, and what the run goes on from in last.pth.
+    """Keeps the best policy in best.pth, and the newest state of the run in last.pth.
 
-    The best policy is the one with the highest return of an evaluation, or without evaluations of
-    the episodes that ended in one rollout: then the policies that have collected it are saved, not
-    what the update makes of them. It comes last among the callbacks, after those that record the
-    iteration and those that may end the run.
+    The best policy is the one with the highest return of an evaluation. Without evaluations it is
+    the one with the highest mean return of the episodes that ended in one rollout; best.pth then
+    has the policies that collected this rollout, from before the update. This callback comes last,
+    after those that record the iteration and those that may end the run.
 
     Args:
-        folder: the run's.
-        flush: puts the record up to now on the disk; called before anything is saved.
+        folder: the run folder.
+        flush: function that puts the metrics up to now on the disk; it is called before saving.
     """
 
     def __init__(self, folder: RunFolder, flush: Callable[[], None] = lambda: None) -> None:
@@ -60,7 +60,7 @@ class Checkpoints(Callback):
         self._saved_at = -float("inf")
 
     def on_start(self, run: Run) -> None:
-        """Looks at the clock."""
+        """Starts to measure the time since the last checkpoint."""
         self._looked_at = time.monotonic()
 
     def on_rollout(self, run: Run) -> None:
@@ -69,7 +69,7 @@ class Checkpoints(Callback):
             self._compare(run, run.episodes["episode_return"], run.beginning)
 
     def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
-        """Saves the best after an evaluation; and at first, when it is time, and at the end."""
+        """Saves after the first iteration, at regular times, at the end, and a new best policy."""
         cfg = run.config
         if cfg.eval_frequency and run.iteration % cfg.eval_frequency == 0:
             self._compare(run, run.ranks.broadcast(metrics.get("eval/return")), run.now())
@@ -112,10 +112,10 @@ class Checkpoints(Callback):
 
 
 class Saver:
-    """Serializes at once and writes on a thread, since it is the disk that takes long.
+    """Serializes at once and writes in a thread, because the disk takes longer.
 
-    One write is under way at a time: the next one waits for it. What went wrong is raised by
-    the call that follows.
+    There is one write at a time, and the next one waits for it. An error is raised by the next
+    call.
     """
 
     def __init__(self) -> None:
@@ -123,10 +123,10 @@ class Saver:
         self._problem: UserError | None = None
 
     def save(self, paths: Sequence[Path], content: dict[str, Any]) -> None:
-        """Writes ``content`` under every one of ``paths``, the last one last.
+        """Writes ``content`` to all ``paths``, in their order.
 
         Raises:
-            UserError: the write before could not be done.
+            UserError: the previous write has failed.
         """
         data = checkpoint.serialize(content)
         self.wait()

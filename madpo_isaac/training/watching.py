@@ -18,17 +18,17 @@ from madpo_isaac.training.factory import make_env
 from madpo_isaac.training.run import Run
 
 EVALUATION = 1
-"""Sets the draws of evaluations apart from those of training with the same seed."""
+"""Number that makes the seed of evaluations different from that of the training."""
 
 
 class Evaluation(Callback):
     """Scores the policy every ``eval_frequency`` iterations, with mean actions.
 
-    It has environments of its own, and every evaluation starts from the same states, so that
-    differences are the policy's.
+    It has environments of its own. Every evaluation starts from the same states, so that scores
+    differ only because of the policy.
 
     Args:
-        path: where the scores so far are written after each evaluation.
+        path: file to which the scores so far are written after each evaluation.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class Evaluation(Callback):
 
 
 class Filming(Callback):
-    """Films training into clips, as ``capture_video`` has it."""
+    """Films training into clips, see ``capture_video``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -106,7 +106,7 @@ class NewClips:
         self._known = self._all()
 
     def take(self) -> list[Path]:
-        """Returns the new ones in the order of their steps."""
+        """Returns the new clips in the order of their steps."""
         new = self._all() - self._known
         self._known |= new
         return sorted(new, key=lambda path: (len(path.name), path.name))

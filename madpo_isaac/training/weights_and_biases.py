@@ -29,7 +29,8 @@ def check_installed() -> None:
 class WeightsAndBiases(Callback):
     """Logs every line of metrics.jsonl against ``env_steps``, the configuration and new clips.
 
-    A continued run goes on in the same place, which the run folder keeps in ``wandb_id.txt``.
+    A continued run is continued there, too: the run folder keeps its identifier in
+    ``wandb_id.txt``.
 
     Args:
         folder: the run folder.
@@ -41,7 +42,7 @@ class WeightsAndBiases(Callback):
         self._clips = NewClips(folder / "videos")
 
     def on_start(self, run: Run) -> None:
-        """Begins the run there, or goes on with it."""
+        """Begins the run at Weights & Biases, or continues it."""
         import wandb  # pyright: ignore[reportMissingImports]
 
         config = run.config
@@ -76,6 +77,6 @@ class WeightsAndBiases(Callback):
         self._run.log(known, step=run.iteration)
 
     def on_end(self, run: Run) -> None:
-        """Ends the run there."""
+        """Ends the run at Weights & Biases."""
         if self._run is not None:
             self._run.finish()

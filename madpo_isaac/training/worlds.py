@@ -1,4 +1,4 @@
-"""Worlds that go bad: they are counted, kept for replay, and stop a run when they are too many."""
+"""Unstable environments ("bad worlds"): counted, kept for replay, and a reason to end a run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _KEYS = {"config": str, "iteration": int, "start": dict, "actions": Tensor, "fau
 
 
 class WorldGuard(Callback):
-    """Watches the steps of every rollout; the device is read once, when it ends.
+    """Watches the steps of every rollout; it reads the device once, at the end of the rollout.
 
     A dump holds the environments' exact state at the start of the rollout and all actions up to
-    the last fault, so that every one of them can be repeated with what led to it.
+    the last fault, so that every fault can be repeated together with the steps before it.
 
     Args:
-        folder: where up to ``max_dumps`` dumps go; none are written without.
+        folder: folder for up to ``max_dumps`` dumps; None to write no dumps.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -102,10 +102,10 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
     """Repeats a dump in fresh environments.
 
     Returns:
-        For every fault its step in the iteration, its environment, and whether it came again.
+        For every fault its step in the iteration, its environment, and True if it happened again.
 
     Raises:
-        UserError: if the file is no dump.
+        UserError: the file is not a dump.
     """
     content = _read(path)
     config = _config(path, content)

@@ -42,18 +42,18 @@ class HandTaskConfig:
 
     suite: ClassVar[str] = "hands"
     agents: Any = "hands"
-    """Agents: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both hands), or
-    a list of part lists used by each hand, parts being 0 palm, 1 first, 2 middle, 3 ring, 4 little
-    finger, 5 thumb."""
+    """Split into agents: ``hands`` (2 agents), ``fingers`` (12), ``joint`` (one agent for both
+    hands), or a list of lists of parts for each hand, such as [[0,1,2],[3,4,5]]. The parts are 0
+    palm, 1 first, 2 middle, 3 ring and 4 little finger, and 5 thumb."""
     agents_see: str = setting("own", one_of(("own", "all")))
-    """own: an agent observes its own hand and the objects; all: the other hand, too."""
+    """own: an agent observes its own hand and the objects; all: it also observes the other hand."""
     hand: str = SHADOW
     """Hand model: a name in ``tasks/hands/models`` or a YAML file of the same kind."""
     episode_length: int = 75
     """Control steps after which an episode is truncated."""
     reset_dof_pos_noise: float = setting(0.2, size)
-    """n in the reset position n (low + (high - low) u) of a joint, u ~ U(-1, 1), kept within the
-    joint's limits; 0 starts from the zero pose, the flat hand."""
+    """Factor n of a joint's random position at a reset, n (low + (high - low) u) with u ~ U(-1, 1),
+    clipped to the joint's limits; with 0 every episode starts with the flat hand."""
     randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
     """Differences between environments; none by default."""
     shaping: ShapingConfig = field(default_factory=ShapingConfig)

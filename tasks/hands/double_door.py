@@ -49,7 +49,9 @@ class _Leaf:
 HANDLE_RADIUS = 0.39
 """Distance of the handle points from their hinges along the leaf, meters."""
 _LEAVES = (
-    _Leaf("right", (-0.42653, 0.4833, 0.00846), (0, -1, 0), (-0.4475, -0.007), -0.0520, HANDLE_RADIUS),
+    _Leaf(
+        "right", (-0.42653, 0.4833, 0.00846), (0, -1, 0), (-0.4475, -0.007), -0.0520, HANDLE_RADIUS
+    ),
     _Leaf("left", (0.42041, 0.4833, 0.00560), (0, 1, 0), (0.0031, 0.4436), 0.0435, -HANDLE_RADIUS),
 )
 _LEAF_Y = (-0.4439, 0.4811)

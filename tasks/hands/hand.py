@@ -225,7 +225,7 @@ def load(name: str) -> Hand:
     try:
         _check(found, path)
     except (AttributeError, TypeError):  # OmegaConf lets a group pass for a text
-        raise UserError(f"The hand in '{path}' has an entry of another type.") from None
+        raise UserError(f"The hand in '{path}' has an entry of the wrong type.") from None
     return found
 
 

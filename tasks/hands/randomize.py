@@ -36,10 +36,10 @@ class RandomizeConfig:
     actuator_gain: list[float] | None = None
     """Gain kp of each drive kp (target - q) - kd v; kd and the force limit stay."""
     action_noise: float | None = None
-    """Standard deviation of the noise on actions, which reach from -1 to 1 and are clipped after
-    it. The last action that is observed is without it."""
+    """Standard deviation of the noise on actions, which are then clipped to [-1, 1]. The last
+    action in the observation has no noise."""
     observation_noise: float | None = None
-    """Standard deviation of the noise on every number of the joint state, in its units there."""
+    """Standard deviation of the noise on every number of the joint state, in units of the state."""
 
     @classmethod
     def of(cls, settings: RandomizeConfig | Mapping[str, Any]) -> RandomizeConfig:

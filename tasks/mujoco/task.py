@@ -35,12 +35,12 @@ class Config:
     version: str = "v2"
     """v2: the papers' version; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
     observation: str = setting("standardized", one_of(OBSERVATIONS))
-    """standardized: every agent observes the whole state and its own number, and the critic the
-    state; each vector is standardized over its own entries, as in HARL and the papers. physical:
-    the state itself, for networks that normalize by running moments."""
+    """physical: agents and critic observe the state itself. standardized: each agent observes the
+    state and its own number, and the critic the state; each of these vectors is standardized over
+    its own entries, as in HARL and the papers."""
     agent_obsk: int | None = None
-    """Agents observe their own joints and this many joints further, and the torso, as they are;
-    null: every agent observes everything, see ``observation``."""
+    """Distance in joints: an agent observes the joints up to this distance from its own ones, and
+    the torso. null: every agent observes everything, see ``observation``."""
     episode_length: int = 1000
     """Control steps after which an episode is truncated."""
 

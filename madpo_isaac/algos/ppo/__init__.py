@@ -1,4 +1,4 @@
 """Single-agent PPO over the joint action, learned by the library rl_games (package rl-games).
 
-Nothing here is imported before ``algo=ppo`` is asked for.
+This package is imported only for ``algo=ppo``.
 """

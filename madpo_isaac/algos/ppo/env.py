@@ -15,7 +15,7 @@ from madpo_isaac.env import VecEnv
 class RlGamesEnv(IVecEnv):
     """One agent that sees the joint state and chooses the joint action.
 
-    It is handed to rl_games' agent as an object, so that nothing has to be registered.
+    rl_games' agent gets it as an object, so that nothing has to be registered.
     """
 
     def __init__(self, env: VecEnv) -> None:
@@ -35,9 +35,9 @@ class RlGamesEnv(IVecEnv):
         """Steps all environments.
 
         Returns:
-            The observation to act on next, after any reset; the reward (N,); the episodes that
-            ended (N,); and ``time_outs`` (N,), those of them that the time limit cut, beside the
-            :class:`~madpo_isaac.env.Step` and the actions themselves.
+            The next observation, after any reset; the reward (N,); where an episode ended (N,);
+            and a dictionary with ``time_outs`` (N,), where the time limit cut the episode, the
+            :class:`~madpo_isaac.env.Step` and the actions.
         """
         step = self.env.step(actions)
         done = step.terminated | step.truncated
@@ -45,7 +45,7 @@ class RlGamesEnv(IVecEnv):
         return {"obs": step.state}, step.learned_reward, done, infos
 
     def get_env_state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of the environments."""
+        """Returns the environments' part of a checkpoint."""
         return self.env.state_dict()
 
     def set_env_state(self, env_state: dict[str, Any]) -> None:

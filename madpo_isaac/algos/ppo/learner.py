@@ -26,7 +26,7 @@ from madpo_isaac.system import device
 
 
 class _Watch(AlgoObserver, DefaultDiagnostics):
-    """Takes from the running agent what rl_games does not return."""
+    """Collects results of the running agent that rl_games does not return."""
 
     def __init__(self) -> None:
         self.on_step: OnStep | None = None
@@ -47,7 +47,7 @@ class _Watch(AlgoObserver, DefaultDiagnostics):
 
 
 class _Agent(A2CAgent):
-    """rl_games' agent; collects on one thread, tells the norm and skips if it is not finite."""
+    """rl_games' agent on one thread; it reports gradient norms and skips steps if not finite."""
 
     watch: _Watch
     collected: dict[str, Any] | None = None
@@ -61,7 +61,7 @@ class _Agent(A2CAgent):
         return collected["step_time"]
 
     def play_steps(self) -> dict[str, Any]:
-        """Called by rl_games where an epoch begins: the rollout is there already."""
+        """Is called by rl_games at the start of an epoch; the rollout has been collected before."""
         assert self.collected is not None
         collected, self.collected = self.collected, None
         return collected
@@ -75,16 +75,16 @@ class _Agent(A2CAgent):
 
 
 class PpoLearner(Learner):
-    """An agent of rl_games with its own random numbers, so that the global ones stay untouched.
+    """An agent of rl_games with random generators of its own; it does not use the global ones.
 
-    Checkpoints are rl_games' own, with further keys beside: its players read them, too.
+    Checkpoints have rl_games' format with further keys, so rl_games' players can read them.
 
     Args:
         config: hyper-parameters.
-        env: where it learns.
-        seeds: of the initial weights and of the actions.
+        env: environments in which it learns.
+        seeds: seeds of the initial weights and of the actions.
         max_iterations: the end of the linear schedule of the learning rate.
-        playing: minibatches need not divide the rollout, since there is none.
+        playing: True if it only acts; minibatches then need not divide the rollout.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class PpoLearner(Learner):
         return Collected(agent.obs["obs"], step_s)
 
     def update(self, done: float, env_steps: int, *, all_valid: bool) -> dict[str, Tensor]:
-        """See :meth:`Learner.update`; rl_games itself counts how far the training is."""
+        """See :meth:`Learner.update`; rl_games counts the progress of the training itself."""
         del done, env_steps, all_valid
         agent, watch = self.agent, self.agent.watch
         watch.clip_fractions, watch.grad_norms = [], []
@@ -178,7 +178,7 @@ class PpoLearner(Learner):
         return self.agent.last_lr
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns rl_games' own checkpoint, and below ``algo_state`` what it leaves out."""
+        """Returns rl_games' own checkpoint, and in ``algo_state`` the state that it leaves out."""
         own = {**self.draws(), "lr": self.learning_rate}
         return {**self.agent.get_full_state_weights(), "algo_state": own}
 

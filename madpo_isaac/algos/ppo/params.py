@@ -1,4 +1,4 @@
-"""Our settings of PPO in rl_games' words."""
+"""Translation of this project's settings of PPO into those of rl_games."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class PpoConfig:
     horizon: int = setting(75, integer())
     """Steps collected per environment and iteration."""
     num_minibatches: int = setting(4, integer())
-    """They are of equal size: the number must divide num_envs * horizon."""
+    """Minibatches of a pass, all of one size: the number must divide num_envs * horizon."""
     mini_epochs: int = setting(5, integer())
     """Passes of an update over the rollout."""
     gamma: float = setting(0.99, unit)
@@ -34,13 +34,15 @@ class PpoConfig:
     """The lambda of generalized advantage estimation. The name is rl_games' own; the other
     algorithms call it ``gae_lambda``."""
     value_bootstrap: bool = True
-    """True: the value of its final state follows a truncated step; False: nothing does."""
+    """True: gamma times the value of the state before a truncated step is added to its reward;
+    False: nothing is added."""
     lr: float = setting(5e-4, positive)
     """Learning rate; the first one if it is adaptive."""
     lr_schedule: str = setting("adaptive", one_of(LR_SCHEDULES))
-    """adaptive: follow kl_threshold; linear: decay to 1e-6 over max_iterations; constant."""
+    """adaptive: the rate follows kl_threshold; linear: it decays to 1e-6 over max_iterations;
+    constant."""
     kl_threshold: float = setting(0.016, positive)
-    """KL per mini-epoch the adaptive schedule aims at."""
+    """KL per mini-epoch, in nats, that the adaptive schedule aims at."""
     e_clip: float = setting(0.2, positive)
     """Clip range of the policy ratio and, with clip_value, of the value update."""
     clip_value: bool = True
@@ -54,7 +56,7 @@ class PpoConfig:
     grad_norm: float = setting(1.0, positive)
     """Gradients are clipped to this norm."""
     reward_scale: float = setting(1.0, positive)
-    """Rewards are learned from after multiplication with this."""
+    """The learner multiplies the task's rewards by this; reported returns are the task's."""
     normalize_input: bool = True
     """True: inputs are normalized by running moments."""
     normalize_value: bool = True
@@ -67,14 +69,14 @@ class PpoConfig:
     """Function after every hidden layer."""
 
     def take(self, recipe: Callable[[str], Any]) -> None:
-        """Does nothing: all its numbers are in its YAML file."""
+        """Does nothing, since PPO takes all of its numbers from its YAML file."""
         del recipe
 
     def check(self, run: RunSettings) -> None:
         """See :meth:`madpo_isaac.algos.settings.AlgoConfig.check`."""
         if run.multi_gpu:
             raise UserError(
-                "multi_gpu=True does not go with algo=ppo, whose learner is rl_games' own."
+                "multi_gpu=True does not work with algo=ppo, whose learner is that of rl_games."
             )
         batch = run.num_envs * self.horizon
         if not run.test and (batch % self.num_minibatches or batch == self.num_minibatches):
