@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12   interpreter that .venv is made with (3.10 to 3.13; default python3)
 #   TORCH_BACKEND=cpu   which PyTorch to install: cpu, cuda or auto (default: cuda if nvidia-smi lists a GPU)
-#   ARGS="..."          further arguments for train, test, test-slow and bench
+#   ARGS="..."          further arguments for train, test, test-slow, bench and gallery
 #   WORKERS=2           processes that the tests run in (default: one a core, at most 8; 0 is for debuggers)
 
 STAMP := .venv/.ready
@@ -21,7 +21,7 @@ CHECK_PYTHON = import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 13) or 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-slow check bench docs lock FORCE
+.PHONY: help setup train test test-slow check bench docs gallery lock FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ docs: $(STAMP) ## build the API reference into docs/_build
 	@# GLFW, which MuJoCo imports, asks a process of its own for its version.
 	PDOC_ALLOW_EXEC=1 .venv/bin/pdoc --docformat google --no-show-source --output-directory docs/_build \
 		madpo_isaac madpo_isaac.algos.base madpo_isaac.sim.base madpo_isaac.tasks.hands
+
+gallery: $(STAMP) ## write docs/gallery.md; ARGS="runs/<experiment>" makes a policy of a run first
+	.venv/bin/python tools/gallery.py $(ARGS)
 
 lock: $(STAMP) ## write constraints.txt anew; ARGS="--upgrade" takes the newest versions
 	.venv/bin/python tools/lock.py $(ARGS)

@@ -100,6 +100,13 @@ class Step(NamedTuple):
     """Further quantities of each environment, (N,) each: ``success`` (of the episode so far), terms
     of the reward, and if the engine reports them :attr:`diverged` and ``overflow`` (it had no room
     for all contacts or constraints)."""
+    shaping: Tensor | None = None
+    """Part of the reward that is for learners only, not for scores; None for none. (N,)"""
+
+    @property
+    def learned_reward(self) -> Tensor:
+        """Reward to learn from: the task's, and its shaped part. (N,)"""
+        return self.reward if self.shaping is None else self.reward + self.shaping
 
     @property
     def diverged(self) -> Tensor:

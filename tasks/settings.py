@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from madpo_isaac.errors import UserError
+from madpo_isaac.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Group = TypeVar("Group", bound="DataclassInstance")
 
 
 def plain(value: Any) -> Any:
@@ -40,6 +46,23 @@ def size(key: str, value: Any) -> None:
     """The rule of a number that means nothing below 0, see :func:`madpo_isaac.settings.setting`."""
     if _is_not_finite(value) or value < 0.0:
         raise UserError(f"{key}={value} must be a finite number of at least 0.")
+
+
+def as_group(prefix: str, kind: type[Group], settings: Any) -> Group:
+    """Returns a group of settings as an object of its dataclass ``kind``; a mapping becomes one.
+
+    Raises:
+        UserError: for anything else, or for a setting that ``kind`` lacks.
+    """
+    if isinstance(settings, Mapping):
+        allowed = [field.name for field in fields(kind)]
+        for key in settings:
+            if key not in allowed:
+                raise unknown(f"setting of {prefix}", key, allowed)
+        settings = kind(**settings)
+    if not isinstance(settings, kind):
+        raise UserError(f"{prefix}={settings} must be a group of settings.")
+    return settings
 
 
 def check_settings(config: Any) -> None:

@@ -24,6 +24,10 @@ SECTIONS = (
         *("Task: hands, differences between environments", "task.randomize."),
         *("tasks/hands/randomize.py", "RandomizeConfig", ""),
     ),
+    (
+        *("Task: hands, reward beyond the original's", "task.shaping."),
+        *("tasks/hands/shaping.py", "ShapingConfig", ""),
+    ),
     ("Task: multi-agent MuJoCo", "task.", "tasks/mujoco/task.py", "Config", "base/mamujoco.yaml"),
     ("sim=auto, warp", "sim.", "sim/factory.py", "WarpConfig", ""),
     ("sim=isaacgym", "sim.", "sim/isaacgym_bridge.py", "IsaacGymConfig", ""),
@@ -36,7 +40,7 @@ SECTIONS = (
 )
 """Title, prefix of the keys, file and class of each group of settings, and the YAML file of its
 defaults if it has one."""
-_GROUPS = ("task", "algo", "sim", "plugins", "name", "divergence", "randomize")
+_GROUPS = ("task", "algo", "sim", "plugins", "name", "divergence", "randomize", "shaping")
 """Keys that are described above the sections, or chosen by another key."""
 _USAGE = """\
 python train.py [key=value ...]       trains; so does madpo train

@@ -104,7 +104,7 @@ class ParallelView(ParallelEnv):
         names, self.agents = self.agents, [] if terminated or truncated else self.agents
         return (
             self._observations(),
-            dict.fromkeys(names, float(step.reward[0])),
+            dict.fromkeys(names, float(step.learned_reward[0])),
             dict.fromkeys(names, terminated),
             dict.fromkeys(names, truncated),
             {name: dict(info) for name in names},

@@ -82,7 +82,7 @@ class VectorView(VectorEnv):
         done = terminated | truncated
         if done.any():
             infos["final_obs"], infos["_final_obs"] = _on_host(step.final_state), done
-        return _on_host(step.state), _on_host(step.reward), terminated, truncated, infos
+        return _on_host(step.state), _on_host(step.learned_reward), terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...]:
         """Returns a picture of every environment, each (height, width, 3) uint8.

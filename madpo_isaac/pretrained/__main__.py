@@ -5,70 +5,95 @@ python -m madpo_isaac.pretrained runs/<experiment>
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 
 from madpo_isaac import console, pretrained
 from madpo_isaac.commands.arguments import Parser
+from madpo_isaac.config.playing import playing
 from madpo_isaac.config.resume import WHERE
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.evaluate import evaluate, summary
+from madpo_isaac.report.runs import Run, load
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import device
+from madpo_isaac.system.files import write_atomic
 from madpo_isaac.training.factory import make_env
 from madpo_isaac.training.policy import load_policy
 
 _HERE = (*WHERE, "num_threads", "test_episodes")
+_FILES = ("save_frequency",)
+"""Keys that change which files a run keeps, not what it learns."""
+_POINTS = 40
+"""Points of the curve of the training's episodes."""
 
 
 def main(argv: list[str]) -> int:
-    """Writes the two files; the scores are those of the written policy in half precision."""
+    """Writes the three files; the scores are those of the written policy in half precision."""
     program = "python -m madpo_isaac.pretrained"
     parser = Parser(program, "Makes a policy that comes with the project of a run's.")
     parser.add_target()
     parser.add_argument(
-        "--episodes", type=parser.positive_int, default=8, help="of each environment (8)"
+        "--episodes", type=parser.positive_int, default=1024, help="at least so many in all (1024)"
     )
     parser.add_argument("--revision", help="source it was trained with, if env.json lacks it")
+    parser.add_argument("--machine", help="what it was trained on, if env.json lacks it")
     parser.add_argument("--out", type=Path, default=pretrained.FOLDER, help="folder to write to")
     try:
         options = parser.parse(argv)
-        config = parser.config(options)
+        config = playing(options.policy)
         source = Path(config.checkpoint)
         folder = RunFolder.of_checkpoint(source)
         if folder is None:
             raise UserError(f"'{source}' is not in a run folder, which tells how it was made.")
         content = checkpoint.load(source, torch.device("cpu"))
         path = options.out / f"{content['task']}{pretrained.SUFFIX}"
+        (run,) = load([str(folder.path)])
         facts = {
             **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
             **origin(folder.path),
+            "hours": content["wall_s"] / 3600.0,
             "config": record(config),
         }
         facts["revision"] = options.revision or facts["revision"]
+        facts["machine"] = options.machine or facts["machine"]
         pretrained.save(path, content, facts)
-        facts = {**scores(parser, path, options.episodes), **facts}
-        pretrained.save(path, content, facts)
+        scored = scores(playing(str(path), *options.settings), options.episodes)
+        pretrained.save(path, content, {**scored, **facts})
+        write_atomic(path.with_suffix(".csv"), curve(run, content["env_steps"]).encode())
     except UserError as problem:
         console.error(str(problem))
         return 2
-    console.info(f"wrote {path}: return {facts['return']:.4g}, success {facts['success']:.4g}")
+    console.info(f"wrote {path}: return {scored['return']:.4g}, success {scored['success']:.4g}")
     return 0
 
 
 def origin(run: Path) -> dict[str, Any]:
-    """Returns the command and the source revision of a run."""
+    """Returns the command, the source revision and the machine of a run."""
     overrides = (run / "overrides.txt").read_text().split("\n")
-    settings = [text for text in overrides if text and text.partition("=")[0] not in _HERE]
-    revision = json.loads((run / "env.json").read_text())["git_revision"]
-    return {"command": " ".join(("python train.py", *settings)), "revision": revision}
+    left_out = (*_HERE, *_FILES)
+    settings = [text for text in overrides if text and text.partition("=")[0] not in left_out]
+    made = json.loads((run / "env.json").read_text())
+    threads, gpus = made["cpu_threads"], made.get("cuda") or []
+    processor = f"{made.get('cpu', 'CPU')}, {threads} thread{'s' * (threads > 1)}"
+    config = OmegaConf.load(run / "config.yaml")
+    device, task = (OmegaConf.select(config, key) for key in ("sim_device", "task.name"))
+    settings = [f"task={task}", *(text for text in settings if not text.startswith("task="))]
+    return {
+        "command": " ".join(("python train.py", *settings)),
+        "revision": made["git_revision"],
+        "machine": processor if device == "cpu" or not gpus else gpus[0],
+    }
 
 
 def record(config: Config) -> dict[str, Any]:
@@ -78,18 +103,46 @@ def record(config: Config) -> dict[str, Any]:
     return {str(key): value for key, value in values.items() if key not in _HERE}
 
 
-def scores(parser: Parser, path: Path, episodes: int) -> dict[str, Any]:
-    """Scores the policy in ``path``, with mean and with sampled actions."""
-    options = parser.parse([str(path)])
-    config = parser.config(options)
+def scores(config: Config, episodes: int) -> dict[str, Any]:
+    """Scores the policy of a configuration, with mean and with sampled actions.
+
+    Args:
+        config: one that plays it.
+        episodes: are played at least; every environment plays equally many.
+    """
     env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
     policy = load_policy(config.checkpoint, env, config)
     generator = torch.Generator(env.device).manual_seed(config.seed)
+    each = -(-episodes // env.num_envs)
     mean, sampled = (
-        summary(evaluate(act, env, episodes)) for act in (policy, policy.sampled(generator))
+        summary(evaluate(act, env, each)) for act in (policy, policy.sampled(generator))
     )
     best = {"return": mean["return"]["mean"], "success": mean["success"]["rate"]}
     return {**best, "mean_actions": mean, "sampled_actions": sampled}
+
+
+def curve(run: Run, env_steps: int) -> str:
+    """Returns a run's learning curves up to ``env_steps`` as a CSV file that reports read.
+
+    ``sampled_actions`` are means of the training's episodes, ``mean_actions`` the evaluations.
+    """
+    stops = np.linspace(0, env_steps, _POINTS + 1)[1:]
+    sampled = [
+        stops,
+        *(run.means(key, stops, stops[0]) for key in ("episode_return", "success_rate")),
+    ]
+    until = run.metrics["env_steps"] <= env_steps
+    keys = ("env_steps", "eval/return", "eval/success_rate")
+    missing = np.full(len(until), np.nan)
+    evaluated = [run.metrics.get(key, missing)[until] for key in keys]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("run", "env_steps", "episode_return", "success_rate"))
+    for name, columns in (("mean_actions", evaluated), ("sampled_actions", sampled)):
+        for steps, *values in zip(*columns, strict=True):
+            if np.isfinite(values).all():
+                writer.writerow((name, int(steps), *(f"{value:.5g}" for value in values)))
+    return file.getvalue()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,12 @@ from madpo_isaac.training.on_policy import OnPolicyLearner
 
 
 def make_env(
-    config: Config, num_envs: int | None = None, seed: int | None = None, threads: int | None = None
+    config: Config,
+    num_envs: int | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    *,
+    training: bool = False,
 ) -> VecEnv:
     """Returns the environments of a configuration.
 
@@ -28,7 +33,12 @@ def make_env(
         num_envs: number of environments; by default that of ``config``.
         seed: seed of resets and noise; by default that of :func:`seeds` for ``config.seed``.
         threads: number of threads; by default that of ``config``.
+        training: whether policies learn in them; only then ``task.shaping``, which no score
+            contains, is on.
     """
+    settings = task_settings(config.task)
+    if not training:
+        settings.pop("shaping", None)
     return tasks.make(
         config.task.name,
         config.num_envs if num_envs is None else num_envs,
@@ -37,7 +47,7 @@ def make_env(
         seed=seeds(config.seed)[0] if seed is None else seed,
         num_threads=config.num_threads if threads is None else threads,
         sim_settings=sim_settings(config.sim),
-        **task_settings(config.task),
+        **settings,
     )
 
 

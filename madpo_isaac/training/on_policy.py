@@ -63,7 +63,7 @@ class OnPolicyLearner(Learner):
                 rollout.state[t] = state
                 rollout.action[t] = decision.action
                 rollout.log_prob[t] = decision.log_prob
-                rollout.reward[t] = step.reward
+                rollout.reward[t] = step.learned_reward
                 rollout.terminated[t] = step.terminated
                 rollout.truncated[t] = step.truncated
                 rollout.valid[t] = ~step.diverged

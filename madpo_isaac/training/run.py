@@ -46,7 +46,7 @@ class Run:
         self.config, self.ranks = config, ranks
         self.threads = device.configure(config.num_threads, config.sim_device, config.precision)
         env_seed, *others = seeds(config.seed, ranks.index)
-        self.env = make_env(config, seed=env_seed, threads=self.threads)
+        self.env = make_env(config, seed=env_seed, threads=self.threads, training=True)
         total = config.max_iterations
         self.learner = make_learner(
             config.algo, self.env, others, ranks=ranks, max_iterations=total

@@ -108,7 +108,7 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
     """
     content = _read(path)
     config = _config(path, content)
-    env = make_env(config)
+    env = make_env(config, training=True)
     env.reset()
     with checkpoint.using(path):
         if found := physics.change(env.physics(), content.get("physics", {})):

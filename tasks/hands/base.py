@@ -21,6 +21,7 @@ from madpo_isaac.tasks.hands.agents import make_agents
 from madpo_isaac.tasks.hands.hand import BASE_ROLES, SHADOW, Hand, load
 from madpo_isaac.tasks.hands.randomize import RandomizeConfig, Randomizer
 from madpo_isaac.tasks.hands.scene import Drive, Placement, Scenery, build_spec
+from madpo_isaac.tasks.hands.shaping import Aim, Shaping, ShapingConfig
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.rotations import quat_rotate, wxyz_to_xyzw
 from madpo_isaac.tasks.settings import size
@@ -55,9 +56,12 @@ class HandTaskConfig:
     clipped to the joint's limits; with 0 every episode starts with the flat hand."""
     randomize: RandomizeConfig = field(default_factory=RandomizeConfig)
     """Differences between environments; none by default."""
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+    """Reward beyond the original's, for learners only; none by default."""
 
     def __post_init__(self) -> None:
         self.randomize = RandomizeConfig.of(self.randomize)
+        self.shaping = ShapingConfig.of(self.shaping)
         if isinstance(self.hand, str) and self.hand.endswith(".yaml"):
             # A run finds it again from any folder.
             self.hand = os.path.abspath(os.path.expanduser(self.hand))
@@ -95,6 +99,8 @@ class HandTaskEnv(VecEnv):
     """Initial places of the hands."""
     floating: ClassVar[bool] = False
     """True if the hands move freely; the first six actions of each hand then drive its base."""
+    shapes: ClassVar[tuple[str, ...]] = ("action_rate",)
+    """Settings of :class:`ShapingConfig` that the task supports."""
     hand: Hand
     """Model and data of the hands."""
 
@@ -136,6 +142,7 @@ class HandTaskEnv(VecEnv):
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.randomizer = Randomizer(config.randomize, self.sim, self.objects, self.generator)
+        self.shaping = Shaping(config.shaping, self.shapes, num_envs, self.step_dt, self.device)
         self._read_model(model)
         self.episode_step = torch.zeros(num_envs, dtype=torch.long, device=self.device)
         self.succeeded = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
@@ -160,6 +167,10 @@ class HandTaskEnv(VecEnv):
     @abstractmethod
     def evaluate(self) -> Outcome:
         """Scores the current state."""
+
+    def aim(self) -> Aim:
+        """Returns the distance to success; for tasks whose :attr:`shapes` have progress or hold."""
+        raise NotImplementedError
 
     # Scene ------------------------------------------------------------------------------------
 
@@ -212,6 +223,7 @@ class HandTaskEnv(VecEnv):
     def step(self, action: Tensor) -> Step:
         """Applies the joint action (N, A), clipped to [-1, 1], for one control step of 1/60 s."""
         self.check_action(action)
+        previous = self.last_action.clone() if self.shaping.adds else self.last_action
         torch.clamp(action, -1.0, 1.0, out=self.last_action)
         self._write_controls(self.randomizer.noisy_action(self.last_action))
         self.sim.step(SUBSTEPS)
@@ -228,13 +240,21 @@ class HandTaskEnv(VecEnv):
             "overflow": self.sim.overflowed().float(),
             **{name: term.masked_fill(diverged, 0.0) for name, term in outcome.terms.items()},
         }
+        shaping = None
+        if self.shaping.adds:
+            change = self.last_action - previous
+            shaping = self.shaping.reward(self.aim, outcome.success, change)
+            log["shaping"] = shaping = shaping.masked_fill(diverged, 0.0)
+        if self.shaping.level is not None:
+            log["curriculum"] = self.shaping.level.clone()
         final_state.nan_to_num_()
         state = self._auto_reset(terminated | truncated, final_state)
-        return Step(state, reward, terminated, truncated, final_state, log)
+        return Step(state, reward, terminated, truncated, final_state, log, shaping)
 
     def _auto_reset(self, done: Tensor, final_state: Tensor) -> Tensor:
         if devices.known_all_false(done):
             return final_state
+        self.shaping.advance(done, self.succeeded)
         self._reset_rows(done)
         return torch.where(done[:, None], self.observe(), final_state)
 
@@ -252,6 +272,7 @@ class HandTaskEnv(VecEnv):
         self.write_rows(self._targets, mask, pos[..., self._driven])
         self.reset_object(mask)
         self.sim.forward(mask)
+        self.shaping.restart(mask, self.aim)
         self.episode_step.masked_fill_(mask, 0)
         self.succeeded.masked_fill_(mask, False)
         self.last_action.masked_fill_(mask[:, None], 0.0)
@@ -399,6 +420,7 @@ class HandTaskEnv(VecEnv):
             "sim": self.sim.state_dict(),
             "generator": self.generator.get_state(),
             "randomiser": self.randomizer.state_dict(),
+            "shaping": self.shaping.state_dict(),
             **{name: getattr(self, name).clone() for name in self._episode_tensors()},
         }
 
@@ -407,6 +429,7 @@ class HandTaskEnv(VecEnv):
         self.sim.load_state_dict(state["sim"])
         self.generator.set_state(state["generator"])
         self.randomizer.load_state_dict(state.get("randomiser", {}))
+        self.shaping.load_state_dict(state.get("shaping", {}))
         for name in self._episode_tensors():
             getattr(self, name).copy_(state[name])
 

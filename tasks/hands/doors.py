@@ -14,7 +14,7 @@ from torch import Tensor
 from madpo_isaac.env import Reading
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
-from madpo_isaac.tasks.hands.double_door import OPEN_ANGLE, DoubleDoor
+from madpo_isaac.tasks.hands.double_door import HANDLE_RADIUS, OPEN_ANGLE, DoubleDoor
 from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
@@ -111,6 +111,15 @@ class DoorTask(ReachTask):
         """Returns the meaning of the columns of the tail."""
         frame = readings.of_pose("door_frame") + readings.constant("zero", 6)
         return frame + readings.of_points("left_handle", "right_handle")
+
+    def remaining(self, handles: Tensor) -> Tensor:
+        """Returns the arc of the handles to the other end of the hinges, their mean, meters. (N,)
+
+        The gap itself would be a poor guide: it hardly changes where a closed leaf begins to open.
+        """
+        del handles
+        end = 0.0 if self.rest else OPEN_ANGLE
+        return HANDLE_RADIUS * (self._angles - end).abs().mean(1)
 
     def _bonus(self, gap: Tensor) -> Tensor:
         return 2.0 * gap

@@ -46,9 +46,13 @@ class _Leaf:
     """The handle point's distance from the hinge."""
 
 
+HANDLE_RADIUS = 0.39
+"""Distance of the handle points from their hinges along the leaf, meters."""
 _LEAVES = (
-    _Leaf("right", (-0.42653, 0.4833, 0.00846), (0, -1, 0), (-0.4475, -0.007), -0.0520, 0.39),
-    _Leaf("left", (0.42041, 0.4833, 0.00560), (0, 1, 0), (0.0031, 0.4436), 0.0435, -0.39),
+    _Leaf(
+        "right", (-0.42653, 0.4833, 0.00846), (0, -1, 0), (-0.4475, -0.007), -0.0520, HANDLE_RADIUS
+    ),
+    _Leaf("left", (0.42041, 0.4833, 0.00560), (0, 1, 0), (0.0031, 0.4436), 0.0435, -HANDLE_RADIUS),
 )
 _LEAF_Y = (-0.4439, 0.4811)
 _LEAF_Z = (-0.0073, 0.0103)

@@ -15,6 +15,7 @@ from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.base import HandTaskConfig, HandTaskEnv, Outcome
 from madpo_isaac.tasks.hands.objects import OBJECT, Solid, Solids, Vector
+from madpo_isaac.tasks.hands.shaping import Aim
 from madpo_isaac.tasks.rotations import (
     quat_about_x_then_y,
     quat_conjugate,
@@ -51,6 +52,7 @@ class GoalTask(HandTaskEnv):
     """
 
     config: GoalConfig
+    shapes = ("progress", "action_rate", "hold", "curriculum_start")
     solids: tuple[Solid, ...]
     goals: tuple[Vector, ...]
     """World positions to throw to, meters."""
@@ -67,8 +69,8 @@ class GoalTask(HandTaskEnv):
         self.object_poses = self.sim.qpos[:, qpos : qpos + 7 * count].unflatten(1, (count, 7))
         self.object_vels = self.sim.qvel[:, dof : dof + 6 * count].unflatten(1, (count, 6))
         self._start = torch.tensor([solid.pos for solid in self.solids], device=self.device)
-        goals = torch.tensor(self.goals, device=self.device)
-        self.goal_positions = goals.repeat(num_envs, 1, 1)
+        self._goals = torch.tensor(self.goals, device=self.device)
+        self.goal_positions = self._goals.repeat(num_envs, 1, 1)
         self.goal_quats = torch.zeros(num_envs, count, 4, device=self.device)
         self.came_near = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
 
@@ -89,11 +91,22 @@ class GoalTask(HandTaskEnv):
         quat = random_turn(draw[..., 3:5])
         self.write_rows(self.object_poses, mask, torch.cat((pos, quat), dim=-1))
         self.write_rows(self.goal_quats, mask, random_turn(draw[..., 5:]))
+        if self.shaping.level is not None:
+            share = self.shaping.level[:, None, None]
+            self.write_rows(self.goal_positions, mask, torch.lerp(self._start, self._goals, share))
         self.came_near.masked_fill_(mask, False)
 
     def _rotation_to_goal(self) -> Tensor:
         """Eggs' orientations relative to their goals', q_egg * conj(q_goal). (N, E, 4) wxyz"""
         return quat_mul(self.object_poses[..., 3:], quat_conjugate(self.goal_quats))
+
+    def goal_distances(self) -> Tensor:
+        """Distances between objects and goals, meters. (N, E)"""
+        return torch.linalg.vector_norm(self.object_poses[..., :3] - self.goal_positions, dim=-1)
+
+    def aim(self) -> Aim:
+        """Returns the mean distance of the objects to their goals, and the objects' positions."""
+        return Aim(self.goal_distances().mean(1), self.object_poses[..., :3])
 
     def goal_angles(self) -> Tensor:
         """Angles between objects and goals, radians in [0, pi]. (N, E)"""
@@ -120,7 +133,7 @@ class GoalTask(HandTaskEnv):
     def evaluate(self) -> Outcome:
         """Reward exp(-0.2 (scale d + theta)) summed over objects, d in meters, theta in radians."""
         cfg, pos = self.config, self.object_poses[..., :3]
-        distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1)
+        distance = self.goal_distances()
         angle = self.goal_angles()
         reward = torch.exp(-0.2 * (cfg.dist_reward_scale * distance + angle))
         mean_distance = distance.mean(1)
@@ -141,7 +154,8 @@ class GoalTask(HandTaskEnv):
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     def _episode_tensors(self) -> tuple[str, ...]:
-        return (*super()._episode_tensors(), "goal_quats", "came_near")
+        moving = () if self.shaping.level is None else ("goal_positions",)
+        return (*super()._episode_tensors(), "goal_quats", "came_near", *moving)
 
 
 def random_turn(draw: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
 from madpo_isaac.tasks.hands.objects import OBJECT
 from madpo_isaac.tasks.hands.pot import Pot
 from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.shaping import Aim
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.settings import size
 
@@ -46,6 +47,7 @@ class Env(FloatingTaskEnv):
     """
 
     tail_dim = 19
+    shapes = ("progress", "action_rate", "hold")
     transition_scale = 0.25
     orientation_scale = 1.0
     placements = (
@@ -82,11 +84,16 @@ class Env(FloatingTaskEnv):
         points = readings.of_points("right_handle", "left_handle")
         return readings.of_free_body(OBJECT, angular=0.2) + points
 
+    def aim(self) -> Aim:
+        """Returns the pot's distance to its goal, and the pot's position."""
+        pos = self._pose[:, :3]
+        return Aim(torch.linalg.vector_norm(pos - self._goal, dim=-1), pos[:, None])
+
     def evaluate(self) -> Outcome:
         """Reward: 0.2 - the palms' distances to their handles + near * 3 (0.385 - the goal's)."""
         rules, pos = self._rules, self._pose[:, :3]
+        distance = self.aim().distance
         palms = torch.linalg.vector_norm(self.base_position() - self.handles(), dim=-1)
-        distance = torch.linalg.vector_norm(pos - self._goal, dim=-1)
         near = (palms < rules.near_distance).all(1)
         far = (palms >= rules.max_palm_distance).any(1)
         return Outcome(

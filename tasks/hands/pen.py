@@ -139,10 +139,18 @@ class Env(ReachTask):
         points = readings.of_points("cap_handle", "barrel_handle")
         return readings.of_free_body(OBJECT, angular=0.2) + points
 
+    @staticmethod
+    def _pulled(handles: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(handles[:, 0] - handles[:, 1], dim=1)
+
+    def remaining(self, handles: Tensor) -> Tensor:
+        """Returns how far the cap still has to be pulled, meters. (N,)"""
+        return self._success_distance - self._pulled(handles)
+
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Reward: exp(-10 S) of both finger distances S + near * (5 distance - 0.8)."""
-        distance = torch.linalg.vector_norm(handles[:, 0] - handles[:, 1], dim=1)
+        distance = self._pulled(handles)
         reward = torch.exp(-self._steepness * fingers).sum(1) + near * (5.0 * distance - 0.8)
         return reward, distance > self._success_distance, {"pulled_distance": distance}

@@ -78,6 +78,10 @@ class Env(ReachTask):
         zeros = readings.constant("zero", 5)
         return readings.of_free_body(right, angular=0.2) + again + zeros
 
+    def remaining(self, handles: Tensor) -> Tensor:
+        """Returns the sum of the blocks' distances to their places, meters. (N,)"""
+        return torch.linalg.vector_norm(handles - self._places, dim=-1).sum(1)
+
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

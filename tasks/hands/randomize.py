@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import UserError
 from madpo_isaac.sim import Sim
 from madpo_isaac.tasks.hands.effects import drives_of, effects_of
+from madpo_isaac.tasks.settings import as_group
 
 _PREFIX = "task.randomize"
 _NOISES = ("action_noise", "observation_noise")
@@ -43,19 +44,12 @@ class RandomizeConfig:
     @classmethod
     def of(cls, settings: RandomizeConfig | Mapping[str, Any]) -> RandomizeConfig:
         """Returns ``settings`` after checking their values; a mapping becomes the object."""
-        if isinstance(settings, Mapping):
-            allowed = [field.name for field in fields(cls)]
-            for key in settings:
-                if key not in allowed:
-                    raise unknown(f"setting of {_PREFIX}", key, allowed)
-            settings = cls(**settings)
-        if not isinstance(settings, cls):
-            raise UserError(f"{_PREFIX}={settings} must be a group of settings.")
+        made = as_group(_PREFIX, cls, settings)
         for field in fields(cls):
-            value = getattr(settings, field.name)
+            value = getattr(made, field.name)
             if value is not None:
                 _check(field.name, value)
-        return settings
+        return made
 
 
 class Randomizer:

@@ -11,6 +11,7 @@ from torch import Tensor
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands.base import Outcome
 from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+from madpo_isaac.tasks.hands.shaping import Aim
 from madpo_isaac.tasks.settings import size
 
 
@@ -33,6 +34,7 @@ class ReachTask(FloatingTaskEnv):
     """Each hand has a handle; every reset is the same, but for ``reset_dof_pos_noise``."""
 
     config: ReachConfig
+    shapes = ("progress", "action_rate", "hold")
 
     @abstractmethod
     def handles(self) -> Tensor:
@@ -49,6 +51,15 @@ class ReachTask(FloatingTaskEnv):
             fingers: finger distances. (N, 2)
             near: both are below ``near_distance``. (N,) bool
         """
+
+    @abstractmethod
+    def remaining(self, handles: Tensor) -> Tensor:
+        """Returns the meters that handles (N, 2, 3) still have to go to success. (N,)"""
+
+    def aim(self) -> Aim:
+        """Returns what remains, and the handles."""
+        handles = self.handles()
+        return Aim(self.remaining(handles), handles)
 
     def evaluate(self) -> Outcome:
         """Scores the state; terminates where a hand is too far from its handle."""

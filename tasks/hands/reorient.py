@@ -47,6 +47,7 @@ _SECOND = {"name": "object1", "rgba": (0.8, 0.3, 0.5, 1.0), "goal_rgba": (0.98, 
 class Env(GoalTask):
     """Palms up, a cube above each; a step after a goal is reached both hands get a new one."""
 
+    shapes = ("action_rate",)  # goals change within an episode
     placements = (
         Placement((0.0, 0.0, 0.5), (1.0, 0.0, 0.0, 0.0)),
         Placement((0.0, -1.15, 0.5), (0.0, 0.0, 0.0, 1.0)),
@@ -74,7 +75,7 @@ class Env(GoalTask):
     def evaluate(self) -> Outcome:
         """Reward -10 sum d + sum 1 / (|theta| + 0.1) - penalty * |a|^2 + bonus at a goal."""
         cfg, pos = self._scoring, self.object_poses[..., :3]
-        distance = torch.linalg.vector_norm(pos - self.goal_positions, dim=-1).sum(1)
+        distance = self.goal_distances().sum(1)
         angles = self.goal_angles()
         there = angles < cfg.success_angle
         reached = there.all(1) if cfg.both_cubes else there.any(1)

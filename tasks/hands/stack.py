@@ -83,6 +83,10 @@ class Env(ReachTask):
         blocks = [column for b in BLOCKS for column in readings.of_free_body(b, angular=0.2)]
         return blocks + readings.constant("zero", 4)
 
+    def remaining(self, handles: Tensor) -> Tensor:
+        """Returns the sum of the blocks' distances to their places, meters. (N,)"""
+        return torch.linalg.vector_norm(handles - self._targets_pos, dim=-1).sum(1)
+
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

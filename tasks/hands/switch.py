@@ -80,10 +80,18 @@ class Env(ReachTask):
         frame = readings.of_pose("right_switch") + readings.constant("zero", 6)
         return frame + readings.of_points("right_handle", "left_handle")
 
+    @staticmethod
+    def _drop(handles: Tensor) -> Tensor:
+        return 1.4 - handles[..., 2].sum(1)
+
+    def remaining(self, handles: Tensor) -> Tensor:
+        """Returns how much deeper the points have to be pressed in sum, meters. (N,)"""
+        return self._success_drop - self._drop(handles)
+
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Reward: 2 - both finger distances + 50 (1.4 - the heights of the points to press)."""
-        drop = 1.4 - handles[..., 2].sum(1)
+        drop = self._drop(handles)
         reward = 2.0 - fingers.sum(1) + 50.0 * drop
         return reward, drop > self._success_drop, {"drop": drop}

@@ -18,5 +18,7 @@ class Config(CatchConfig):
 class Env(Underarm):
     """The hands of ShadowHandCatchUnderarm with an egg above each; rewards are summed."""
 
+    # Half-way both goals would be in one place, where there is no room for two eggs.
+    shapes = ("progress", "action_rate", "hold")
     solids = (egg_at((0.0, -0.39, 0.54)), egg_at((0.0, -0.78, 0.54), **_SECOND))
     goals = ((0.0, -0.79, 0.54), (0.0, -0.38, 0.54))

@@ -42,7 +42,7 @@ class RlGamesEnv(IVecEnv):
         step = self.env.step(actions)
         done = step.terminated | step.truncated
         infos = {"time_outs": step.truncated, "step": step, "actions": actions}
-        return {"obs": step.state}, step.reward, done, infos
+        return {"obs": step.state}, step.learned_reward, done, infos
 
     def get_env_state(self) -> dict[str, Any]:
         """Returns the environments' part of a checkpoint."""
