@@ -95,7 +95,7 @@ def test_a_batch_is_no_parallel_env():
 def test_without_pettingzoo_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pettingzoo", None)
     monkeypatch.delitem(sys.modules, "madpo_isaac.interop.parallel_view", raising=False)
-    with pytest.raises(UserError, match=r"pip install 'madpo-isaac\[interop\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[interop\]'"):
         parallel_env("HalfCheetah-2x3")
 
 

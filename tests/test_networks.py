@@ -169,4 +169,4 @@ def test_a_run_with_modules_is_continued_and_exported(tmp_path, capsys):
     assert any((tmp_path / "o").glob("*.pt"))
     capsys.readouterr()
     assert main(["train", f"checkpoint={run}", "algo.network=mlp", "max_iterations=3"]) == 2
-    assert "is of algo.network=residual" in capsys.readouterr().err
+    assert "was made with algo.network=residual" in capsys.readouterr().err
