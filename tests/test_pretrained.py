@@ -71,9 +71,12 @@ def test_the_shadow_hands_throw_and_catch_as_often_as_stated(capsys):
 
 
 def check(facts, reached, success, episodes):
-    """Four standard errors: a chance of one in ten thousand at another seed."""
+    """Four standard errors: a chance of one in ten thousand at another seed.
+
+    Half a percent more: all episodes of a door are alike, and all of them change with rounding.
+    """
     error = facts["mean_actions"]["return"]["std"] / np.sqrt(episodes)
-    assert abs(reached - facts["return"]) < 4 * error
+    assert abs(reached - facts["return"]) < 4 * error + 0.005 * abs(facts["return"])
     rate = (facts["success"] * 1000 + 1) / 1002  # a rate of 1 has an error, too
     assert abs(success - rate) < 4 * np.sqrt(rate * (1 - rate) / episodes) + 1 / episodes
 
