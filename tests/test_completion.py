@@ -30,7 +30,7 @@ _files() {{ :; }}
 words=({words}); CURRENT={last}+1; PREFIX=${{words[CURRENT]}}
 _madpo
 """
-"""What the shells do when somebody asks for completion, as far as the scripts need it."""
+"""Stand-ins for what shells do at a request for completion, as far as the scripts need it."""
 
 
 @pytest.fixture(scope="module", params=completion.SHELLS)

@@ -1,4 +1,4 @@
-"""What reports keep of a metrics.jsonl: it is used only while the file is the same."""
+"""The cache of what reports read of a metrics.jsonl: used only while the file is the same."""
 
 import json
 import os

@@ -107,6 +107,16 @@ def assert_same(a, b, path=""):
         assert a == b, path
 
 
+def assert_repeated(run, lines, wholes):
+    """A continued run has the metrics and the checkpoints (by name) that it had before."""
+    assert timeless(run) == lines
+    for name, whole in wholes.items():
+        again = weights(run, name)
+        for own in ("wall_s", "config"):
+            assert again.pop(own) and whole.pop(own)
+        assert_same(again, whole)
+
+
 def files(folder):
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

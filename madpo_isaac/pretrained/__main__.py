@@ -5,8 +5,6 @@ python -m madpo_isaac.pretrained runs/<experiment>
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from pathlib import Path
@@ -24,6 +22,7 @@ from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.evaluate import evaluate, summary
 from madpo_isaac.report.runs import Run, load
+from madpo_isaac.report.tables import Table
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import device
@@ -135,14 +134,13 @@ def curve(run: Run, env_steps: int) -> str:
     keys = ("env_steps", "eval/return", "eval/success_rate")
     missing = np.full(len(until), np.nan)
     evaluated = [run.metrics.get(key, missing)[until] for key in keys]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("run", "env_steps", "episode_return", "success_rate"))
-    for name, columns in (("mean_actions", evaluated), ("sampled_actions", sampled)):
-        for steps, *values in zip(*columns, strict=True):
-            if np.isfinite(values).all():
-                writer.writerow((name, int(steps), *(f"{value:.5g}" for value in values)))
-    return file.getvalue()
+    rows = [
+        [name, str(int(steps)), *(f"{value:.5g}" for value in values)]
+        for name, columns in (("mean_actions", evaluated), ("sampled_actions", sampled))
+        for steps, *values in zip(*columns, strict=True)
+        if np.isfinite(values).all()
+    ]
+    return Table("", ["run", "env_steps", "episode_return", "success_rate"], rows).csv()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import io
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,12 @@ class Table:
         head, *rows = self._written(lambda text: text.replace("|", "\\|"), "**{}**")
         lines = [head, ["---"] * len(head), *rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def csv(self) -> str:
+        """The table as comma-separated values."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.head, *self.rows])
+        return text.getvalue()
 
     def latex(self) -> str:
         """The table in LaTeX, for the package booktabs."""

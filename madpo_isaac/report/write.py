@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,7 +63,7 @@ def write(
         report.fill(command, results, leaders, front)
         tables.write_csv(study, out / "curves.csv")
         write_atomic(out / "leaderboard.md", leaders.markdown().encode(errors="replace"))
-        write_atomic(out / "leaderboard.csv", _as_csv(leaders).encode(errors="replace"))
+        write_atomic(out / "leaderboard.csv", leaders.csv().encode(errors="replace"))
         write_atomic(out / "report.html", report.page.html().encode(errors="replace"))
     except OSError as problem:
         raise UserError(f"Cannot write '{out}': {problem}.") from problem
@@ -74,12 +72,6 @@ def write(
     for note in study.notes():
         console.info(f"note: {note}")
     console.info(f"wrote {out / 'report.html'} and {out / 'figures'}")
-
-
-def _as_csv(table: tables.Table) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.head, *table.rows])
-    return text.getvalue()
 
 
 class _Report:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -39,14 +37,13 @@ def collect(runs: Iterable[tuple[str, str, Run | None]]) -> Scores:
 
 def scores_csv(scores: Scores) -> str:
     """Returns the scores as CSV with a line for every run; runs are in the order of the plan."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "arm", "run", "score"])
-    for arm, of in scores.items():
-        writer.writerows(
-            [task, arm, k, repr(float(x))] for task, xs in of.items() for k, x in enumerate(xs, 1)
-        )
-    return text.getvalue()
+    rows = [
+        [task, arm, str(k), repr(float(x))]
+        for arm, of in scores.items()
+        for task, xs in of.items()
+        for k, x in enumerate(xs, 1)
+    ]
+    return Table("", ["task", "arm", "run", "score"], rows).csv()
 
 
 def ranking(scores: Scores, baseline: str, control: str) -> str:
@@ -68,7 +65,7 @@ def ranking(scores: Scores, baseline: str, control: str) -> str:
         return f"{baseline} has no score above zero on any task, so that there is no ranking.\n"
     ratios = {arm: [of[task].mean() / bases[task] for task in used] for arm, of in scores.items()}
     order = sorted(ratios, key=lambda arm: -float(np.mean(ratios[arm])))
-    rows = [[arm, *_texts(ratios[arm]), f"{np.mean(ratios[arm]):.3f}"] for arm in order]
+    rows = [[arm, *(f"{x:.3f}" for x in (*ratios[arm], np.mean(ratios[arm])))] for arm in order]
     table = Table("", ["arm", *used, "average"], rows).markdown()
     best = [arm for arm in order if arm not in (baseline, control)][:_CHOSEN]
     named = " and ".join(f"'{arm}'" for arm in best)
@@ -97,10 +94,10 @@ def test(scores: Scores, baseline: str, control: str, reps: int) -> str:
     """
     tasks = list(scores[baseline])
     stacked = {arm: np.stack([of[task] for task in tasks], axis=1) for arm, of in scores.items()}
-    means = {arm: _iqms(x, reps) for arm, x in stacked.items()}
+    means = statistics.iqm_curve({arm: x[:, None] for arm, x in stacked.items()}, reps)
     parts = [
         "Interquartile mean of the scores and its 95 % interval:\n",
-        Table("", ["arm", *tasks], [[arm, *cells] for arm, cells in means.items()]).markdown(),
+        Table("", ["arm", *tasks], [[arm, *_cells(x, 1)] for arm, x in means.items()]).markdown(),
     ]
     arms = [arm for arm in stacked if arm not in (baseline, control)]
     if not arms:
@@ -114,8 +111,9 @@ def test(scores: Scores, baseline: str, control: str, reps: int) -> str:
         for other in (baseline, control)
     }
     for arm in arms:
-        of_baseline, of_control = (_ends(against[other][arm]) for other in (baseline, control))
-        rows.append([arm, _interval(*of_baseline), _interval(*of_control)])
+        found = [against[other][arm] for other in (baseline, control)]
+        rows.append([arm, *(cell for estimate in found for cell in _cells(estimate, 3))])
+        of_baseline, of_control = map(_side, found)
         verdicts.append(f"* {arm} {_verdict(of_baseline, of_control, baseline, control)}")
     head = ["arm", f"against {baseline}", f"against {control}"]
     parts += [
@@ -127,41 +125,26 @@ def test(scores: Scores, baseline: str, control: str, reps: int) -> str:
     return "\n".join(parts)
 
 
-def _verdict(
-    of_baseline: Sequence[float], of_control: Sequence[float], baseline: str, control: str
-) -> str:
-    """Returns the predicate about an arm, from value, low and high end of both comparisons."""
-    if of_baseline[1] > 0.5:
-        reason = (
-            f"and scores higher than {control}, too"
-            if of_control[1] > 0.5
-            else f"but does not differ from {control}"
-            if of_control[2] >= 0.5
-            else f"but scores lower than {control}"
-        )
-        return f"helps: it scores higher than {baseline}, {reason}."
-    if of_baseline[2] < 0.5:
+def _side(estimate: statistics.Estimate) -> int:
+    """Returns 1 if a probability's interval is above one half, -1 if it is below, and else 0."""
+    return int(estimate.low[0] > 0.5) - int(estimate.high[0] < 0.5)
+
+
+def _verdict(of_baseline: int, of_control: int, baseline: str, control: str) -> str:
+    """Returns the predicate about an arm, from :func:`_side` of both comparisons."""
+    if of_baseline < 0:
         return f"hurts: it scores lower than {baseline}."
-    return f"does not differ from {baseline} beyond chance."
+    if of_baseline == 0:
+        return f"does not differ from {baseline} beyond chance."
+    reasons = {
+        1: f"and scores higher than {control}, too",
+        0: f"but does not differ from {control}",
+        -1: f"but scores lower than {control}",
+    }
+    return f"helps: it scores higher than {baseline}, {reasons[of_control]}."
 
 
-def _iqms(scores: np.ndarray, reps: int) -> list[str]:
-    """Returns the interquartile mean of each task, with its interval."""
-    columns = {str(k): scores[:, [k]] for k in range(scores.shape[1])}
-    found = statistics.aggregates(columns, reps)
-    place = list(statistics.AGGREGATES).index("IQM")
-    return [
-        _interval(x.value[place], x.low[place], x.high[place], digits=1) for x in found.values()
-    ]
-
-
-def _ends(estimate: statistics.Estimate) -> tuple[float, float, float]:
-    return float(estimate.value[0]), float(estimate.low[0]), float(estimate.high[0])
-
-
-def _interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _texts(values: Iterable[float]) -> list[str]:
-    return [f"{value:.3f}" for value in values]
+def _cells(estimate: statistics.Estimate, digits: int) -> list[str]:
+    """Returns every value of an estimate with its interval."""
+    columns = zip(estimate.value, estimate.low, estimate.high, strict=True)
+    return [f"{x:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" for x, low, high in columns]
