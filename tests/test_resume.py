@@ -214,6 +214,18 @@ def test_a_checkpoint_that_lacks_something_is_refused(half, tmp_path, capsys, pa
     assert message in error
 
 
+def test_a_checkpoint_with_one_earlier_policy_of_madpo_continues(tmp_path):
+    own = (*TINY, "algo=madpo", "seed=7", "experiment=x")
+    train(tmp_path / "whole", *own, "max_iterations=4")
+    train(tmp_path / "half", *own, "max_iterations=2")
+    run = tmp_path / "half" / "x"
+    content = weights(run)
+    (content["algo_state"]["behaviour"],) = content["algo_state"]["behaviour"]
+    torch.save(content, run / "nn" / "last.pth")
+    train(tmp_path / "half", f"checkpoint={run}", "max_iterations=4")
+    assert timeless(run) == timeless(tmp_path / "whole" / "x")
+
+
 def test_a_tensor_of_another_type_or_size_is_refused(half, tmp_path, capsys):
     for change in (torch.Tensor.double, lambda x: x[:1]):
         content = weights(half)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -248,7 +249,9 @@ def check_physics(
 def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     """Returns the first entry of ``ours`` that is missing in ``theirs`` or of another kind there.
 
-    Tensors have to have the same shape and type. Empty entries of ``ours`` match anything.
+    Tensors have to have the same type and, apart from leading dimensions of size 1, the same
+    shape: MADPO's earlier policies were once one, without a dimension of their own. Empty entries
+    of ``ours`` match anything.
     """
     if isinstance(ours, list):
         ours = dict(enumerate(ours))
@@ -272,8 +275,9 @@ def _are_files(key: str, *hands: object) -> bool:
     return key == "task.hand" and all(str(hand).endswith(".yaml") for hand in hands)
 
 
-def _kind(x: Tensor) -> tuple[torch.Size, torch.dtype]:
-    return x.shape, x.dtype
+def _kind(x: Tensor) -> tuple[list[int], torch.dtype]:
+    """Shape without leading dimensions of size 1, and type."""
+    return list(itertools.dropwhile(lambda size: size == 1, x.shape)), x.dtype
 
 
 def _show(value: Any) -> str:
