@@ -123,8 +123,9 @@ class Shaping:
             return total
         now, (best, points) = aim(), self._before
         total += cfg.progress * (best - now.distance).clamp(min=0.0)
-        speed = torch.linalg.vector_norm(now.points - points, dim=-1).mean(1) / self._dt
-        total += cfg.hold * success * torch.exp(-((speed / cfg.hold_speed) ** 2))
+        if cfg.hold:
+            speed = torch.linalg.vector_norm(now.points - points, dim=-1).mean(1) / self._dt
+            total += cfg.hold * success * torch.exp(-((speed / cfg.hold_speed) ** 2))
         self._before = Aim(torch.minimum(best, now.distance), now.points.clone())
         return total
 
