@@ -50,8 +50,10 @@ def test_every_policy_is_small_and_says_where_it_comes_from(task):
     for points in curves.values():
         steps = [point[0] for point in points]
         assert steps == sorted(set(steps)) and steps[-1] <= facts["env_steps"]
-    # The last evaluation has few episodes: it is near, not equal.
-    assert curves["mean_actions"][-1][1] == pytest.approx(facts["return"], rel=0.25)
+    # The last evaluation has few episodes: it is near, not equal. Pen was trained with another
+    # reward than the original's, with which it is scored.
+    if "mean_finger_distance=True" not in facts["command"]:
+        assert curves["mean_actions"][-1][1] == pytest.approx(facts["return"], rel=0.25)
 
 
 def play(capsys, *argv):
@@ -164,6 +166,17 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys):
     path.write_bytes(source.read_bytes()[:-9])
     with pytest.raises(UserError, match="damaged"):
         pretrained.load(path)
+
+
+def test_a_policy_can_be_scored_with_other_settings_of_its_task(tmp_path):
+    assert main(["train", f"runs_dir={tmp_path}", "experiment=x", "algo=happo", *SMALL]) == 0
+    argv = [f"{tmp_path}/x", "--revision=abc1234", f"--out={tmp_path}", "--episodes=1"]
+    assert make([*argv, "task.episode_length=7", "num_envs=3"]) == 0
+    facts = json.loads((tmp_path / "HalfCheetah-2x3.json").read_text())
+    assert facts["mean_actions"]["length"]["max"] == 7
+    assert facts["config"]["task"]["episode_length"] == 7
+    assert facts["config"]["num_envs"] == 2
+    assert "task.episode_length=10" in facts["command"]
 
 
 def test_ppo_is_refused(tmp_path):

@@ -1,6 +1,9 @@
 """Turns a run into a policy that comes with the project.
 
 python -m madpo_isaac.pretrained runs/<experiment>
+
+Settings of the task that follow the run become those with which the policy is played and scored,
+for example the original's reward if it was trained with another one.
 """
 
 from __future__ import annotations
@@ -50,7 +53,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=pretrained.FOLDER, help="folder to write to")
     try:
         options = parser.parse(argv)
-        config = playing(options.policy)
+        task = [text for text in options.settings if text.startswith("task.")]
+        config = playing(options.policy, *task)
         source = Path(config.checkpoint)
         folder = RunFolder.of_checkpoint(source)
         if folder is None:
