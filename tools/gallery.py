@@ -48,6 +48,10 @@ training. Each policy is that of one run with one seed; the intervals do not cov
 with other seeds differ. The robots have no condition of success; for them the page gives the
 share of episodes without a fall.
 
+The doors and the pen start every episode in the same state. With mean actions the episodes of a
+policy are then nearly alike, and rounding decides what they are: on another processor such a mean
+may lie outside its interval. Their sampled actions are the better measure.
+
 """
 TAIL = """## Adding a policy
 
