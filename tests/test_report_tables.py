@@ -95,6 +95,17 @@ def test_mean_actions_are_those_of_the_last_evaluation(tmp_path):
     assert tables.leaderboard(Study(load([str(run)]))).rows[0][4:8] == ["7.00", "2.00", "-", "0.25"]
 
 
+def test_a_longer_run_counts_as_far_as_its_group_goes(tmp_path):
+    for seed, number in ((1, 20), (2, 30)):
+        run = write_run(tmp_path / f"a_s{seed}", seed=seed, lines=number)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for i, line in enumerate(lines, 1):
+            line |= {"eval/return": float(seed * i)} if i % 5 == 0 else {}
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # After 20 iterations of each: 20 and 40. The second run has 60 after its 30.
+    assert tables.leaderboard(Study(load([str(tmp_path)]))).rows[0][2:5] == ["2000", "2", "30.00"]
+
+
 def test_mean_actions_are_else_those_of_madpo_eval(tmp_path):
     run = write_run(tmp_path / "a_s1")
     (run / "eval").mkdir()

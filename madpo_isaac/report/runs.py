@@ -80,14 +80,14 @@ class Run:
             return []
         return list(filter(None, text.splitlines()))
 
-    def score_of_means(self) -> float:
-        """Returns the last return with mean actions; NaN where there is none.
+    def score_of_means(self, steps: float) -> float:
+        """Returns the last return with mean actions after ``steps``; NaN where there is none.
 
-        It comes from the last evaluation in training, or if there was none, from
-        ``madpo eval --deterministic`` for ``last.pth``.
+        It comes from the last evaluation in training until then. If there was none and the run
+        ends there, it comes from ``madpo eval --deterministic`` for ``last.pth``.
         """
-        trained = self.latest("eval/return", np.array([self.steps]))[0]
-        if np.isfinite(trained) or self.folder is None:
+        trained = self.latest("eval/return", np.array([steps]))[0]
+        if np.isfinite(trained) or self.folder is None or self.steps > steps:
             return float(trained)
         scores = _json(self.folder / "eval" / "last_mean_summary.json").get("return")
         mean = scores.get("mean") if isinstance(scores, dict) else None

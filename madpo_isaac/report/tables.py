@@ -198,7 +198,7 @@ def _scores(study: Study, task: str, group: str) -> tuple[float, float, float]:
     """Returns a group's return with mean and with sampled actions, and its success, at its end."""
     runs = study.cells[task, group]
     at = np.array([study.end(task, group)])
-    means = [run.score_of_means() for run in runs]
+    means = [run.score_of_means(at[0]) for run in runs]
     rates = np.array([run.latest("eval/success_rate", at)[0] for run in runs])
     window = study.window(task, group)
     if not np.isfinite(rates).all():
