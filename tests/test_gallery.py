@@ -30,11 +30,11 @@ def test_the_pages_are_what_the_program_writes(gallery):
     assert gallery.README.read_text() == gallery.readme()
 
 
-@pytest.mark.parametrize("task", pretrained.names())
-def test_numbers_are_those_of_the_json_file(task):
-    facts = json.loads(pretrained.find(task).with_suffix(".json").read_text())
+@pytest.mark.parametrize("name", pretrained.names())
+def test_numbers_are_those_of_the_json_file(name):
+    facts = json.loads(pretrained.find(name).with_suffix(".json").read_text())
     page = (ROOT / "docs" / "gallery.md").read_text()
-    section = re.search(rf"^## {task}\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)[1]
+    section = re.search(rf"^## {name}\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)[1]
     cells = [line.strip("| ").split(" | ") for line in section.splitlines() if "[" in line]
     table = {row[0]: row[1:] for row in cells if len(row) == 3}
     for k, actions in enumerate(("mean_actions", "sampled_actions")):
@@ -42,11 +42,11 @@ def test_numbers_are_those_of_the_json_file(task):
         shown = [float(x) for x in re.findall(r"-?[\d.]+", table["return"][k])]
         exact = [scores["return"]["mean"], *scores["return"]["mean_interval"]]
         assert shown == pytest.approx(exact, rel=5e-3)
-        rates = [name for name in table if name != "return"]
+        rates = [row for row in table if row != "return"]
         keys = [key for key in scores if key.startswith("success")]
         assert len(rates) == len(keys)
-        for name, key in zip(rates, sorted(keys), strict=True):
-            shown = [float(x) for x in re.findall(r"[\d.]+", table[name][k])]
+        for rate, key in zip(rates, sorted(keys), strict=True):
+            shown = [float(x) for x in re.findall(r"[\d.]+", table[rate][k])]
             exact = [scores[key]["rate"], *scores[key]["interval"]]
             assert shown == pytest.approx(exact, abs=6e-4)
     assert facts["command"] in " ".join(section.replace("\\\n", "").split())
@@ -54,13 +54,13 @@ def test_numbers_are_those_of_the_json_file(task):
         section
     )
     readme = (ROOT / "README.md").read_text()
-    (row,) = re.findall(rf"^\| \[`{task}`\]\(docs/gallery.md#{task.lower()}\) \|.*$", readme, re.M)
+    (row,) = re.findall(rf"^\| \[`{name}`\]\(docs/gallery.md#{name.lower()}\) \|.*$", readme, re.M)
     assert float(row.split(" | ")[3]) == pytest.approx(facts["return"], rel=5e-3)
 
 
-@pytest.mark.parametrize("task", pretrained.names())
-def test_every_policy_has_a_film_and_a_picture(gallery, task):
-    film, curves = (gallery.PICTURES / f"{task}{suffix}" for suffix in (".gif", ".png"))
+@pytest.mark.parametrize("name", pretrained.names())
+def test_every_policy_has_a_film_and_a_picture(gallery, name):
+    film, curves = (gallery.PICTURES / f"{name}{suffix}" for suffix in (".gif", ".png"))
     assert film.stat().st_size <= 1_500_000 and curves.stat().st_size <= 300_000
     with Image.open(film) as image:
         assert image.n_frames > 20
@@ -81,7 +81,7 @@ def test_one_command_adds_a_policy(gallery, tmp_path, monkeypatch):
     page, readme = ((tmp_path / name).read_text() for name in ("gallery.md", "README.md"))
     assert "(a box; revision abc1234):" in page and "## HalfCheetah-2x3\n" in page
     begin, end = gallery.MARKS
-    assert readme.startswith(f"before\n{begin}| task |") and readme.endswith(f"{end}after\n")
+    assert readme.startswith(f"before\n{begin}| policy |") and readme.endswith(f"{end}after\n")
     for suffix in (".gif", ".png"):
         assert (tmp_path / "images" / f"HalfCheetah-2x3{suffix}").stat().st_size > 1000
     assert gallery.main(["nowhere"]) == 2

@@ -38,7 +38,7 @@ HEAD = """# Gallery
 <!-- Written by tools/gallery.py; change the text there. -->
 
 These policies come with the project. `madpo play {first}` plays one, `madpo play {first} --html`
-writes a page that plays an episode, and `madpo eval {first}` scores it; any other task of this
+writes a page that plays an episode, and `madpo eval {first}` scores it; any other name of this
 page works in the same way.
 
 Every number is a mean over the episodes of one evaluation with the task's original reward. A
@@ -58,9 +58,10 @@ TAIL = """## Adding a policy
 `make gallery ARGS="runs/<experiment> num_envs=256"` makes the policy of a run, scores it in at
 least 1024 episodes with mean and with sampled actions, films it, draws its curves, and writes
 this page and the table in the README. The policy is `madpo_isaac/pretrained/<Task>.safetensors`,
-with its numbers in a JSON file and its curves in a CSV file beside it.
-`runs/<experiment>/nn/best.pth` in place of the run folder takes the policy with the best
-evaluation. `make gallery` alone writes the page again, for example after a change of its text.
+with its numbers in a JSON file and its curves in a CSV file beside it. If the fingers are the
+agents, its name is `<Task>-fingers`. `runs/<experiment>/nn/best.pth` in place of the run folder
+takes the policy with the best evaluation. `make gallery` alone writes the page again, for example
+after a change of its text.
 """
 
 
@@ -72,16 +73,16 @@ def main(argv: list[str]) -> int:
         before = {path: path.stat().st_mtime_ns for path in pretrained.FOLDER.iterdir()}
         if code := make(argv):
             return code
-        new = [task for task in pretrained.names() if _changed(pretrained.find(task), before)]
+        new = [name for name in pretrained.names() if _changed(pretrained.find(name), before)]
     else:
         new = []
     try:
-        for task in pretrained.names():
-            film, curves = (PICTURES / f"{task}{suffix}" for suffix in (".gif", ".png"))
-            if task in new or not film.exists():
-                write_film(task, film)
-            if task in new or not curves.exists():
-                draw_curves(task, curves)
+        for name in pretrained.names():
+            film, curves = (PICTURES / f"{name}{suffix}" for suffix in (".gif", ".png"))
+            if name in new or not film.exists():
+                write_film(name, film)
+            if name in new or not curves.exists():
+                draw_curves(name, curves)
     except UserError as problem:
         console.error(str(problem))
         return 2
@@ -99,16 +100,20 @@ def _changed(path: Path, before: dict[Path, int]) -> bool:
 
 
 def policies() -> dict[str, dict[str, Any]]:
-    """Returns the facts of every policy by task, hands first."""
-    found = {task: pretrained.describe(pretrained.find(task)) for task in pretrained.names()}
-    return dict(sorted(found.items(), key=lambda item: (suite(item[0]) != "hands", item[0])))
+    """Returns the facts of every policy by name, hands first."""
+    found = {name: pretrained.describe(pretrained.find(name)) for name in pretrained.names()}
+    return dict(sorted(found.items(), key=lambda item: (not _of_hands(item[1]), item[0])))
+
+
+def _of_hands(facts: dict[str, Any]) -> bool:
+    return suite(facts["task"]) == "hands"
 
 
 def page() -> str:
     """Returns the text of docs/gallery.md."""
     known = policies()
     parts = [HEAD.format(first=next(iter(known))), overview(known, "#{}"), "\n"]
-    parts += [section(task, facts) for task, facts in known.items()]
+    parts += [section(name, facts) for name, facts in known.items()]
     return "".join([*parts, TAIL])
 
 
@@ -122,13 +127,16 @@ def readme() -> str:
 
 
 def overview(known: dict[str, dict[str, Any]], link: str) -> str:
-    """Returns the table of all policies with mean actions; ``link`` leads to a task's section."""
-    lines = ["| task | trained by | steps | return | success |", "| --- | --- | --- | --- | --- |"]
-    for task, facts in known.items():
+    """Returns the table of all policies with mean actions; ``link`` leads to a policy's section."""
+    lines = [
+        "| policy | trained by | steps | return | success |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, facts in known.items():
         scores = facts["mean_actions"]
-        success = f"{scores['success']['rate']:.2f}" if suite(task) == "hands" else "-"
+        success = f"{scores['success']['rate']:.2f}" if _of_hands(facts) else "-"
         cells = (
-            f"[`{task}`]({link.format(task.lower())})",
+            f"[`{name}`]({link.format(name.lower())})",
             facts["algo"].upper(),
             f"{facts['env_steps'] / 1e6:.1f} million",
             number(scores["return"]["mean"]),
@@ -138,16 +146,16 @@ def overview(known: dict[str, dict[str, Any]], link: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def section(task: str, facts: dict[str, Any]) -> str:
+def section(name: str, facts: dict[str, Any]) -> str:
     """Returns the part of the page about one policy."""
     both = (facts["mean_actions"], facts["sampled_actions"])
     rows = [
         ("return", *(interval(x["return"]["mean"], x["return"]["mean_interval"]) for x in both))
     ]
     rates = ["success", *sorted(name for name in both[0] if name.startswith("success_"))]
-    for name in rates:
-        values = (interval(x[name]["rate"], x[name]["interval"], ".3f") for x in both)
-        rows.append((_rate_name(task, facts, name), *values))
+    for rate in rates:
+        values = (interval(x[rate]["rate"], x[rate]["interval"], ".3f") for x in both)
+        rows.append((_rate_name(facts, rate), *values))
     rows.append(("steps of an episode", *(f"{x['length']['mean']:.4g}" for x in both)))
     rows.append(("episodes", *(str(x["episodes"]) for x in both)))
     lines = [f"| {' | '.join(row)} |" for row in (("", "mean actions", "sampled actions"), *rows)]
@@ -157,16 +165,16 @@ def section(task: str, facts: dict[str, Any]) -> str:
         f"{facts['hours']:.2f} hours ({facts['machine']}; revision {facts['revision']}):"
     )
     return (
-        f"## {task}\n\n"
-        f"![{task}: the policy at work](images/gallery/{task}.gif)\n\n"
+        f"## {name}\n\n"
+        f"![{name}: the policy at work](images/gallery/{name}.gif)\n\n"
         + "\n".join(lines)
         + f"\n\n{made}\n\n```\n{_broken(facts['command'])}\n```\n\n"
-        f'<img src="images/gallery/{task}.png" alt="{task}: return against steps" width="460">\n\n'
+        f'<img src="images/gallery/{name}.png" alt="{name}: return against steps" width="460">\n\n'
     )
 
 
-def _rate_name(task: str, facts: dict[str, Any], name: str) -> str:
-    if suite(task) != "hands":
+def _rate_name(facts: dict[str, Any], name: str) -> str:
+    if not _of_hands(facts):
         return "episodes without a fall"
     distance = facts["config"]["task"].get("success_distance")
     if name == "success" and "success_10cm" in facts["mean_actions"]:
@@ -199,14 +207,14 @@ def interval(value: float, ends: list[float], form: str = "") -> str:
 # Pictures ---------------------------------------------------------------------------------------
 
 
-def write_film(task: str, path: Path) -> None:
+def write_film(name: str, path: Path) -> None:
     """Films a policy for some seconds from a reset on; a film that gets too large is shortened."""
     from madpo_isaac.evaluation.film import film
     from madpo_isaac.evaluation.video import as_gif
     from madpo_isaac.training.factory import make_env
     from madpo_isaac.training.policy import load_policy
 
-    config = playing(task, "num_envs=1", "num_threads=1")
+    config = playing(name, "num_envs=1", "num_threads=1")
     env = make_env(config)
     policy = load_policy(config.checkpoint, env, config)
     seconds = _SECONDS
@@ -222,14 +230,14 @@ def write_film(task: str, path: Path) -> None:
     console.info(f"wrote {path}: {seconds:.3g} s, {len(gif) / 1e6:.2f} MB")
 
 
-def draw_curves(task: str, path: Path) -> None:
+def draw_curves(name: str, path: Path) -> None:
     """Draws the curves of a policy's CSV file."""
     from madpo_isaac.report import drawing, figures
     from madpo_isaac.report.runs import load
     from madpo_isaac.report.study import Study
 
-    study = Study(load([str(pretrained.find(task).with_suffix(".csv"))]), ["run"])
-    figure = dataclasses.replace(figures.curves(study, reps=2), title="", name=task)
+    study = Study(load([str(pretrained.find(name).with_suffix(".csv"))]), ["run"])
+    figure = dataclasses.replace(figures.curves(study, reps=2), title="", name=name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         drawing.write_files(figure, Path(folder))

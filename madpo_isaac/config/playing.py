@@ -19,10 +19,10 @@ def playing(policy: str, *settings: str) -> Config:
 
 
 def _checkpoint(name: str) -> str:
-    """The checkpoint called ``name``, or the project's own policy for a task of that name."""
+    """The checkpoint called ``name``, or the project's own policy of that name."""
     if name in ("latest", "best") or os.path.exists(name):
         return name
-    if canonical(name) in TASKS:
+    if canonical(name) in (*TASKS, *pretrained.names()):
         return str(pretrained.find(canonical(name)))
     if re.fullmatch(r"[\w-]+", name):
         raise unknown("policy", name, ["latest", "best", *pretrained.names()])

@@ -1,7 +1,8 @@
 """Policies that come with the project: their parameters and their scores.
 
 A policy is a safetensors file and a JSON file beside it. The JSON file has the configuration, the
-command and the source revision with which the policy was trained, and its scores.
+command and the source revision with which the policy was trained, and its scores. The policy has
+the name of its task; agents other than the two hands follow after a hyphen.
 """
 
 from __future__ import annotations
@@ -26,22 +27,28 @@ _FACTS = ("task", "algo", "iteration", "env_steps")
 
 
 def names() -> list[str]:
-    """Returns the tasks for which there is a policy."""
+    """Returns the names of the policies."""
     return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
 
 
-def find(task: str) -> Path:
-    """Returns the file of the policy for ``task``.
+def name_of(task: str, agents: Any = "hands") -> str:
+    """Returns the name of a policy for a task and its split into agents, ``task.agents``."""
+    split = agents if isinstance(agents, str) else "groups"
+    return task if split == "hands" else f"{task}-{split}"
+
+
+def find(name: str) -> Path:
+    """Returns the file of the policy called ``name``.
 
     Raises:
         UserError: there is none.
     """
-    if task not in names():
+    if name not in names():
         raise UserError(
-            f"No policy for '{task}' comes with the project; there is one for "
+            f"No policy for '{name}' comes with the project; there is one for "
             f"{', '.join(names())}. Give a run or a checkpoint of your own."
         )
-    return FOLDER / f"{task}{SUFFIX}"
+    return FOLDER / f"{name}{SUFFIX}"
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def main(argv: list[str]) -> int:
         if folder is None:
             raise UserError(f"'{source}' is not in a run folder, which tells how it was made.")
         content = checkpoint.load(source, torch.device("cpu"))
-        path = options.out / f"{content['task']}{pretrained.SUFFIX}"
+        split = getattr(config.task, "agents", "hands")
+        name = pretrained.name_of(content["task"], split)
+        path = options.out / f"{name}{pretrained.SUFFIX}"
         (run,) = load([str(folder.path)])
         facts = {
             **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
