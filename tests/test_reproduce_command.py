@@ -35,7 +35,8 @@ def test_captions_say_what_a_figure_is_of():
     )
     text = "\n".join(rest)
     for part in ("bounded closed form", "coefficient is 0.06", "4000 contradicts", "HATRPO has 1",
-                 "2 seeds instead of 5, 2 of 10 tasks", "not in Isaac Gym", "A2PO"):  # fmt: skip
+                 "2 seeds instead of 5.", "2 of 10 tasks.", "fewer steps than",
+                 "not in Isaac Gym", "A2PO"):  # fmt: skip
         assert part in text
     assert all(line.startswith("Deviation: ") for line in rest)
 
@@ -120,6 +121,33 @@ def test_the_list_starts_nothing(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "x").exists()
 
 
+def planned(capsys, *argv):
+    """Returns the runs' folders that the command lists, and the text after them."""
+    assert main(["reproduce", *argv, "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    runs = [line.partition(":")[0] for line in lines if line.startswith("runs/")]
+    return runs, "\n".join(line for line in lines if not line.startswith("runs/"))
+
+
+def test_some_tasks_and_seeds_can_be_chosen(capsys):
+    argv = ("--scale", "paper", "--tasks", "HalfCheetah-v2-6x1, Ant-8x1", "--seeds", "3")
+    runs, text = planned(capsys, "fig2", *argv)
+    arms = ("happo", "madpo_gaussian", "hatrpo", "a2po", "mappo")
+    assert sorted(runs) == sorted(
+        f"runs/reproduce/paper_paper/{task}_{arm}_s{seed}"
+        for task in ("HalfCheetah-6x1", "Ant-8x1") for arm in arms for seed in (1, 2, 3)
+    )  # fmt: skip
+    assert "2 of 10 tasks." in text and "3 seeds instead of 5." in text
+    assert "fewer steps" not in text
+
+
+def test_all_leaves_out_the_figures_without_the_chosen_tasks(capsys):
+    runs, text = planned(capsys, "all", "--tasks", "ShadowHandPen")
+    assert {run.rpartition("/")[2].partition("_")[0] for run in runs} == {"ShadowHandPen"}
+    figures = set(re.findall(r"^(\S+ \d+) of the MADPO paper", text, re.M))
+    assert figures == {"Figure 3", "Figure 4", "Figure 8"}
+
+
 @pytest.mark.parametrize(
     ("argv", "part"),
     [
@@ -131,6 +159,10 @@ def test_the_list_starts_nothing(tmp_path, monkeypatch, capsys):
         (["fig2", "--jobs", "0"], "--jobs 0"),
         (["fig2", "algo.clip=x"], "algo.clip=x must be a number"),
         (["fig2", "--scael", "paper"], "--scael"),
+        (["fig2", "--tasks", "HalfCheta-6x1"], "Did you mean 'HalfCheetah-6x1'?"),
+        (["fig2", "--tasks", "ShadowHandOver"], "Unknown task 'ShadowHandOver'"),
+        (["fig2", "--seeds", "3"], "--seeds 3 is more than scale smoke has: 2"),
+        (["choose", "--scale", "choose", "--tasks", "ShadowHandOver"], "leave out --tasks"),
     ],
 )
 def test_bad_input_is_one_line(argv, part, capsys):

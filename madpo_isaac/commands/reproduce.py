@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import os
 from collections.abc import Collection, Sequence
 
@@ -12,9 +14,10 @@ from madpo_isaac.reproduce import paper, question
 from madpo_isaac.reproduce.arms import METHODS
 from madpo_isaac.reproduce.caption import Request, caption
 from madpo_isaac.reproduce.cost import total
-from madpo_isaac.reproduce.paper import RECIPES
+from madpo_isaac.reproduce.paper import RECIPES, Scale
 from madpo_isaac.reproduce.plan import Job, plan
 from madpo_isaac.reproduce.run import reproduce, union
+from madpo_isaac.tasks.registry import canonical
 
 ALL = "all"
 FIGURES = {**paper.FIGURES, **question.FIGURES}
@@ -33,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     add("--method", default="gaussian", help=f"MADPO's bonus: {_options(METHODS)}")
     add("--recipe", default="paper", help=f"hyper-parameters: {_options(RECIPES)}")
     add("--scale", default="smoke", help=f"extent: {_options(SCALES)}")
+    add("--tasks", default="", metavar="A,B", help="only these of the figure's tasks")
+    add("--seeds", type=parser.positive_int, metavar="N", help="only the scale's first N seeds")
     add("--jobs", default="", metavar="J", help="runs at a time (default: one per core)")
     add("--runs", default="runs/reproduce", type=parser.path, help="folder of the run folders")
     add("--out", default="report", type=parser.path, help="folder of the reports")
@@ -51,11 +56,12 @@ def main(argv: Sequence[str]) -> int:
     cores = os.cpu_count() or 1
     if options.jobs and not (options.jobs.isdecimal() and int(options.jobs) > 0):
         raise UserError(f"--jobs {options.jobs} must be a whole number of at least 1.")
-    scale = SCALES[options.scale]
     runs = options.runs / f"{options.recipe}_{options.scale}"
     requests, jobs = {}, {}
-    for name in paper.FIGURES if options.figure == ALL else (options.figure,):
-        out = options.out / f"{name}_{options.method}_{options.recipe}_{options.scale}"
+    for name, scale in _narrowed(options).items():
+        parts = [name, options.method, options.recipe, options.scale, *scale.only]
+        parts += [f"seeds{options.seeds}"] if options.seeds else []
+        out = options.out / "_".join(parts)
         how = (options.method, options.recipe)
         more = tuple(options.settings)
         requests[out] = Request(name, FIGURES[name], options.scale, scale, *how, more)
@@ -71,6 +77,35 @@ def main(argv: Sequence[str]) -> int:
             console.info(f"all, with shared runs counted once: {_cost(every, workers)}")
         return 0
     return reproduce(requests, jobs, workers, max(1, cores // workers))
+
+
+def _narrowed(options: argparse.Namespace) -> dict[str, Scale]:
+    """Returns the figures, each with the scale that has only the tasks and seeds asked for.
+
+    Raises:
+        UserError: there is no such task or seed, or the figure is a study, whose protocol has all.
+    """
+    names = paper.FIGURES if options.figure == ALL else (options.figure,)
+    scale = SCALES[options.scale]
+    if (options.tasks or options.seeds) and options.figure in question.FIGURES:
+        raise UserError(
+            f"{options.figure} follows a protocol (docs/question.md) that fixes its tasks and "
+            "seeds: leave out --tasks and --seeds."
+        )
+    if options.seeds and options.seeds > len(scale.seeds):
+        raise UserError(
+            f"--seeds {options.seeds} is more than scale {options.scale} has: {len(scale.seeds)}."
+        )
+    scale = dataclasses.replace(scale, seeds=scale.seeds[: options.seeds])
+    if not options.tasks:
+        return dict.fromkeys(names, scale)
+    known = list(dict.fromkeys(task for name in names for task in FIGURES[name].tasks))
+    asked = [canonical(task.strip()) for task in options.tasks.split(",")]
+    for task in asked:
+        if task not in known:
+            raise unknown("task", task, known)
+    only = {name: tuple(t for t in FIGURES[name].tasks if t in asked) for name in names}
+    return {name: dataclasses.replace(scale, only=own) for name, own in only.items() if own}
 
 
 def _options(names: Collection[str]) -> str:

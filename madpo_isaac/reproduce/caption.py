@@ -123,11 +123,11 @@ def _of_extent(request: Request) -> Iterator[str]:
     """Yields the parts of the paper's runs that the scale and the registry leave out."""
     chosen, missing = choose_tasks(request.figure, request.scale)
     full = SCALES["paper"]
-    if request.scale is not full:
-        seeds, tasks = len(request.scale.seeds), f"{len(chosen)} of {len(request.figure.tasks)}"
-        yield (
-            f"{seeds} seeds instead of {len(full.seeds)}, {tasks} tasks, and fewer steps than the "
-            "paper's 10 million (MA-MuJoCo) and 20 million (Bi-DexHands)."
-        )
+    if len(chosen) < len(request.figure.tasks):
+        yield f"{len(chosen)} of {len(request.figure.tasks)} tasks."
+    if (seeds := len(request.scale.seeds)) < len(full.seeds):
+        yield f"{seeds} seed{'s' * (seeds > 1)} instead of {len(full.seeds)}."
+    if request.scale.steps != full.steps:
+        yield ("fewer steps than the paper's 10 million (MA-MuJoCo) and 20 million (Bi-DexHands).")
     if missing:
         yield f"this project does not have {', '.join(missing)}."

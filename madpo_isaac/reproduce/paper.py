@@ -131,6 +131,8 @@ class Scale:
     """Rows of a minibatch that the kernel estimators sum over; None for all."""
     settings: tuple[str, ...] = ()
     """Further settings of every run."""
+    only: tuple[str, ...] = ()
+    """Names of the tasks to take, whatever their number; () for all of the figure's."""
 
 
 SCALES: dict[str, Scale] = {

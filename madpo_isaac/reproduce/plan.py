@@ -108,13 +108,14 @@ def choose_tasks(figure: Figure, scale: Scale) -> tuple[list[str], list[str]]:
     Raises:
         UserError: it has none of them.
     """
-    there = [task for task in figure.tasks if task in TASKS]
-    missing = [task for task in figure.tasks if task not in TASKS]
+    wanted = [task for task in figure.tasks if task in (scale.only or figure.tasks)]
+    there = [task for task in wanted if task in TASKS]
+    missing = [task for task in wanted if task not in TASKS]
     if not there:
         raise UserError(f"None of its tasks is there: {', '.join(missing)}.")
     suites = [[task for task in there if task in tasks] for tasks in SUITES.values()]
     by_turns = [t for turn in itertools.zip_longest(*suites) for t in turn if t is not None]
-    return by_turns[: scale.tasks], missing
+    return by_turns if scale.only else by_turns[: scale.tasks], missing
 
 
 def plan(
