@@ -123,6 +123,15 @@ def test_a_place_that_is_no_folder(tmp_path, capsys):
     assert table(capsys.readouterr().out)["disk"][1].endswith("cannot be written")
 
 
+def test_a_place_that_cannot_be_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("loop", "loop/below", "x" * 300):
+        assert main(["doctor", f"runs_dir={place}"]) == 1
+        state, text = table(capsys.readouterr().out)["disk"]
+        assert state == "error" and text.startswith(f"'{place}' cannot be ")
+
+
 def test_no_off_screen_rendering(monkeypatch, capsys):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)

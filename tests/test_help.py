@@ -162,7 +162,25 @@ def test_runs_are_listed_newest_first(capsys, tmp_path):
     assert second[:4] == ["old", "T", "a", "finished"] and second[6].endswith(" d")
 
 
-@pytest.mark.parametrize("argv", [["x"], ["tasks", "x"], ["runs", "/nonexistent"], ["--x"]])
+def test_damaged_runs_are_listed_as_far_as_they_can_be_read(capsys, tmp_path):
+    damaged = {
+        "huge": ("metrics.jsonl", f'{{"iteration": 3, "episode_return": 1{"0" * 400}}}\n'),
+        "nested": ("status.json", "[" * 100_000),
+        "nan": ("metrics.jsonl", '{"iteration": 3, "episode_return": NaN}\n'),
+    }
+    for name, (file, text) in damaged.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("task:\n  name: T\n")
+        (tmp_path / name / file).write_text(text)
+    (tmp_path / "folder" / "config.yaml").mkdir(parents=True)
+    found = {row[0]: row[3:6] for row in rows(capsys, "runs", str(tmp_path))[1:]}
+    assert found == {"huge": ["-", "3/-", "-"], "nested": ["-", "-/-", "-"],
+                     "nan": ["-", "3/-", "-"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "argv", [["runs", "x" * 300], ["x"], ["tasks", "x"], ["runs", "/nonexistent"], ["--x"]]
+)
 def test_bad_lists(capsys, argv):
     assert main(["list", *argv]) == 2
     assert capsys.readouterr().err.count("\n") == 1

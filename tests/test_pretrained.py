@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_runner import _keep_torch_settings  # noqa: F401
 from tiny_run import ONCE
 
@@ -203,6 +204,61 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys):
     path.write_bytes(source.read_bytes()[:-9])
     with pytest.raises(UserError, match="damaged"):
         pretrained.load(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ('"config": {', '"config": [], "x": {', "does not describe a policy"),
+        ("{", "[" * 100_000 + "{", "nested too deeply"),
+        ("{", '["task", "algo", "iteration", "env_steps", "config"]', "cannot be read"),
+    ],
+)
+def test_damaged_descriptions_are_one_line(tmp_path, capsys, old, new, part):
+    source, path = pretrained.find("HalfCheetah-2x3"), tmp_path / "x.safetensors"
+    path.write_bytes(source.read_bytes())
+    text = source.with_suffix(".json").read_text()
+    assert old in text
+    path.with_suffix(".json").write_text(text.replace(old, new, 1))
+    assert main(["play", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert part in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "part"),
+    [
+        ("other", None, "holds 'other', which is no part of a policy"),
+        ("moments.x.mean", None, "holds 'moments.x.mean', which is no part of a policy"),
+        ("moments.1.mean", lambda x: x[:-1].clone(), "lacks moments/actors/1/mean, or has it in"),
+        ("moments.1.mean", lambda x: x.float(), "lacks moments/actors/1/mean, or has it in"),
+        ("moments.1.mean", lambda x: x[0].clone(), "lacks moments/actors/1/mean, or has it in"),
+    ],
+)
+def test_odd_tensors_are_one_line(tmp_path, capsys, name, change, part):
+    source, path = pretrained.find("HalfCheetah-2x3"), tmp_path / "x.safetensors"
+    path.with_suffix(".json").write_bytes(source.with_suffix(".json").read_bytes())
+    tensors = load_file(source)
+    tensors[name] = torch.zeros(3) if change is None else change(tensors[name])
+    save_file(tensors, path)
+    assert main(["eval", str(path), "--episodes=1", "num_envs=2", f"runs_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert part in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["overrides.txt", "env.json"])
+def test_a_run_that_does_not_tell_how_it_was_made_is_one_line(tmp_path, capsys, name):
+    assert main(["train", f"runs_dir={tmp_path}", "experiment=x", "algo=happo", *SMALL]) == 0
+    argv = [f"{tmp_path}/x", f"--out={tmp_path / 'out'}", "--episodes=1"]
+    for content in (None, b"\xff", b"[1]") if name == "env.json" else (None, b"\xff"):
+        (tmp_path / "x" / name).unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / "x" / name).write_bytes(content)
+        capsys.readouterr()
+        assert make(argv) == 2
+        error = capsys.readouterr().err
+        assert "does not tell how it was made" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_policy_can_be_scored_with_other_settings_of_its_task(tmp_path):

@@ -148,6 +148,28 @@ def test_all_leaves_out_the_figures_without_the_chosen_tasks(capsys):
     assert figures == {"Figure 3", "Figure 4", "Figure 8"}
 
 
+def test_places_that_cannot_be_written_are_refused_before_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pool, "_start", None)
+    (tmp_path / "file").touch()
+    for option in ("--runs", "--out"):
+        monkeypatch.chdir(tmp_path)
+        argv = ["fig9", "--tasks", "Ant-8x1", "--seeds", "1", option, "file/below"]
+        assert main(["reproduce", *argv]) == 2
+        assert re.fullmatch(r"error: Cannot write 'file/below/[^\n]+\n", capsys.readouterr().err)
+
+
+def test_many_tasks_make_no_name_that_is_too_long(tmp_path, monkeypatch):
+    made = {}
+    monkeypatch.setattr(reproduce_command, "reproduce", lambda requests, *_: made.update(requests))
+    known = FIGURES["fig4"].tasks
+    for tasks in (known, known[1:], known[:2]):
+        argv = ["fig4", "--tasks", ",".join(tasks), "--runs", str(tmp_path), "--out", str(tmp_path)]
+        main(["reproduce", *argv])
+    names = [out.name for out in made]
+    assert len(set(names)) == 3 and max(map(len, names)) < 255
+    assert names[2].endswith("smoke_HalfCheetah-2x3_Walker2d-2x3")
+
+
 @pytest.mark.parametrize(
     ("argv", "part"),
     [
@@ -160,7 +182,7 @@ def test_all_leaves_out_the_figures_without_the_chosen_tasks(capsys):
         (["fig2", "algo.clip=x"], "algo.clip=x must be a number"),
         (["fig2", "--scael", "paper"], "--scael"),
         (["fig2", "--tasks", "HalfCheta-6x1"], "Did you mean 'HalfCheetah-6x1'?"),
-        (["fig2", "--tasks", "ShadowHandOver"], "Unknown task 'ShadowHandOver'"),
+        (["fig2", "--tasks", "ShadowHandOver"], "Unknown task of fig2 'ShadowHandOver'"),
         (["fig2", "--seeds", "3"], "--seeds 3 is more than scale smoke has: 2"),
         (["choose", "--scale", "choose", "--tasks", "ShadowHandOver"], "leave out --tasks"),
     ],

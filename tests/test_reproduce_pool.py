@@ -127,6 +127,12 @@ def test_a_run_with_other_settings_is_not_taken(tmp_path):
         job.finished()
 
 
+@pytest.mark.parametrize("name", ["plain", "a b", "a=b", "ü", "a,b", "it's", "$x {y}"])
+def test_the_folder_of_the_runs_may_have_any_name(tmp_path, name):
+    (job,) = plan(ONE, TINY, tmp_path / name)
+    assert compose(job.arguments(7)).runs_dir == str(tmp_path / name)
+
+
 def test_threads_may_be_chosen_and_are_no_other_setting(tmp_path):
     (job,) = plan(ONE, TINY, tmp_path, ["num_threads=3"])
     assert compose(job.arguments(7)).num_threads == 3

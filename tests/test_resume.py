@@ -226,8 +226,20 @@ def test_a_checkpoint_with_one_earlier_policy_of_madpo_continues(tmp_path):
     assert timeless(run) == timeless(tmp_path / "whole" / "x")
 
 
+@pytest.mark.parametrize(("saved", "now"), [(1, 3), (3, 1)])
+def test_a_run_of_madpo_continues_with_another_age(tmp_path, saved, now):
+    settings = (*TINY, "algo=madpo", "experiment=x", f"algo.divergence.age={saved}")
+    train(tmp_path, *settings, "max_iterations=3")
+    run = tmp_path / "x"
+    before = weights(run)["algo_state"]["behaviour"]
+    train(tmp_path, f"checkpoint={run}", "max_iterations=4", f"algo.divergence.age={now}")
+    after = weights(run)["algo_state"]["behaviour"]
+    assert (len(before), len(after)) == (saved, now)
+    assert torch.equal(after[:-1], torch.cat((before[:1], before))[-now:][1:])
+
+
 def test_a_tensor_of_another_type_or_size_is_refused(half, tmp_path, capsys):
-    for change in (torch.Tensor.double, lambda x: x[:1]):
+    for change in (torch.Tensor.double, lambda x: x[:1], lambda x: x[None]):
         content = weights(half)
         content["tracker"]["returns"] = change(content["tracker"]["returns"])
         torch.save(content, half / "nn" / "odd.pth")

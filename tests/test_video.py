@@ -315,6 +315,17 @@ def test_filming_leaves_training_as_it_is(counter, tmp_path, algo):
     assert (counter.made, counter.drawn, counter.closed) == (3, 12, 3)
 
 
+def test_a_clip_that_a_killed_process_left_unfinished_is_removed(counter, tmp_path):
+    run = [f"runs_dir={tmp_path}", "experiment=x", "algo=happo", *SMALL, *ONCE, "resume=auto"]
+    assert main(["train", *run, "max_iterations=1"]) == 0
+    clips = tmp_path / "x" / "videos"
+    clips.mkdir()
+    for name in (".step_3.partial.mp4", "step_0.mp4"):
+        (clips / name).touch()
+    assert main(["train", *run, "max_iterations=2", "capture_video=True"]) == 0
+    assert {path.name for path in clips.iterdir()} == {"step_0.mp4"}
+
+
 def test_play_films_into_the_run_or_where_it_is_told(opengl, tmp_path, capsys):
     assert main(["train", f"runs_dir={tmp_path}", "experiment=x", "algo=happo", *SMALL, *ONCE]) == 0
     run, clip = tmp_path / "x", ("capture_video=True", "capture_video_len=3")

@@ -170,14 +170,24 @@ def _opengl() -> Finding:
 
 def _disk(runs_dir: Path) -> Finding:
     """Space and permission where runs go, or where their folder would be made."""
-    place = runs_dir.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    try:
+        place = _nearest(Path(os.path.realpath(runs_dir)))
+        free = shutil.disk_usage(place).free
+    except OSError as problem:
+        return Finding("disk", "error", f"'{runs_dir}' cannot be used: {problem.strerror}")
     detail = f"{free / 2**30:.1f} GiB free for '{runs_dir}'"
     if not place.is_dir() or not os.access(place, os.W_OK):
         return Finding("disk", "error", f"'{place}' cannot be written")
     return Finding("disk", "ok" if free >= LEAST_FREE else "error", detail)
+
+
+def _nearest(path: Path) -> Path:
+    """Returns the longest part of a path that exists; raises OSError for a name too long."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return _nearest(path.parent)
+    return path
 
 
 def _physics() -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
@@ -127,7 +128,9 @@ def runs(folder: Path) -> list[list[str]]:
     Raises:
         UserError: it is no folder, or has no runs.
     """
-    found = [path.parent for path in folder.glob("*/config.yaml")]
+    found: list[Path] = []
+    with contextlib.suppress(OSError):  # the name is too long, or the folder cannot be read
+        found += [path.parent for path in folder.glob("*/config.yaml") if path.is_file()]
     if not found:
         raise UserError(f"There are no runs in '{folder}': madpo list runs <folder>.")
     newest = sorted(((_last_sign(path), path) for path in found), reverse=True)
@@ -136,7 +139,7 @@ def runs(folder: Path) -> list[list[str]]:
 
 
 def _row(run: Path, time: float) -> list[str]:
-    text = (run / "config.yaml").read_text(errors="replace")
+    text = _text(run / "config.yaml")
     names = [
         found[1]
         if (found := re.search(rf"^{group}:\n(?:  .*\n)*?  name: (\S+)", text, re.M))
@@ -150,7 +153,7 @@ def _row(run: Path, time: float) -> list[str]:
     return [
         *(run.name, *names, _state(status)),
         f"{'-' if done is None else done}/{'-' if total is None else total}",
-        f"{score:.5g}" if isinstance(score, (int, float)) else "-",
+        f"{score:.5g}" if _is_number(score) else "-",
         _age(age),
     ]
 
@@ -194,10 +197,23 @@ def _last_line(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = parse_json(_text(path))
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _text(path: Path) -> str:
+    """Returns the content of a file; empty if it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Returns whether a value is a finite number that a float can hold."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _age(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import zlib
 from collections.abc import Collection, Sequence
 
 from madpo_isaac import console
@@ -17,11 +18,14 @@ from madpo_isaac.reproduce.cost import total
 from madpo_isaac.reproduce.paper import RECIPES, Scale
 from madpo_isaac.reproduce.plan import Job, plan
 from madpo_isaac.reproduce.run import reproduce, union
+from madpo_isaac.system.files import check_writable
 from madpo_isaac.tasks.registry import canonical
 
 ALL = "all"
 FIGURES = {**paper.FIGURES, **question.FIGURES}
 SCALES = {**paper.SCALES, **question.SCALES}
+_LONGEST = 150
+"""Letters that the tasks may take in the name of a folder; file systems allow 255 in all."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,9 +63,9 @@ def main(argv: Sequence[str]) -> int:
     runs = options.runs / f"{options.recipe}_{options.scale}"
     requests, jobs = {}, {}
     for name, scale in _narrowed(options).items():
-        parts = [name, options.method, options.recipe, options.scale, *scale.only]
+        parts = [name, options.method, options.recipe, options.scale, _in_short(scale.only)]
         parts += [f"seeds{options.seeds}"] if options.seeds else []
-        out = options.out / "_".join(parts)
+        out = options.out / "_".join(filter(None, parts))
         how = (options.method, options.recipe)
         more = tuple(options.settings)
         requests[out] = Request(name, FIGURES[name], options.scale, scale, *how, more)
@@ -76,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
         if len(requests) > 1:
             console.info(f"all, with shared runs counted once: {_cost(every, workers)}")
         return 0
+    for folder in (runs, *requests):  # hours before the reports are written
+        check_writable(folder)
     return reproduce(requests, jobs, workers, max(1, cores // workers))
 
 
@@ -103,9 +109,17 @@ def _narrowed(options: argparse.Namespace) -> dict[str, Scale]:
     asked = [canonical(task.strip()) for task in options.tasks.split(",")]
     for task in asked:
         if task not in known:
-            raise unknown("task", task, known)
+            raise unknown(f"task of {options.figure}", task, known)
     only = {name: tuple(t for t in FIGURES[name].tasks if t in asked) for name in names}
     return {name: dataclasses.replace(scale, only=own) for name, own in only.items() if own}
+
+
+def _in_short(tasks: Sequence[str]) -> str:
+    """Returns the names of tasks for that of a folder; if they are long, a checksum of them."""
+    text = "_".join(tasks)
+    if len(text) <= _LONGEST:
+        return text
+    return f"{len(tasks)}tasks_{zlib.crc32(text.encode()):08x}"
 
 
 def _options(names: Collection[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -249,9 +248,7 @@ def check_physics(
 def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     """Returns the first entry of ``ours`` that is missing in ``theirs`` or of another kind there.
 
-    Tensors have to have the same type and, apart from leading dimensions of size 1, the same
-    shape: MADPO's earlier policies were once one, without a dimension of their own. Empty entries
-    of ``ours`` match anything.
+    Tensors have to have the same type and shape. Empty entries of ``ours`` match anything.
     """
     if isinstance(ours, list):
         ours = dict(enumerate(ours))
@@ -262,7 +259,8 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
         below = (difference(v, theirs.get(k), f"{name}/{k}".lstrip("/")) for k, v in ours.items())
         return next(filter(None, below), None)
     if isinstance(ours, Tensor):
-        same = isinstance(theirs, Tensor) and _kind(theirs) == _kind(ours)
+        same = isinstance(theirs, Tensor)
+        same = same and (theirs.shape, theirs.dtype) == (ours.shape, ours.dtype)
     elif isinstance(ours, (int, float)):
         same = isinstance(theirs, (int, float))
     else:
@@ -273,11 +271,6 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
 def _are_files(key: str, *hands: object) -> bool:
     """Returns whether hands are files of the user's: a file may move, its model is compared."""
     return key == "task.hand" and all(str(hand).endswith(".yaml") for hand in hands)
-
-
-def _kind(x: Tensor) -> tuple[list[int], torch.dtype]:
-    """Shape without leading dimensions of size 1, and type."""
-    return list(itertools.dropwhile(lambda size: size == 1, x.shape)), x.dtype
 
 
 def _show(value: Any) -> str:

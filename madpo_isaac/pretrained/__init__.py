@@ -7,7 +7,7 @@ the name of its task; agents other than the two hands follow after a hyphen.
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from madpo_isaac.errors import UserError
-from madpo_isaac.system.files import write_atomic, write_json
+from madpo_isaac.system.files import parse_json, write_atomic, write_json
 
 FOLDER = Path(__file__).parent
 SUFFIX = ".safetensors"
 _FACTS = ("task", "algo", "iteration", "env_steps")
+_MOMENT = re.compile(r"moments\.(\d{1,4})\.(\w+)")
+"""Name of a tensor with moments of an agent's observations."""
 
 
 def names() -> list[str]:
@@ -59,13 +61,14 @@ def describe(path: Path) -> dict[str, Any]:
     """
     beside = path.with_suffix(".json")
     try:
-        content = json.loads(beside.read_text())
-        missing = [key for key in (*_FACTS, "config") if key not in content]
-    except (OSError, ValueError, TypeError) as problem:
+        content = parse_json(beside.read_text())
+    except (OSError, ValueError) as problem:
         raise UserError(
             f"'{beside}', which '{path}' needs, cannot be read: {problem}."
         ) from problem
-    if missing:
+    if not isinstance(content, dict) or not isinstance(content.get("config", {}), dict):
+        raise UserError(f"'{beside}' does not describe a policy.")
+    if missing := [key for key in (*_FACTS, "config") if key not in content]:
         raise UserError(f"'{beside}' lacks {', '.join(missing)}.")
     return content
 
@@ -86,13 +89,14 @@ def load(path: Path) -> dict[str, Any]:
     actors = tensors.pop("actors").float()
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        _, agent, part = name.split(".")
-        moments.setdefault(int(agent), {})[part] = value
-    found = [moments[agent] for agent in sorted(moments)]
+        if (found := _MOMENT.fullmatch(name)) is None:
+            raise UserError(f"'{path}' holds '{name}', which is no part of a policy.")
+        moments.setdefault(int(found[1]), {})[found[2]] = value
+    observers = [moments[agent] for agent in sorted(moments)]
     return {
         **{name: facts[name] for name in _FACTS},
         "config": OmegaConf.to_yaml(OmegaConf.create(facts["config"])),
-        "algo_state": {"actors": actors, "moments": {"actors": found}},
+        "algo_state": {"actors": actors, "moments": {"actors": observers}},
     }
 
 

@@ -8,7 +8,6 @@ for example the original's reward if it was trained with another one.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from madpo_isaac.report.tables import Table
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import device
-from madpo_isaac.system.files import write_atomic
+from madpo_isaac.system.files import parse_json, write_atomic
 from madpo_isaac.training.factory import make_env
 from madpo_isaac.training.policy import load_policy
 
@@ -64,12 +63,13 @@ def main(argv: list[str]) -> int:
         name = pretrained.name_of(content["task"], split)
         path = options.out / f"{name}{pretrained.SUFFIX}"
         (run,) = load([str(folder.path)])
-        facts = {
-            **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
-            **origin(folder.path),
-            "hours": content["wall_s"] / 3600.0,
-            "config": record(config),
-        }
+        with checkpoint.using(source):
+            facts = {
+                **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
+                **origin(folder.path),
+                "hours": content["wall_s"] / 3600.0,
+                "config": record(config),
+            }
         facts["revision"] = options.revision or facts["revision"]
         facts["machine"] = options.machine or facts["machine"]
         pretrained.save(path, content, facts)
@@ -84,20 +84,29 @@ def main(argv: list[str]) -> int:
 
 
 def origin(run: Path) -> dict[str, Any]:
-    """Returns the command, the source revision and the machine of a run."""
-    overrides = (run / "overrides.txt").read_text().split("\n")
+    """Returns the command, the source revision and the machine of a run.
+
+    Raises:
+        UserError: the files that tell them are missing or damaged.
+    """
+    try:
+        overrides = (run / "overrides.txt").read_text().split("\n")
+        made = parse_json((run / "env.json").read_text())
+        threads, revision = made["cpu_threads"], made["git_revision"]
+        processor = f"{made.get('cpu', 'CPU')}, {threads} thread{'s' * (threads > 1)}"
+        gpu = (made.get("cuda") or [processor])[0]
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as problem:
+        reason = f"{type(problem).__name__}: {problem}"
+        raise UserError(f"'{run}' does not tell how it was made ({reason}).") from problem
     left_out = (*_HERE, *_FILES)
     settings = [text for text in overrides if text and text.partition("=")[0] not in left_out]
-    made = json.loads((run / "env.json").read_text())
-    threads, gpus = made["cpu_threads"], made.get("cuda") or []
-    processor = f"{made.get('cpu', 'CPU')}, {threads} thread{'s' * (threads > 1)}"
     config = OmegaConf.load(run / "config.yaml")
     device, task = (OmegaConf.select(config, key) for key in ("sim_device", "task.name"))
     settings = [f"task={task}", *(text for text in settings if not text.startswith("task="))]
     return {
         "command": " ".join(("python train.py", *settings)),
-        "revision": made["git_revision"],
-        "machine": processor if device == "cpu" or not gpus else gpus[0],
+        "revision": revision,
+        "machine": processor if device == "cpu" else gpu,
     }
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from madpo_isaac.algos.madpo import MadpoConfig
-from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.overrides import as_text, compose
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.arms import Arms
@@ -61,7 +62,10 @@ class Job:
 
         ``threads`` is the number of its threads, unless its settings have one.
         """
-        where = (f"experiment={self.name}", f"runs_dir={self.folder.parent}", "resume=auto")
+        runs = str(self.folder.parent)
+        if not re.fullmatch(r"[\w./+-]+", runs, re.ASCII):
+            runs = as_text(runs)
+        where = (f"experiment={self.name}", f"runs_dir={runs}", "resume=auto")
         return [f"num_threads={threads}", *self.settings, *where]
 
     def progress(self) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from madpo_isaac import console
+from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.plan import Job
 from madpo_isaac.system.signals import StopRequest
 
@@ -163,17 +164,20 @@ def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
 
 
 def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
     places = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(_PLACE))))
-    with _log(job).open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, *TRAIN, *job.arguments(threads)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is passed on once, by run()
-            env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": str(threads)},
-        )
+    try:
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        with _log(job).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, *TRAIN, *job.arguments(threads)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is passed on once, by run()
+                env={**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": str(threads)},
+            )
+    except OSError as problem:
+        raise UserError(f"Cannot start run '{job.folder}': {problem}.") from problem
 
 
 def _outcome(job: Job, process: subprocess.Popen[bytes], failed: dict[str, str]) -> str:

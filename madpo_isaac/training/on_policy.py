@@ -13,6 +13,7 @@ from madpo_isaac.algos import ALGORITHMS
 from madpo_isaac.algos.learner import Collected, Learner, OnStep
 from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.storage import Rollout
+from madpo_isaac.config.resume import difference
 from madpo_isaac.env import Policy, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.system import device
@@ -92,6 +93,10 @@ class OnPolicyLearner(Learner):
         """See :meth:`Learner.state_dict`."""
         return {"algo_state": self.algo.state_dict()}
 
+    def adapted(self, content: dict[str, Any]) -> dict[str, Any]:
+        """See :meth:`Learner.adapted`."""
+        return {**content, "algo_state": self.algo.adapted(content["algo_state"])}
+
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """See :meth:`Learner.load_state_dict`."""
         self.algo.load_state_dict(content["algo_state"])
@@ -118,6 +123,9 @@ class OnPolicyLearner(Learner):
                 f"Checkpoint '{path}' was trained {'with' if saved else 'without'} running "
                 f"moments, not with algo.input_norm={self.config.input_norm}."
             )
+        moments = [each.state_dict() for each in self.algo.actors.moments]
+        if other := difference({"moments": {"actors": moments}}, content["algo_state"]):
+            raise UserError(f"Checkpoint '{path}' lacks {other}, or has it in another size.")
 
     def draws(self) -> dict[str, Any]:
         """See :meth:`Learner.draws`."""

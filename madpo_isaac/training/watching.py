@@ -10,7 +10,7 @@ from torch import Tensor
 
 from madpo_isaac.env import Step
 from madpo_isaac.evaluation.evaluate import Record, evaluate, means
-from madpo_isaac.evaluation.video import Film
+from madpo_isaac.evaluation.video import Film, partial
 from madpo_isaac.evaluation.window import Window
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.training.callback import Callback
@@ -67,8 +67,10 @@ class Filming(Callback):
         self._film: Film | None = None
 
     def on_start(self, run: Run) -> None:
-        """Finds out which clip comes next."""
+        """Finds out which clip comes next; removes one that a killed process left unfinished."""
         cfg = run.config
+        for path in self._folder.glob(partial(Path("step_*.mp4")).name):
+            path.unlink()
         self._film = Film(
             run.env,
             self._file,
