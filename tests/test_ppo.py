@@ -174,6 +174,30 @@ OURS = "madpo_isaac.algos.ppo"
 """Imports it."""
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "part"),
+    [
+        (("state", 5, "exp_avg"), torch.zeros(1), "other moments of parameter 5 in its optimizer"),
+        (("state", 0, "step"), torch.zeros(2), "other moments of parameter 0 in its optimizer"),
+        (("state", 99), {}, "is not of this version (IndexError"),
+        (("state", 1), None, "is not of this version (AttributeError"),
+        (("param_groups", 0, "maximize"), 1.0, "lacks optimizer/param_groups/0/maximize"),
+        (("param_groups", 0, "betas"), (0.9, "x"), "lacks optimizer/param_groups/0/betas/1"),
+    ],
+)
+def test_an_optimizer_that_does_not_fit_is_refused(runs, tmp_path, capsys, place, value, part):
+    content = weights(runs / "ppo")
+    *above, last = place
+    node = content["optimizer"]
+    for key in above:
+        node = node[key]
+    node[last] = value
+    torch.save(content, tmp_path / "odd.pth")
+    train(tmp_path, f"checkpoint={tmp_path}/odd.pth", "max_iterations=5", code=2, settings=())
+    error = capsys.readouterr().err
+    assert part in error and error.count("\n") == 1
+
+
 def test_missing_package_is_named(tmp_path, capsys, monkeypatch):
     for name in [n for n in sys.modules if n.startswith(("rl_games", OURS))]:
         monkeypatch.delitem(sys.modules, name)

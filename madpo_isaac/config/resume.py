@@ -250,9 +250,9 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
 
     Tensors have to have the same type and shape. Empty entries of ``ours`` match anything.
     """
-    if isinstance(ours, list):
+    if isinstance(ours, (list, tuple)):
         ours = dict(enumerate(ours))
-        theirs = dict(enumerate(theirs)) if isinstance(theirs, list) else theirs
+        theirs = dict(enumerate(theirs)) if isinstance(theirs, (list, tuple)) else theirs
     if isinstance(ours, Mapping):
         if ours and not isinstance(theirs, Mapping):
             return name
@@ -261,7 +261,7 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     if isinstance(ours, Tensor):
         same = isinstance(theirs, Tensor)
         same = same and (theirs.shape, theirs.dtype) == (ours.shape, ours.dtype)
-    elif isinstance(ours, (int, float)):
+    elif isinstance(ours, (int, float)) and not isinstance(ours, bool):
         same = isinstance(theirs, (int, float))
     else:
         same = ours is None or isinstance(theirs, type(ours))

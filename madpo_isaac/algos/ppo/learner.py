@@ -194,7 +194,6 @@ class PpoLearner(Learner):
 
     def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
         """See :meth:`Learner.check`; one network acts and criticizes."""
-        del playing
         missing = [key for key in ("model", "optimizer", "epoch", "frame") if key not in content]
         if missing:
             raise UserError(f"Checkpoint '{path}' lacks {', '.join(missing)}.")
@@ -203,6 +202,18 @@ class PpoLearner(Learner):
                 f"Checkpoint '{path}' has another network: use the task settings, algo.hidden, "
                 "algo.normalize_input and algo.normalize_value it was trained with."
             )
+        if not playing:
+            self._check_moments(path, content["optimizer"]["state"])
+
+    def _check_moments(self, path: Path, saved: dict[int, dict[str, Tensor]]) -> None:
+        """Checks the state of Adam, which torch takes in any shape and which is empty at first."""
+        parameters = list(self.agent.model.parameters())
+        for index, moments in saved.items():
+            shape = tuple(parameters[index].shape)
+            if _shapes(moments) != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
+                raise UserError(
+                    f"Checkpoint '{path}' has other moments of parameter {index} in its optimizer."
+                )
 
     def draws(self) -> dict[str, Any]:
         """See :meth:`Learner.draws`."""
