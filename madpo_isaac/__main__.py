@@ -8,7 +8,7 @@ from importlib import metadata
 
 from madpo_isaac import console
 from madpo_isaac.commands import COMMANDS
-from madpo_isaac.errors import UserError, check_text, unknown
+from madpo_isaac.errors import UserError, check_text, lacks_memory, unknown
 from madpo_isaac.system import spin
 
 
@@ -39,6 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         return importlib.import_module(f"madpo_isaac.{module}").main(rest)
     except UserError as problem:
         console.error(str(problem))
+        return 2
+    except (MemoryError, RuntimeError) as problem:
+        if not lacks_memory(problem):
+            raise
+        console.error("Not enough memory: lower num_envs, or the number of episodes or steps.")
         return 2
     except KeyboardInterrupt:
         console.error("interrupted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -12,6 +13,12 @@ class UserError(ValueError):
 
 class RunFailed(Exception):  # noqa: N818  an end, not an error of the program
     """Raised when a run cannot continue; the entry points print the reason and exit with code 1."""
+
+
+def lacks_memory(problem: Exception) -> bool:
+    """Returns whether an exception, Python's or torch's, says that there is not enough memory."""
+    said = re.search(r"t allocate|out of memory|invalid storage size", str(problem), re.I)
+    return isinstance(problem, MemoryError) or said is not None
 
 
 def check_text(arguments: Iterable[str]) -> None:

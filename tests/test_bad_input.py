@@ -10,6 +10,7 @@ from report_runs import write_run
 
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
+from madpo_isaac.commands import listing
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.evaluate import Record
 from madpo_isaac.report import tables, write
@@ -171,6 +172,38 @@ def test_a_damaged_record_of_evaluations_keeps_what_is_sound(tmp_path):
     path.write_text("[" * 100_000)
     record.continue_from(path, 8)
     assert record._steps == []
+
+
+@pytest.mark.parametrize("digits", [10, 26, 5000])
+def test_more_episodes_than_a_setting_may_have_are_refused(digits, capsys):
+    message = refused(capsys, "eval", "HalfCheetah-2x3", "--episodes", "9" * digits)
+    assert "argument --episodes: " in message
+    assert "must be at most 1000000000" in message or digits > 4300  # Python reads no more
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"),
+    ],
+)
+def test_too_little_memory_is_one_line(problem, monkeypatch, capsys):
+    def fail(_):
+        raise problem
+
+    monkeypatch.setattr(listing, "main", fail)
+    assert "Not enough memory: lower num_envs" in refused(capsys, "list")
+
+
+def test_other_errors_are_not_taken_for_it(monkeypatch):
+    def fail(_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(listing, "main", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["list"])
 
 
 def test_overrides_that_are_no_text_are_one_line(tmp_path):

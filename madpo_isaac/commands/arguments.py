@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.settings import MAX_COUNT
 
 if TYPE_CHECKING:
     from madpo_isaac.config.schema import Config
@@ -61,10 +62,13 @@ class Parser(argparse.ArgumentParser):
 
     @staticmethod
     def positive_int(text: str) -> int:
-        """Returns a whole number of at least 1."""
-        if not text.isdecimal() or int(text) < 1:
+        """Returns a whole number from 1 to :data:`MAX_COUNT`."""
+        number = int(text) if text.isdecimal() else 0
+        if number < 1:
             raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of at least 1")
-        return int(text)
+        if number > MAX_COUNT:
+            raise argparse.ArgumentTypeError(f"'{text}' must be at most {MAX_COUNT}")
+        return number
 
     @staticmethod
     def path(text: str) -> Path:

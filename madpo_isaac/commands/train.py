@@ -32,7 +32,7 @@ from madpo_isaac.config.overrides import (
     typed,
 )
 from madpo_isaac.config.schema import Config
-from madpo_isaac.errors import RunFailed, UserError, check_text
+from madpo_isaac.errors import RunFailed, UserError, check_text, lacks_memory
 from madpo_isaac.runs.folder import refuse_used
 from madpo_isaac.system import distributed
 
@@ -101,7 +101,7 @@ def _run(config: Config, overrides: Sequence[str]) -> int:
             console.error(str(problem))
         return _FAILED
     except (MemoryError, RuntimeError) as problem:
-        if isinstance(problem, MemoryError) or re.search(r"t allocate|out of memory", str(problem)):
+        if lacks_memory(problem):
             raise UserError(
                 f"Not enough memory for num_envs={config.num_envs}, "
                 f"algo.horizon={config.algo.horizon}, algo.hidden={config.algo.hidden}: lower them."
