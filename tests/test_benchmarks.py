@@ -18,6 +18,7 @@ SMALL = ["num_envs=4", "algo.horizon=8", "algo.hidden=[16]"]
 CASES = {
     "throughput": ["envs=4", "threads=1", "iterations=1", "algo.horizon=4", "algo.hidden=[16]"],
     "update": ["tasks=HalfCheetah-2x3", "algos=happo,madpo,ppo", "repeats=1"],
+    "variants": ["task=HalfCheetah-2x3", "repeats=1", "algo.horizon=8 algo.hidden=[16]"],
     "busy": ["loops=1", "threads=1", "iterations=1", *SMALL],
     "gradient_sizes": ["iterations=2", "num_threads=1", "algo.epochs=3", *SMALL],
     "mamujoco": ["envs=2", "seconds=0.05", "tasks=HalfCheetah-2x3", "peers=sync"],

@@ -76,13 +76,10 @@ FIGURES: dict[str, Figure] = {
         conclude=answer,
     ),
 }
+_STEPS = {"MA-MuJoCo": 3e5, "Bi-DexHands": 4.8e5}
+_EVALUATED = ("eval_frequency=50",)
 SCALES: dict[str, Scale] = {
-    "choose": Scale(
-        {"MA-MuJoCo": 6e5, "Bi-DexHands": 6.4e5}, (1, 2, 3), settings=("eval_frequency=50",)
-    ),
-    "confirm": Scale(
-        {"MA-MuJoCo": 1e6, "Bi-DexHands": 9.6e5},
-        tuple(range(11, 21)),
-        settings=("eval_frequency=50",),
-    ),
+    "choose": Scale(_STEPS, (1, 2, 3), settings=_EVALUATED),
+    "confirm": Scale(_STEPS, tuple(range(11, 21)), settings=_EVALUATED),
 }
+"""150 iterations with three evaluations, so that all runs take about a day of one core."""
