@@ -1,13 +1,14 @@
 """Time of an iteration by algorithm and number of agents, all in one run.
 
     python benchmarks/update.py [tasks=HalfCheetah-2x3,...] [algos=happo,madpo,...] [repeats=5]
-                                [threads=1] [plain=1] [out=update.json]
+                                [recipe=paper] [threads=1] [plain=1] [out=update.json]
 
-Every algorithm has its own environments and networks with the task's hyper-parameters, and they
+Every algorithm has its own environments and networks with the recipe's hyper-parameters, and they
 take turns: one iteration of each, `repeats` times, so that drifting machine speed cancels. CPU
 seconds count all threads, medians over the repeats. `ppo` is rl_games', one agent for all joints.
 `plain` is HAPPO's update of the same rollout as one ordinary PyTorch network and Adam per agent,
-whole batches, no code of this project.
+whole batches, no code of this project. Its networks and batches are those of `recipe=paper`; with
+another recipe its time says nothing.
 """
 
 from __future__ import annotations
@@ -111,11 +112,11 @@ def iterate(run: Run) -> list[tuple[float, float]]:
 
 
 def measure(
-    task: str, algos: list[str], repeats: int, threads: int, plain: bool
+    task: str, algos: list[str], repeats: int, settings: list[str], plain: bool
 ) -> dict[str, dict]:
     """CPU and wall seconds of collection and update by algorithm, and sizes."""
     name, _, split = task.partition(" ")
-    chosen = [f"task={name}", f"num_threads={threads}"] + [f"task.agents={split}"] * bool(split)
+    chosen = [f"task={name}", *settings] + [f"task.agents={split}"] * bool(split)
     runs = {algo: Run(compose([*chosen, f"algo={algo}"])) for algo in algos}
     ours = [run for run in runs.values() if isinstance(run.learner, OnPolicyLearner)]
     loop = PlainHappo(ours[0]) if plain and ours else None
@@ -162,12 +163,14 @@ def measure(
 
 
 def main(argv: list[str]) -> None:
-    given = read(argv, tasks=TASKS, algos=list(ALGO_SCHEMAS), repeats=5, threads=1, plain=1)
+    algos = list(ALGO_SCHEMAS)
+    given = read(argv, tasks=TASKS, algos=algos, repeats=5, recipe="paper", threads=1, plain=1)
+    settings = [f"recipe={given.recipe}", f"num_threads={given.threads}"]
     rows = []
     print(f"{'task':24}{'agents':>7}{'samples':>8}  {'':8}{'update':>9}{'/happo':>8}"
           f"{'iteration':>11}{'/happo':>8}   CPU-s")  # fmt: skip
     for task in given.tasks:
-        result = measure(task, given.algos, given.repeats, given.threads, bool(given.plain))
+        result = measure(task, given.algos, given.repeats, settings, bool(given.plain))
         base = result.get("happo", result[given.algos[0]])
         for algo, row in result.items():
             update = row["update_cpu_s"] / base["update_cpu_s"]

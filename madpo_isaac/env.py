@@ -137,7 +137,7 @@ class VecEnv(ABC):
     """Simulated seconds per step."""
     has_success: bool = True
     """False if the task has no condition of success: ``success`` in the log says only that an
-    episode reached its time limit, and pictures do not show it."""
+    episode reached its time limit, and pictures and printed lines do not show it."""
     generator: torch.Generator
     """Source of the random numbers of resets and noise."""
     episode_step: Tensor

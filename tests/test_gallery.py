@@ -53,6 +53,8 @@ def test_numbers_are_those_of_the_json_file(name):
     assert f"{facts['hours']:.2f} hours ({facts['machine']}; revision {facts['revision']})" in (
         section
     )
+    end, whole = facts["iteration"], facts["config"]["max_iterations"]
+    assert (f"iteration {end} of {whole} of this run:" in section) == (end < whole)
     readme = (ROOT / "README.md").read_text()
     (row,) = re.findall(rf"^\| \[`{name}`\]\(docs/gallery.md#{name.lower()}\) \|.*$", readme, re.M)
     assert float(row.split(" | ")[3]) == pytest.approx(facts["return"], rel=5e-3)

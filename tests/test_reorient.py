@@ -7,6 +7,8 @@ import torch
 from hand_oracle import make, noise
 from scipy.spatial.transform import Rotation
 
+from madpo_isaac.errors import UserError
+
 STARTS = torch.tensor(((0.0, -0.39, 0.6), (0.0, -0.76, 0.6)))
 GOALS = STARTS - torch.tensor((0.0, 0.0, 0.04))
 
@@ -48,6 +50,11 @@ def test_reward_success_and_termination_by_hand(both):
     assert outcome.success.tolist() == reached
     assert outcome.terminated.tolist() == [False, False, False, True]  # below 0.2 m
     assert env.max_episode_length == 600 and env.state_dim == 422 and env.action_dim == 40
+
+
+def test_a_distance_of_success_is_refused_since_the_angle_decides():
+    with pytest.raises(UserError, match=r"success_distance=0.5 has no effect.*success_angle"):
+        make("ReOrientation", 2, success_distance=0.5)
 
 
 def test_only_a_reached_goal_is_replaced_and_one_step_later():

@@ -147,10 +147,10 @@ def test_a_drawn_seed_stays(tmp_path):
 
 
 MISMATCHES = [
-    (("num_envs=5",), "num_envs=5", "num_envs=4"),
+    (("num_envs=5",), "num_envs=5", "num_envs=4", "when a run is continued."),
     (("seed=8",), "seed=8", "seed=7"),
     (("sim_device=cuda:0",), "sim_device=cuda:0", "made with sim_device=cpu"),
-    (("algo.hidden=[16,16]",), "algo.hidden=[16,16]", "algo.hidden=[16]"),
+    (("algo.hidden=[16,16]",), "algo.hidden=[16,16]", "algo.hidden=[16]", "continued or played."),
     (("algo.activation=tanh",), "algo.activation=tanh", "algo.activation=elu"),
     (("algo.input_norm=both",), "algo.input_norm=both", "algo.input_norm=running"),
     (("task.agent_obsk=1",), "task.agent_obsk=1", "task.agent_obsk=None"),

@@ -162,13 +162,16 @@ def section(name: str, facts: dict[str, Any]) -> str:
     lines.insert(1, "| --- | --- | --- |")
     made = (
         f"{facts['algo'].upper()} trained it for {facts['env_steps'] / 1e6:.2f} million steps in "
-        f"{facts['hours']:.2f} hours ({facts['machine']}; revision {facts['revision']}):"
+        f"{facts['hours']:.2f} hours ({facts['machine']}; revision {facts['revision']})"
     )
+    whole = facts["config"]["max_iterations"]
+    if facts["iteration"] < whole:
+        made += f". The policy is that of iteration {facts['iteration']} of {whole} of this run"
     return (
         f"## {name}\n\n"
         f"![{name}: the policy at work](images/gallery/{name}.gif)\n\n"
         + "\n".join(lines)
-        + f"\n\n{made}\n\n```\n{_broken(facts['command'])}\n```\n\n"
+        + f"\n\n{made}:\n\n```\n{_broken(facts['command'])}\n```\n\n"
         f'<img src="images/gallery/{name}.png" alt="{name}: return against steps" width="460">\n\n'
     )
 

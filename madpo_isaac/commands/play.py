@@ -134,7 +134,7 @@ def play(
     else:
         policy = load_policy(config.checkpoint, env, config)
     if checkpoint and checkpoint.suffix == pretrained.SUFFIX:
-        _introduce(pretrained.describe(checkpoint))
+        _introduce(pretrained.describe(checkpoint), has_success=env.has_success)
     if scores:
         _score(policy, env, config.test_episodes, each=each)
     if video:
@@ -170,19 +170,20 @@ def _score(policy: Policy, env: VecEnv, count: int, *, each: bool) -> None:
     if each:
         for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
             console.info(f"reward: {score:.3f} steps: {length:.0f}")
+    rate = f"success: {success.mean():.3f} " if env.has_success else ""
     console.info(
         f"av reward: {returns.mean():.3f} av steps: {lengths.mean():.1f} "
-        f"success: {success.mean():.3f} episodes: {len(returns)}"
+        f"{rate}episodes: {len(returns)}"
     )
 
 
-def _introduce(facts: dict[str, Any]) -> None:
+def _introduce(facts: dict[str, Any], *, has_success: bool) -> None:
     console.info(
         f"{facts['task']} by {facts['algo']}, {facts['env_steps']} environment steps: "
         f"'{facts['command']}' at revision {facts['revision']}"
     )
-    scores = facts["mean_actions"]
+    success = f", success {facts['success']:.4g}" if has_success else ""
     console.info(
-        f"it reached return {facts['return']:.4g}, success {facts['success']:.4g} in "
-        f"{scores['episodes']} episodes"
+        f"it reached return {facts['return']:.4g}{success} in "
+        f"{facts['mean_actions']['episodes']} episodes"
     )

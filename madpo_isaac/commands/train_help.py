@@ -46,7 +46,7 @@ _USAGE = """\
 python train.py [key=value ...]       trains; so does madpo train
   task=<name> algo=<name> sim=<name>  madpo list shows the tasks and the algorithms
   plugins=[<file.py>]                 Python files that add tasks, algorithms, engines or networks
-  --cfg job                           prints all keys and values for a task and an algorithm
+  --cfg job --resolve                 prints all keys and values for a task and an algorithm
   -m key=a,b                          runs all combinations, one after another
 Keys with their default; (recipe) means that recipe=tuned, paper or harl decides."""
 

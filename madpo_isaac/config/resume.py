@@ -65,9 +65,10 @@ class Source:
         for key in STRUCTURE if config.test else (*STRUCTURE, *TRAINING):
             had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
             if had != wanted and self.path is not None and not _are_files(key, had, wanted):
+                when = "continued" if key in TRAINING else "continued or played"
                 raise UserError(
                     f"{key}={_show(wanted)}: '{name}' was made with {key}={_show(had)}, which "
-                    "cannot change when a run is continued or played."
+                    f"cannot change when a run is {when}."
                 )
         had, wanted = self.record.sim_device, config.sim_device
         if not config.test and self.path and had.split(":")[0] != wanted.split(":")[0]:

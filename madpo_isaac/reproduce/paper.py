@@ -60,12 +60,12 @@ FIGURES: dict[str, Figure] = {
     "fig2": Figure(
         "Learning curves on multi-agent MuJoCo",
         *(MUJOCO, arms.algorithms, "curves"),
-        chosen="all ten scenarios, as in Figure 7; the paper shows some of them here",
+        chosen="the scenarios; the paper shows some of Figure 7's ten here",
     ),
     "fig3": Figure(
         "Learning curves on Bi-DexHands",
         *(HANDS, arms.algorithms, "curves"),
-        chosen="all ten tasks, as in Figure 8; the paper shows some of them here",
+        chosen="the tasks; the paper shows some of Figure 8's ten here",
     ),
     "fig4": Figure(
         "Sample efficiency: interquartile mean over tasks",
