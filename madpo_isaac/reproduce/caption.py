@@ -128,6 +128,6 @@ def _of_extent(request: Request) -> Iterator[str]:
     if (seeds := len(request.scale.seeds)) < len(full.seeds):
         yield f"{seeds} seed{'s' * (seeds > 1)} instead of {len(full.seeds)}."
     if request.scale.steps != full.steps:
-        yield ("fewer steps than the paper's 10 million (MA-MuJoCo) and 20 million (Bi-DexHands).")
+        yield "fewer steps than the paper's 10 million (MA-MuJoCo) and 20 million (Bi-DexHands)."
     if missing:
         yield f"this project does not have {', '.join(missing)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class Filming(Callback):
         """Finds out which clip comes next; removes one that a killed process left unfinished."""
         cfg = run.config
         for path in self._folder.glob(partial(Path("step_*.mp4")).name):
-            path.unlink()
+            with contextlib.suppress(OSError):  # a film is no reason to end a run
+                path.unlink()
         self._film = Film(
             run.env,
             self._file,
