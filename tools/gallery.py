@@ -46,7 +46,9 @@ return has a 95 % bootstrap interval in brackets, and a rate has a 95 % Wilson i
 actions" are those of the policy without noise; "sampled actions" are drawn from it as in
 training. Each policy is that of one run with one seed; the intervals do not cover how much runs
 with other seeds differ. The robots have no condition of success; for them the page gives the
-share of episodes without a fall. The policy of Walker2d-2x3 is that of the better of two seeds.
+share of episodes without a fall. The policy of Walker2d-2x3 is that of the better of two seeds,
+and that of ShadowHandCatchOver2Underarm is, by mean actions, the better of two runs with different
+settings.
 
 The doors and the pen start every episode in the same state. With mean actions the episodes of a
 policy are then nearly alike, and rounding decides what they are: on another processor such a mean

@@ -33,7 +33,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
 
 
-def name_of(task: str, agents: Any = "hands") -> str:
+def name_of(task: str, agents: Any) -> str:
     """Returns the name of a policy for a task and its split into agents, ``task.agents``."""
     split = agents if isinstance(agents, str) else "groups"
     return task if split == "hands" else f"{task}-{split}"

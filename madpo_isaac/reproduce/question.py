@@ -82,4 +82,4 @@ SCALES: dict[str, Scale] = {
     "choose": Scale(_STEPS, (1, 2, 3), settings=_EVALUATED),
     "confirm": Scale(_STEPS, tuple(range(11, 21)), settings=_EVALUATED),
 }
-"""150 iterations with three evaluations, so that all runs take about a day of one core."""
+"""150 iterations with three evaluations."""

@@ -19,12 +19,10 @@ from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.settings import size
 
-_DISTANCE = 0.03
-
 
 def _unused(key: str, value: float) -> None:
     """The rule of a setting of other tasks that has no effect on this one."""
-    if value != _DISTANCE:
+    if value != GoalConfig.success_distance:
         raise UserError(f"{key}={value} has no effect here: task.success_angle is the condition.")
 
 
@@ -35,7 +33,7 @@ class Config(GoalConfig):
     episode_length: int = 600
     dist_reward_scale: float = setting(10.0, size)
     """Weight of the cubes' distances to their places in the reward, per meter."""
-    success_distance: float = setting(_DISTANCE, _unused)
+    success_distance: float = setting(GoalConfig.success_distance, _unused)
     """Without effect: ``success_angle`` is the condition of success."""
     success_angle: float = setting(0.1, size)
     """Radians between cube and goal below which the goal is reached."""
