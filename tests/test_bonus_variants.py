@@ -185,18 +185,6 @@ def test_training_continues_exactly(tmp_path, divergence):
     check_it_continues(partial(fresh, MADPO, **options), tmp_path / "state.pth")
 
 
-@pytest.mark.parametrize(("saved", "restored"), [(1, 3), (3, 1), (2, 2)])
-def test_a_state_of_another_age_is_taken_over_as_far_as_it_goes(saved, restored):
-    algo = fresh(divergence={"age": saved}, actor_lr=5e-3)
-    train(algo, ToyEnv(), 4)
-    other = fresh(MADPO, divergence={"age": restored})
-    other.load_state_dict(other.adapted(algo.state_dict()))
-    assert other._recent.shape == (restored, 3, algo.actors.stack.flat.shape[1])
-    wanted = algo._recent[max(saved - restored, 0)]
-    assert torch.equal(other._recent[0], wanted)
-    assert torch.equal(other._recent[-1], algo._recent[-1])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -171,10 +171,11 @@ def test_what_cannot_change_is_one_line(half, capsys, case):
     assert all(part in error for part in parts), error
 
 
-def test_another_preset_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize(("key", "had", "wanted"), [("preset", "gaussian", "printed"), ("age", 1, 3)])
+def test_a_run_of_madpo_keeps_what_it_compares_with(tmp_path, capsys, key, had, wanted):
     train(tmp_path, *TINY, "experiment=x", "max_iterations=1")
-    error = refused(capsys, tmp_path, "checkpoint=latest", "algo.divergence.preset=printed")
-    assert "made with algo.divergence.preset=gaussian" in error
+    error = refused(capsys, tmp_path, "checkpoint=latest", f"algo.divergence.{key}={wanted}")
+    assert f"made with algo.divergence.{key}={had}" in error
 
 
 def test_a_checkpoint_of_other_environments_is_refused(half, tmp_path, capsys):
@@ -212,31 +213,6 @@ def test_a_checkpoint_that_lacks_something_is_refused(half, tmp_path, capsys, pa
     torch.save(content, half / "nn" / "odd.pth")
     error = refused(capsys, tmp_path, f"checkpoint={half}/nn/odd.pth", "max_iterations=4")
     assert message in error
-
-
-def test_a_checkpoint_with_one_earlier_policy_of_madpo_continues(tmp_path):
-    own = (*TINY, "algo=madpo", "seed=7", "experiment=x")
-    train(tmp_path / "whole", *own, "max_iterations=4")
-    train(tmp_path / "half", *own, "max_iterations=2")
-    run = tmp_path / "half" / "x"
-    content = weights(run)
-    (content["algo_state"]["behaviour"],) = content["algo_state"]["behaviour"]
-    torch.save(content, run / "nn" / "last.pth")
-    train(tmp_path / "half", f"checkpoint={run}", "max_iterations=4")
-    assert timeless(run) == timeless(tmp_path / "whole" / "x")
-
-
-@pytest.mark.parametrize(("saved", "now"), [(1, 3), (2, 3), (3, 2)])
-def test_a_run_of_madpo_continues_with_another_age(tmp_path, saved, now):
-    settings = (*TINY, "algo=madpo", "experiment=x", f"algo.divergence.age={saved}")
-    train(tmp_path, *settings, "max_iterations=3")
-    run = tmp_path / "x"
-    before = weights(run)["algo_state"]["behaviour"]
-    train(tmp_path, f"checkpoint={run}", "max_iterations=4", f"algo.divergence.age={now}")
-    after = weights(run)["algo_state"]["behaviour"]
-    assert (len(before), len(after)) == (saved, now)
-    # The oldest stands for those before it, and the update has dropped one and added one.
-    assert torch.equal(after[:-1], torch.cat((before[:1], before))[1 - now :])
 
 
 def test_a_tensor_of_another_type_or_size_is_refused(half, tmp_path, capsys):

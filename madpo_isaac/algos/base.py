@@ -440,10 +440,6 @@ class OnPolicy(ABC):
             "order_generator": self.order_generator.get_state(),
         }
 
-    def adapted(self, state: dict[str, Any]) -> dict[str, Any]:
-        """See :meth:`Learner.adapted`, of ``algo_state``."""
-        return state
-
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restores the policies only, enough to play."""
         self.actors.stack.flat.copy_(state["actors"])

@@ -66,10 +66,6 @@ class Learner(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Returns the learner's part of a checkpoint; ``algo_state`` contains :meth:`draws`."""
 
-    def adapted(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Returns a checkpoint as one of the present settings; it may be of others that fit."""
-        return content
-
     @abstractmethod
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Restores :meth:`state_dict` from a checkpoint."""

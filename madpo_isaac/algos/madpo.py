@@ -247,17 +247,6 @@ class MADPO(HAPPO):
             "comparison": self.comparison.state_dict(),
         }
 
-    def adapted(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Returns ``state`` with ``age`` earlier policies; the oldest stands for missing ones."""
-        saved = state.get("behaviour")
-        if isinstance(saved, Tensor) and saved.dim() == 2:  # of before the option age
-            saved = saved[None]
-        if not isinstance(saved, Tensor) or saved.dim() != 3 or not len(saved):
-            return state
-        missing = max(0, self.divergence.age - len(saved))
-        every = torch.cat((saved[:1].expand(missing, -1, -1), saved[-self.divergence.age :]))
-        return {**state, "behaviour": every}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
         super().load_state_dict(state)

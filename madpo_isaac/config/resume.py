@@ -33,7 +33,7 @@ STRUCTURE = (
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
 )
 """Keys that decide the meaning of the tensors in a checkpoint."""
-TRAINING = ("num_envs", "seed")
+TRAINING = ("num_envs", "seed", "algo.divergence.age")
 """Further keys that a continued training cannot change; a policy can be played with others."""
 
 

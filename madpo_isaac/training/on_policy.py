@@ -93,10 +93,6 @@ class OnPolicyLearner(Learner):
         """See :meth:`Learner.state_dict`."""
         return {"algo_state": self.algo.state_dict()}
 
-    def adapted(self, content: dict[str, Any]) -> dict[str, Any]:
-        """See :meth:`Learner.adapted`."""
-        return {**content, "algo_state": self.algo.adapted(content["algo_state"])}
-
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """See :meth:`Learner.load_state_dict`."""
         self.algo.load_state_dict(content["algo_state"])

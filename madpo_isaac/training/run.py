@@ -174,7 +174,7 @@ class Run:
             UserError: it is damaged, or it has another task, algorithm or size.
         """
         with using(path):
-            content = self.learner.adapted(read_checkpoint(path, self.config, self.env))
+            content = read_checkpoint(path, self.config, self.env)
             if "env_state" not in content:
                 raise UserError(f"'{path}' holds a policy only: play it with test=True.")
             resume.check_physics(path, content, self.env.physics())
