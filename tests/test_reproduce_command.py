@@ -87,7 +87,7 @@ def test_figures_that_only_the_paper_has_are_drawn(name, picture, tmp_path, monk
 
 @pytest.mark.slow
 def test_a_figure_is_reproduced_and_again_without_running(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(reproduce_command.SCALES, "tiny", TINY)
+    monkeypatch.setitem(SCALES, "tiny", TINY)
     command = ["reproduce", "fig9", "--scale", "tiny", "--jobs", "2"]
     command += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert main(command) == 0
@@ -112,7 +112,7 @@ def test_a_figure_is_reproduced_and_again_without_running(tmp_path, monkeypatch,
 
 
 def test_the_list_starts_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(reproduce_command.SCALES, "tiny", TINY)
+    monkeypatch.setitem(SCALES, "tiny", TINY)
     where = ["--runs", str(tmp_path / "x"), "--scale", "tiny"]
     assert main(["reproduce", "fig5", "--list", *where]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -184,7 +184,11 @@ def test_many_tasks_make_no_name_that_is_too_long(tmp_path, monkeypatch):
         (["fig2", "--tasks", "HalfCheta-6x1"], "Did you mean 'HalfCheetah-6x1'?"),
         (["fig2", "--tasks", "ShadowHandOver"], "Unknown task of fig2 'ShadowHandOver'"),
         (["fig2", "--seeds", "3"], "--seeds 3 is more than scale smoke has: 2"),
-        (["choose", "--scale", "choose", "--tasks", "ShadowHandOver"], "leave out --tasks"),
+        (["fig2", "--scale", "choose"], "Unknown scale of fig2 'choose'"),
+        (["choose", "--scale", "smoke"], "Unknown scale of choose 'smoke'. Allowed: choose."),
+        (["choose", "--recipe", "paper"], "Unknown recipe of choose 'paper'. Allowed: tuned."),
+        (["confirm", "--method", "printed"], "Unknown method of confirm 'printed'."),
+        (["choose", "--tasks", "ShadowHandOver"], "leave out --tasks"),
     ],
 )
 def test_bad_input_is_one_line(argv, part, capsys):

@@ -171,7 +171,9 @@ def test_what_cannot_change_is_one_line(half, capsys, case):
     assert all(part in error for part in parts), error
 
 
-@pytest.mark.parametrize(("key", "had", "wanted"), [("preset", "gaussian", "printed"), ("age", 1, 3)])
+@pytest.mark.parametrize(
+    ("key", "had", "wanted"), [("preset", "gaussian", "printed"), ("age", 1, 3)]
+)
 def test_a_run_of_madpo_keeps_what_it_compares_with(tmp_path, capsys, key, had, wanted):
     train(tmp_path, *TINY, "experiment=x", "max_iterations=1")
     error = refused(capsys, tmp_path, "checkpoint=latest", f"algo.divergence.{key}={wanted}")

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 import zlib
+from collections import ChainMap
 from collections.abc import Collection, Sequence
 
 from madpo_isaac import console
@@ -23,7 +24,7 @@ from madpo_isaac.tasks.registry import canonical
 
 ALL = "all"
 FIGURES = {**paper.FIGURES, **question.FIGURES}
-SCALES = {**paper.SCALES, **question.SCALES}
+SCALES = ChainMap(paper.SCALES, question.SCALES)
 _LONGEST = 150
 """Letters that the tasks may take in the name of a folder; file systems allow 255 in all."""
 
@@ -37,9 +38,9 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("figure", nargs="?", default="", help=f"{', '.join(FIGURES)}, or {ALL} of the paper")
     add("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
-    add("--method", default="gaussian", help=f"MADPO's bonus: {_options(METHODS)}")
-    add("--recipe", default="paper", help=f"hyper-parameters: {_options(RECIPES)}")
-    add("--scale", default="smoke", help=f"extent: {_options(SCALES)}")
+    add("--method", default="", help=f"MADPO's bonus: {_options(METHODS)}")
+    add("--recipe", default="", help=f"hyper-parameters: {_options(RECIPES)}")
+    add("--scale", default="", help=f"extent: {_options(paper.SCALES)}")
     add("--tasks", default="", metavar="A,B", help="only these of the figure's tasks")
     add("--seeds", type=parser.positive_int, metavar="N", help="only the scale's first N seeds")
     add("--jobs", default="", metavar="J", help="runs at a time (default: one per core)")
@@ -49,14 +50,12 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse(argv)
     if not argv:
         return _list()
-    for kind, allowed in (
-        ("figure", (*FIGURES, ALL)),
-        ("method", METHODS),
-        ("recipe", RECIPES),
-        ("scale", SCALES),
-    ):
-        if getattr(options, kind) not in allowed:
-            raise unknown(kind, getattr(options, kind), allowed)
+    if options.figure not in (*FIGURES, ALL):
+        raise unknown("figure", options.figure, (*FIGURES, ALL))
+    for kind, allowed in _allowed(options.figure).items():
+        setattr(options, kind, chosen := getattr(options, kind) or next(iter(allowed)))
+        if chosen not in allowed:
+            raise unknown(f"{kind} of {options.figure}", chosen, allowed)
     cores = os.cpu_count() or 1
     if options.jobs and not (options.jobs.isdecimal() and int(options.jobs) > 0):
         raise UserError(f"--jobs {options.jobs} must be a whole number of at least 1.")
@@ -83,6 +82,16 @@ def main(argv: Sequence[str]) -> int:
     for folder in (runs, *requests):  # hours before the reports are written
         check_writable(folder)
     return reproduce(requests, jobs, workers, max(1, cores // workers))
+
+
+def _allowed(figure: str) -> dict[str, Collection[str]]:
+    """Returns the values of the options for a figure, the default first.
+
+    A study has one of each, which its protocol fixes.
+    """
+    if figure in question.FIGURES:
+        return {"method": ("gaussian",), "recipe": ("tuned",), "scale": (figure,)}
+    return {"method": METHODS, "recipe": RECIPES, "scale": paper.SCALES}
 
 
 def _narrowed(options: argparse.Namespace) -> dict[str, Scale]:
@@ -145,7 +154,7 @@ def _list() -> int:
         arms = len(figure.arms("gaussian"))
         runs = f"{len(figure.tasks)} tasks x {arms} arms"
         console.info(f"  {name:<8}{figure.title} ({runs})")
-    console.info("scales")
+    console.info("scales; choose and confirm have one of their own")
     for name, scale in SCALES.items():
         extent = ", ".join(f"{suite} {steps:,.0f}" for suite, steps in scale.steps.items())
         seeds = f"{len(scale.seeds)} seed{'s' * (len(scale.seeds) > 1)}"

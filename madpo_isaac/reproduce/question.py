@@ -1,7 +1,7 @@
 """The study behind docs/question.md: does maximizing mutual policy divergence help?
 
 ``choose`` compares many forms of the bonus on some tasks, ``confirm`` the best of them on others,
-with other seeds. They run with ``--recipe tuned`` at the scale of the same name.
+with other seeds. Each has a scale of the same name, and both have the tuned recipe.
 """
 
 from __future__ import annotations
