@@ -79,8 +79,10 @@ def test_one_command_adds_a_policy(gallery, tmp_path, monkeypatch):
         monkeypatch.setattr(gallery, name, tmp_path / value)
     monkeypatch.setattr(pretrained, "FOLDER", folder)
     made = [f"--out={folder}", "--revision=abc1234", "--machine=a box", "--episodes=1"]
+    made += ["--note=Trained in a test."]
     assert gallery.main([str(run), *made]) == 0
     page, readme = ((tmp_path / name).read_text() for name in ("gallery.md", "README.md"))
+    assert "\n\nTrained in a test.\n\nHAPPO trained it" in page
     assert "(a box; revision abc1234):" in page and "## HalfCheetah-2x3\n" in page
     begin, end = gallery.MARKS
     assert readme.startswith(f"before\n{begin}| policy |") and readme.endswith(f"{end}after\n")

@@ -1,6 +1,7 @@
 """The policies that come with the project, and how they are made."""
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -206,6 +207,25 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys):
         pretrained.load(path)
 
 
+def describe(path, **changed):
+    """Changes entries of the JSON file beside a policy."""
+    beside = path.with_suffix(".json")
+    beside.write_text(json.dumps({**json.loads(beside.read_text()), **changed}))
+
+
+def test_a_policy_with_one_other_byte_is_refused(tmp_path, capsys):
+    source, path = pretrained.find("HalfCheetah-2x3"), tmp_path / "x.safetensors"
+    path.with_suffix(".json").write_bytes(source.with_suffix(".json").read_bytes())
+    written = bytearray(source.read_bytes())
+    assert pretrained.load(source)
+    written[-1] ^= 1
+    path.write_bytes(written)
+    assert main(["play", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "is damaged, or 'x.json' beside it is of another policy" in error
+    assert len(error.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "part"),
     [
@@ -241,6 +261,7 @@ def test_odd_tensors_are_one_line(tmp_path, capsys, name, change, part):
     tensors = load_file(source)
     tensors[name] = torch.zeros(3) if change is None else change(tensors[name])
     save_file(tensors, path)
+    describe(path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     assert main(["eval", str(path), "--episodes=1", "num_envs=2", f"runs_dir={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert part in error and len(error.splitlines()) == 1

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from madpo_isaac import console, pretrained  # noqa: E402
 from madpo_isaac.config.playing import playing  # noqa: E402
 from madpo_isaac.errors import UserError  # noqa: E402
+from madpo_isaac.pretrained.__main__ import make  # noqa: E402
 from madpo_isaac.tasks.registry import suite  # noqa: E402
 
 PAGE, README = ROOT / "docs" / "gallery.md", ROOT / "README.md"
@@ -46,9 +47,7 @@ return has a 95 % bootstrap interval in brackets, and a rate has a 95 % Wilson i
 actions" are those of the policy without noise; "sampled actions" are drawn from it as in
 training. Each policy is that of one run with one seed; the intervals do not cover how much runs
 with other seeds differ. The robots have no condition of success; for them the page gives the
-share of episodes without a fall. The policy of Walker2d-2x3 is that of the better of two seeds,
-and that of ShadowHandCatchOver2Underarm is, by mean actions, the better of two runs with different
-settings.
+share of episodes without a fall.
 
 The doors and the pen start every episode in the same state. With mean actions the episodes of a
 policy are then nearly alike, and rounding decides what they are: on another processor such a mean
@@ -62,28 +61,21 @@ least 1024 episodes with mean and with sampled actions, films it, draws its curv
 this page and the table in the README. The policy is `madpo_isaac/pretrained/<Task>.safetensors`,
 with its numbers in a JSON file and its curves in a CSV file beside it. If the fingers are the
 agents, its name is `<Task>-fingers`. `runs/<experiment>/nn/best.pth` in place of the run folder
-takes the policy with the best evaluation. `make gallery` alone writes the page again, for example
+takes the policy with the best evaluation, and `--note "A sentence."` adds a sentence to its
+section. `make gallery` alone writes the page again, for example
 after a change of its text.
 """
 
 
 def main(argv: list[str]) -> int:
     """Makes a policy if a run is named, and writes pictures, page and table."""
-    if argv:
-        from madpo_isaac.pretrained.__main__ import main as make
-
-        before = {path: path.stat().st_mtime_ns for path in pretrained.FOLDER.iterdir()}
-        if code := make(argv):
-            return code
-        new = [name for name in pretrained.names() if _changed(pretrained.find(name), before)]
-    else:
-        new = []
     try:
+        new = make(argv).stem if argv else None
         for name in pretrained.names():
             film, curves = (PICTURES / f"{name}{suffix}" for suffix in (".gif", ".png"))
-            if name in new or not film.exists():
+            if name == new or not film.exists():
                 write_film(name, film)
-            if name in new or not curves.exists():
+            if name == new or not curves.exists():
                 draw_curves(name, curves)
     except UserError as problem:
         console.error(str(problem))
@@ -92,10 +84,6 @@ def main(argv: list[str]) -> int:
     README.write_text(readme(), encoding="utf-8")
     console.info(f"wrote {PAGE} and the table in {README}")
     return 0
-
-
-def _changed(path: Path, before: dict[Path, int]) -> bool:
-    return before.get(path) != path.stat().st_mtime_ns
 
 
 # Pages ------------------------------------------------------------------------------------------
@@ -169,11 +157,12 @@ def section(name: str, facts: dict[str, Any]) -> str:
     whole = facts["config"]["max_iterations"]
     if facts["iteration"] < whole:
         made += f". The policy is that of iteration {facts['iteration']} of {whole} of this run"
+    note = f"{facts['note']}\n\n" if "note" in facts else ""
     return (
         f"## {name}\n\n"
         f"![{name}: the policy at work](images/gallery/{name}.gif)\n\n"
         + "\n".join(lines)
-        + f"\n\n{made}:\n\n```\n{_broken(facts['command'])}\n```\n\n"
+        + f"\n\n{note}{made}:\n\n```\n{_broken(facts['command'])}\n```\n\n"
         f'<img src="images/gallery/{name}.png" alt="{name}: return against steps" width="460">\n\n'
     )
 

@@ -1,12 +1,14 @@
 """Policies that come with the project: their parameters and their scores.
 
 A policy is a safetensors file and a JSON file beside it. The JSON file has the configuration, the
-command and the source revision with which the policy was trained, and its scores. The policy has
-the name of its task; agents other than the two hands follow after a hyphen.
+command and the source revision with which the policy was trained, its scores, and a checksum of
+the other file. The policy has the name of its task; agents other than the two hands follow after a
+hyphen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as parse
 from safetensors.torch import save as serialize
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from madpo_isaac.system.files import parse_json, write_atomic, write_json
 FOLDER = Path(__file__).parent
 SUFFIX = ".safetensors"
 _FACTS = ("task", "algo", "iteration", "env_steps")
+_CHECKSUM = "sha256"
 _MOMENT = re.compile(r"moments\.(\d{1,4})\.(\w+)")
 """Name of a tensor with moments of an agent's observations."""
 
@@ -68,7 +71,7 @@ def describe(path: Path) -> dict[str, Any]:
         ) from problem
     if not isinstance(content, dict) or not isinstance(content.get("config", {}), dict):
         raise UserError(f"'{beside}' does not describe a policy.")
-    if missing := [key for key in (*_FACTS, "config") if key not in content]:
+    if missing := [key for key in (*_FACTS, "config", _CHECKSUM) if key not in content]:
         raise UserError(f"'{beside}' lacks {', '.join(missing)}.")
     return content
 
@@ -81,9 +84,13 @@ def load(path: Path) -> dict[str, Any]:
     """
     facts = describe(path)
     try:
-        tensors = load_file(path)
+        written = path.read_bytes()
+        tensors = parse(written)
     except (OSError, SafetensorError) as problem:
         raise UserError(f"'{path}' is damaged or not a policy: {problem}.") from problem
+    if _checksum(written) != facts[_CHECKSUM]:
+        beside = path.with_suffix(".json").name
+        raise UserError(f"'{path}' is damaged, or '{beside}' beside it is of another policy.")
     if "actors" not in tensors:
         raise UserError(f"'{path}' lacks actors.")
     actors = tensors.pop("actors").float()
@@ -114,7 +121,12 @@ def save(path: Path, content: dict[str, Any], facts: dict[str, Any]) -> None:
         tensors |= {f"moments.{agent}.{part}": value for part, value in moments.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, serialize(tensors))
+        written = serialize(tensors)
+        write_atomic(path, written)
     except OSError as problem:
         raise UserError(f"Cannot write '{path}': {problem}.") from problem
-    write_json(path.with_suffix(".json"), facts, indent=2)
+    write_json(path.with_suffix(".json"), {**facts, _CHECKSUM: _checksum(written)}, indent=2)
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

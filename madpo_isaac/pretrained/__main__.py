@@ -40,7 +40,25 @@ _POINTS = 40
 
 
 def main(argv: list[str]) -> int:
-    """Writes the three files; the scores are those of the written policy in half precision."""
+    """Makes a policy; returns 0, or 2 after an error line."""
+    try:
+        path = make(argv)
+    except UserError as problem:
+        console.error(str(problem))
+        return 2
+    scored = pretrained.describe(path)
+    console.info(f"wrote {path}: return {scored['return']:.4g}, success {scored['success']:.4g}")
+    return 0
+
+
+def make(argv: list[str]) -> Path:
+    """Writes the three files of a policy and returns the path of its parameters.
+
+    The scores are those of the written policy in half precision.
+
+    Raises:
+        UserError: an argument is wrong, or the run or its policy cannot be used.
+    """
     program = "python -m madpo_isaac.pretrained"
     parser = Parser(program, "Makes a policy that comes with the project of a run's.")
     parser.add_target()
@@ -49,38 +67,34 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--revision", help="source it was trained with, if env.json lacks it")
     parser.add_argument("--machine", help="what it was trained on, if env.json lacks it")
+    parser.add_argument("--note", help="a sentence for the gallery, for example how it was chosen")
     parser.add_argument("--out", type=Path, default=pretrained.FOLDER, help="folder to write to")
-    try:
-        options = parser.parse(argv)
-        task = [text for text in options.settings if text.startswith("task.")]
-        config = playing(options.policy, *task)
-        source = Path(config.checkpoint)
-        folder = RunFolder.of_checkpoint(source)
-        if folder is None:
-            raise UserError(f"'{source}' is not in a run folder, which tells how it was made.")
-        content = checkpoint.load(source, torch.device("cpu"))
-        split = getattr(config.task, "agents", "hands")
-        name = pretrained.name_of(content["task"], split)
-        path = options.out / f"{name}{pretrained.SUFFIX}"
-        (run,) = load([str(folder.path)])
-        with checkpoint.using(source):
-            facts = {
-                **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
-                **origin(folder.path),
-                "hours": content["wall_s"] / 3600.0,
-                "config": record(config),
-            }
-        facts["revision"] = options.revision or facts["revision"]
-        facts["machine"] = options.machine or facts["machine"]
-        pretrained.save(path, content, facts)
-        scored = scores(playing(str(path), *options.settings), options.episodes)
-        pretrained.save(path, content, {**scored, **facts})
-        write_atomic(path.with_suffix(".csv"), curve(run, content["env_steps"]).encode())
-    except UserError as problem:
-        console.error(str(problem))
-        return 2
-    console.info(f"wrote {path}: return {scored['return']:.4g}, success {scored['success']:.4g}")
-    return 0
+    options = parser.parse(argv)
+    task = [text for text in options.settings if text.startswith("task.")]
+    config = playing(options.policy, *task)
+    source = Path(config.checkpoint)
+    folder = RunFolder.of_checkpoint(source)
+    if folder is None:
+        raise UserError(f"'{source}' is not in a run folder, which tells how it was made.")
+    content = checkpoint.load(source, torch.device("cpu"))
+    split = getattr(config.task, "agents", "hands")
+    name = pretrained.name_of(content["task"], split)
+    path = options.out / f"{name}{pretrained.SUFFIX}"
+    (run,) = load([str(folder.path)])
+    with checkpoint.using(source):
+        facts = {
+            **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
+            **origin(folder.path),
+            "hours": content["wall_s"] / 3600.0,
+            "config": record(config),
+        }
+    given = {key: getattr(options, key) for key in ("revision", "machine", "note")}
+    facts |= {key: value for key, value in given.items() if value}
+    pretrained.save(path, content, facts)
+    scored = scores(playing(str(path), *options.settings), options.episodes)
+    pretrained.save(path, content, {**scored, **facts})
+    write_atomic(path.with_suffix(".csv"), curve(run, content["env_steps"]).encode())
+    return path
 
 
 def origin(run: Path) -> dict[str, Any]:
