@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as problem:
         if not lacks_memory(problem):
             raise
-        console.error("Not enough memory: lower num_envs, or the number of episodes or steps.")
+        console.error("Not enough memory: use fewer environments, episodes, steps or runs.")
         return 2
     except KeyboardInterrupt:
         console.error("interrupted")

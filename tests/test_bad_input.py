@@ -194,7 +194,7 @@ def test_too_little_memory_is_one_line(problem, monkeypatch, capsys):
         raise problem
 
     monkeypatch.setattr(listing, "main", fail)
-    assert "Not enough memory: lower num_envs" in refused(capsys, "list")
+    assert "Not enough memory: use fewer environments" in refused(capsys, "list")
 
 
 def test_other_errors_are_not_taken_for_it(monkeypatch):
