@@ -49,6 +49,25 @@ def test_rates_follow_the_divergence_of_each_agent(name, target):
     assert found == pytest.approx(rates if len(rates) == 3 else rates * 3, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["happo", "mappo"])
+@pytest.mark.parametrize("own", [None, 1e-3])
+def test_agents_share_the_target_of_the_joint_policy_unless_they_have_their_own(name, own):
+    joint = 3e-3 if own is None else 3.0  # for three agents
+    algo = fresh(name, epochs=4, joint_kl_target=joint, kl_target=own, **ADAPTIVE)
+    told = watched(algo)
+    train(algo, ToyEnv(), 3)
+
+    def replayed(target):
+        rates = [1e-3] * len(algo.actor_optimizers)
+        for index, kl in told:
+            rates[index] = expected(rates[index], kl, target)
+        return rates
+
+    found = [algo.rates.of(p).item() for p in range(len(algo.actor_optimizers))]
+    assert found == pytest.approx(replayed(1e-3), rel=1e-5)
+    assert found != pytest.approx(replayed(joint), rel=1e-5)
+
+
 def test_the_divergence_is_that_from_the_policy_that_collected():
     """One minibatch: in epoch k it is measured at the policy of k - 1 steps."""
     algo = fresh(epochs=3, kl_target=1e-3, **ADAPTIVE)

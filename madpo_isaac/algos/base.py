@@ -67,7 +67,7 @@ class OnPolicy(ABC):
         self.value_norm = ValueNorm(env.device)
         self.actor_optimizers = self.actors.optimizers(config.actor_lr or 0.0, config.max_grad_norm)
         self.critic_optimizer = self.critic.optimizer(config.critic_lr, config.max_grad_norm)
-        self.rates = ActorRates(config, self.actor_optimizers)
+        self.rates = ActorRates(config, self.actor_optimizers, len(env.agents))
         self.entropy_coef = config.entropy_coef
         self.faults = Faults()
         self.ranks = ALONE

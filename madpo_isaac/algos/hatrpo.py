@@ -54,8 +54,8 @@ class HatrpoConfig(AlgoConfig):
                 "algo.lr_schedule=adaptive does not work with hatrpo, whose policies have no "
                 "learning rate."
             )
-        steps: dict[str, Any] = {"actor_lr": None, "kl_target": None, "entropy": "mean"}
-        steps |= {"entropy_coef": 0.0, "value_aux_coef": 0.0}
+        steps: dict[str, Any] = dict.fromkeys(("actor_lr", "kl_target", "joint_kl_target"))
+        steps |= {"entropy": "mean", "entropy_coef": 0.0, "value_aux_coef": 0.0}
         for key, unused in steps.items():
             if getattr(self, key) != unused:
                 raise UserError(

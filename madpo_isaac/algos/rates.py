@@ -19,17 +19,19 @@ class ActorRates:
 
     With ``constant`` and ``linear`` all have the same rate. With ``adaptive`` each has its own,
     which changes after every epoch: it is divided by 1.5 if KL(old || new) of the iteration so far
-    exceeds twice ``kl_target``, multiplied by 1.5 if the KL is below half of ``kl_target``, and
-    kept between ``min_lr`` and ``max_lr``. Nothing is read from the device.
+    exceeds twice the target, multiplied by 1.5 if the KL is below half of the target, and kept
+    between ``min_lr`` and ``max_lr``. The target is ``kl_target``, or else an equal share of
+    ``joint_kl_target``. Nothing is read from the device.
 
     Args:
         config: hyper-parameters.
         optimizers: one for each agent, or the only one if agents share their parameters.
+        agents: number of agents.
     """
 
-    def __init__(self, config: AlgoConfig, optimizers: Sequence[FlatAdam]) -> None:
+    def __init__(self, config: AlgoConfig, optimizers: Sequence[FlatAdam], agents: int) -> None:
         self._config, self._actor_lr = config, config.actor_lr or 0.0
-        self._target = config.kl_target or 0.0
+        self._target = config.kl_target or (config.joint_kl_target or 0.0) / agents
         self._rates = [optimizer.lr for optimizer in optimizers]
 
     @property

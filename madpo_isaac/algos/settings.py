@@ -54,9 +54,12 @@ class AlgoConfig:
     """Learning rate of the critic."""
     lr_schedule: str = setting("constant", one_of(LR_SCHEDULES))
     """constant; linear: both rates decay to zero over max_iterations; adaptive: each policy's rate
-    follows kl_target, and the critic's rate is constant."""
+    follows its KL divergence, and the critic's rate is constant."""
+    joint_kl_target: float | None = setting(None, positive)
+    """KL(old || new) of the joint policy in one iteration, in nats, that the adaptive schedule aims
+    at: the sum over all agents, each of which has an equal share."""
     kl_target: float | None = setting(None, positive)
-    """KL(old || new) of one iteration, in nats, that the adaptive schedule aims at."""
+    """The same for each agent's policy, in place of its share of joint_kl_target."""
     min_lr: float = setting(1e-5, positive)
     """Lower limit of the adaptive rates."""
     max_lr: float = setting(1e-2, positive)
@@ -154,8 +157,11 @@ class AlgoConfig:
             raise UserError("algo.actor_lr=null works with hatrpo only: policies need a rate.")
         if self.lr_schedule != "adaptive":
             return
-        if self.kl_target is None:
-            raise UserError("algo.lr_schedule=adaptive needs algo.kl_target=<nats>, such as 0.05.")
+        if self.kl_target is None and self.joint_kl_target is None:
+            raise UserError(
+                "algo.lr_schedule=adaptive needs algo.joint_kl_target=<nats>, such as 0.1, or "
+                "algo.kl_target=<nats> of each agent."
+            )
         if not self.min_lr <= self.actor_lr <= self.max_lr:
             raise UserError(
                 f"algo.actor_lr={self.actor_lr} must lie between algo.min_lr={self.min_lr} and "

@@ -24,7 +24,7 @@ from madpo_isaac.errors import UserError, unknown
 FOLDER = Path(__file__).resolve().parents[1] / "cfg" / "recipe"
 KEYS = (
     *("num_envs", "stagger_episodes", "max_iterations", "horizon", "gamma", "hidden", "activation"),
-    *("actor_lr", "critic_lr", "lr_schedule", "kl_target", "clip", "value_clip", "epochs"),
+    *("actor_lr", "critic_lr", "lr_schedule", "joint_kl_target", "clip", "value_clip", "epochs"),
     *("num_minibatches", "entropy_coef", "value_aux_coef", "max_grad_norm"),
     *("init_std", "max_std", "std_scale", "input_norm", "hidden_norm"),
     *("reward_scale", "agents_see", "observation"),
