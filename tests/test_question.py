@@ -73,7 +73,7 @@ def test_it_is_not_called_a_figure_of_the_paper(jobs):
     how = ("confirm", question.SCALES["confirm"], "gaussian", "tuned")
     text = caption(Request("confirm", question.FIGURES["confirm"], *how), jobs["confirm"])
     assert text.startswith("Does divergence help? The chosen forms")
-    assert "ShadowHandOver has task.agents=fingers." in text
+    assert "ShadowHandOver has task.agents=fingers algo.hidden=[128,64]." in text
     assert "paper" not in text
     assert not question.FIGURES.keys() & FIGURES.keys()
     assert not question.SCALES.keys() & SCALES.keys()

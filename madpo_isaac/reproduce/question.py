@@ -71,7 +71,7 @@ FIGURES: dict[str, Figure] = {
         "The chosen forms on other tasks",
         ("Walker2d-6x1", "Ant-8x1", "ShadowHandOver", "ShadowHandCatchOver2Underarm"),
         *(confirmed, "curves"),
-        settings={"ShadowHandOver": ("task.agents=fingers",)},
+        settings={"ShadowHandOver": ("task.agents=fingers", "algo.hidden=[128,64]")},
         is_of_paper=False,
         conclude=answer,
     ),
