@@ -46,7 +46,8 @@ def test_every_policy_is_small_and_says_where_it_comes_from(name):
     facts = pretrained.describe(path)
     split = facts["config"]["task"].get("agents", "hands")
     assert name == pretrained.name_of(facts["task"], split)
-    assert path.stat().st_size < 1_000_000
+    agents = len(pretrained.load(path)["algo_state"]["moments"]["actors"])
+    assert path.stat().st_size < max(1_000_000, 150_000 * agents)
     with safe_open(str(path), "pt") as file:
         assert file.get_tensor("actors").dtype == torch.float16
     assert re.fullmatch(rf"python train\.py task={facts['task']}( [\w.]+=\S+)*", facts["command"])
@@ -156,7 +157,9 @@ SMALL += ("eval_envs=2", *ONCE)
 @pytest.mark.parametrize("algo", ["happo", "mappo"])
 def test_a_run_becomes_a_policy(tmp_path, capsys, algo):
     options = (*SMALL, f"algo={algo}", "algo.input_norm=both")
-    assert main(["train", f"runs_dir={tmp_path}", "experiment=x", *options]) == 0
+    first = [text.replace("max_iterations=2", "max_iterations=1") for text in options]
+    for settings in (first, [f"checkpoint={tmp_path}/x", "max_iterations=2"]):  # continued once
+        assert main(["train", f"runs_dir={tmp_path}", "experiment=x", *settings]) == 0
     argv = [str(tmp_path / "x"), "--revision=abc1234", f"--out={tmp_path}", "--episodes=1"]
     assert make(argv) == 0
     path = tmp_path / "HalfCheetah-2x3.safetensors"

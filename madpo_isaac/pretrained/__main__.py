@@ -35,6 +35,8 @@ from madpo_isaac.training.policy import load_policy
 _HERE = (*WHERE, "num_threads", "test_episodes")
 _FILES = ("save_frequency",)
 """Keys that change which files a run keeps, not what it learns."""
+_LENGTH = "max_iterations"
+"""The key that a continued run may have changed since its first command."""
 _POINTS = 40
 """Points of the curve of the training's episodes."""
 
@@ -115,8 +117,11 @@ def origin(run: Path) -> dict[str, Any]:
     left_out = (*_HERE, *_FILES)
     settings = [text for text in overrides if text and text.partition("=")[0] not in left_out]
     config = OmegaConf.load(run / "config.yaml")
-    device, task = (OmegaConf.select(config, key) for key in ("sim_device", "task.name"))
+    keys = ("sim_device", "task.name", _LENGTH)
+    device, task, length = (OmegaConf.select(config, key) for key in keys)
     settings = [f"task={task}", *(text for text in settings if not text.startswith("task="))]
+    given = f"{_LENGTH}="
+    settings = [f"{given}{length}" if text.startswith(given) else text for text in settings]
     return {
         "command": " ".join(("python train.py", *settings)),
         "revision": revision,
