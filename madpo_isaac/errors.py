@@ -55,6 +55,9 @@ def closest(name: object, choices: Iterable[str]) -> str:
     """Returns " Did you mean '...'?" with the choice that is most similar to ``name``, if any."""
     lowered = {choice.lower(): choice for choice in choices}
     text = str(name).lower()
+    alike, similar = (
+        difflib.get_close_matches(text, lowered, n=1, cutoff=least) for least in (0.9, 0.5)
+    )
     longer = sorted((x for x in lowered if len(text) >= _PART and text in x), key=len)
-    near = longer or difflib.get_close_matches(text, lowered, n=1, cutoff=0.5)
+    near = alike or longer or similar
     return f" Did you mean '{lowered[near[0]]}'?" if near else ""
