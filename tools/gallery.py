@@ -62,8 +62,7 @@ this page and the table in the README. The policy is `madpo_isaac/pretrained/<Ta
 with its numbers in a JSON file and its curves in a CSV file beside it. If the fingers are the
 agents, its name is `<Task>-fingers`. `runs/<experiment>/nn/best.pth` in place of the run folder
 takes the policy with the best evaluation, and `--note "A sentence."` adds a sentence to its
-section. `make gallery` alone writes the page again, for example
-after a change of its text.
+section. `make gallery` alone writes the page again, for example after a change of its text.
 """
 
 
