@@ -18,6 +18,7 @@ from settings import read, run, save
 from update import iterate
 
 from madpo_isaac.config.overrides import compose
+from madpo_isaac.system import device
 from madpo_isaac.training.run import Run
 
 STAGES = ("collection", "update", "iteration")
@@ -33,6 +34,8 @@ def measure(settings: list[list[str]], repeats: int) -> list[dict[str, list[floa
     times: list[dict[str, list[float]]] = [{stage: [] for stage in STAGES} for _ in runs]
     for repeat in range(repeats + 1):  # the first is a warm-up
         for work, found in zip(runs, times, strict=True):
+            config = work.config  # threads and precision belong to the process, not to a run
+            device.configure(config.num_threads, config.sim_device, config.precision)
             (start, _), (middle, _), (stop, _) = iterate(work)
             if repeat:
                 seconds = (middle - start, stop - middle, stop - start)
