@@ -1,0 +1,84 @@
+"""Packed runs: unpacked elsewhere, they are reported as before and are not run again."""
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_runs import write_run
+
+from madpo_isaac.report.runs import load
+from madpo_isaac.reproduce.plan import Job
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = ("task=Task", "seed=1")
+
+
+def run_tool(*arguments):
+    command = [sys.executable, str(ROOT / "tools" / "pack_runs.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two finished runs, and one that has stopped before its end."""
+    folder = tmp_path / "study"
+    for seed, gain in (1, 1.0), (2, 1.0 / 3.0), (3, 1.0):
+        run = write_run(folder / f"Task_happo_s{seed}", seed=seed, gain=gain)
+        (run / "overrides.txt").write_text("\n".join((*SETTINGS, f"experiment={run.name}")))
+        state = {"state": "stopped" if seed == 3 else "finished", "host": "here", "pid": 7}
+        (run / "status.json").write_text(json.dumps(state))
+        (run / "nn").mkdir()
+        (run / "nn" / "last.pth").write_bytes(b"network")
+    return folder
+
+
+def test_runs_come_back_as_they_were(runs, tmp_path):
+    archive = tmp_path / "new" / "study.tar.xz"
+    done = run_tool(runs, archive)
+    assert done.returncode == 0, done.stderr
+    assert "2 finished runs" in done.stdout
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path / "elsewhere", filter="data")
+    back = tmp_path / "elsewhere" / "study"
+    assert sorted(path.name for path in back.iterdir()) == ["Task_happo_s1", "Task_happo_s2"]
+    for new in back.iterdir():
+        old = runs / new.name
+        assert sorted(path.name for path in new.iterdir()) == sorted(
+            ("config.yaml", "env.json", "metrics.jsonl", "overrides.txt", "status.json")
+        )
+        assert "here" not in (new / "status.json").read_text()
+        (before,), (after,) = load([str(old)]), load([str(new)])
+        assert after.settings == before.settings
+        assert after.metrics.keys() == before.metrics.keys()
+        for key, values in before.metrics.items():
+            np.testing.assert_allclose(after.metrics[key], values, rtol=1e-5, err_msg=key)
+        assert Job(new, "Task", SETTINGS, steps=2000).finished()
+        assert not Job(new, "Task", SETTINGS, steps=2001).finished()
+
+
+def test_the_same_runs_give_the_same_archive(runs, tmp_path):
+    archives = [tmp_path / "1.tar.xz", tmp_path / "2.tar.xz"]
+    for archive in archives:
+        assert run_tool(runs, archive).returncode == 0
+    first, second = (archive.read_bytes() for archive in archives)
+    assert first == second
+
+
+def test_a_folder_without_a_finished_run_is_refused(runs, tmp_path):
+    for name in "Task_happo_s1", "Task_happo_s2":
+        (runs / name / "status.json").unlink()
+    done = run_tool(runs, tmp_path / "study.tar.xz")
+    assert done.returncode == 2
+    assert done.stderr == f"error: '{runs}' has no finished run.\n"
+    assert not (tmp_path / "study.tar.xz").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("missing", "x.tar.xz")])
+def test_wrong_arguments_are_one_line(arguments):
+    done = run_tool(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
