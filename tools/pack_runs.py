@@ -3,7 +3,7 @@
     python tools/pack_runs.py runs/reproduce/tuned_choose docs/results/question/choose.tar.xz
 
 The archive has every finished run of the folder. Of metrics.jsonl it keeps the columns that a
-report shows, with six digits. Unpacked again, the runs are reported as before, and reproduce.py
+report shows, with five digits. Unpacked again, the runs are reported as before, and reproduce.py
 takes them as finished.
 """
 
@@ -70,8 +70,8 @@ def _metrics(path: Path) -> bytes:
 
 
 def _rounded(value: Any) -> Any:
-    """Returns a number with six digits, and anything else as it is."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    """Returns a number with five digits, and anything else as it is."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def main(argv: list[str]) -> int:
