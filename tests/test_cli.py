@@ -1,5 +1,6 @@
 """The command line: bad input is one clear line and changes nothing; Hydra's own flags work."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -11,6 +12,8 @@ import torch
 from tiny_run import ONCE
 
 from madpo_isaac.commands.train import main
+from madpo_isaac.config import overrides
+from madpo_isaac.config.schema import Config
 from madpo_isaac.training import runner
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -334,6 +337,21 @@ def test_cfg_job_prints_the_configuration(empty, capsys, argv):
     assert not list(empty.iterdir())
 
 
+@pytest.mark.parametrize(("recipe", "gamma"), [("tuned", 0.95), ("paper", 0.99), ("harl", 0.95)])
+def test_cfg_job_prints_any_recipe(capsys, recipe, gamma):
+    assert main([f"recipe={recipe}", "--cfg", "job", "--resolve"]) == 0
+    out = capsys.readouterr().out
+    assert f"\nrecipe: {recipe}\n" in out
+    assert f"\n  gamma: {gamma}\n" in out
+
+
+def test_no_key_is_taken_for_a_choice_of_a_file():
+    """Hydra takes ``name=...`` for a choice if its folder of settings has a folder of that name."""
+    folders = {path.name for path in overrides.CONFIG_DIR.iterdir() if path.is_dir()}
+    keys = {field.name for field in dataclasses.fields(Config)}
+    assert folders & keys == {"task", "algo", "sim"}
+
+
 def test_arguments_are_given_back(capsys):
     before = list(sys.argv)
     main(["--cfg", "job"])
@@ -377,6 +395,13 @@ def test_sweep_makes_one_run_per_value(empty):
         overrides = (empty / "runs" / name / "overrides.txt").read_text().splitlines()
         assert f"seed={seed}" in overrides
         assert len((empty / "runs" / name / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_sweep_over_recipes(empty):
+    assert main([*SMALL, "-m", "recipe=paper,harl", "algo=happo", "experiment=${recipe}"]) == 0
+    for recipe in "paper", "harl":
+        text = (empty / "runs" / recipe / "config.yaml").read_text()
+        assert f"\nrecipe: {recipe}\n" in text
 
 
 def test_sweep_goes_on_after_a_bad_run_but_says_so(empty, capsys):

@@ -41,7 +41,7 @@ OPTIONAL = {
 SETTINGS = (
     *("cfg/config.yaml", "cfg/base/hands.yaml", "cfg/base/mamujoco.yaml"),
     "cfg/base/on_policy.yaml",
-    *("cfg/recipe/harl.yaml", "cfg/recipe/paper.yaml", "cfg/recipe/tuned.yaml"),
+    *("cfg/recipes/harl.yaml", "cfg/recipes/paper.yaml", "cfg/recipes/tuned.yaml"),
     "cfg/hydra/launcher/slurm.yaml",
 )
 """Files of settings beside those of tasks, algorithms and engines."""

@@ -1,6 +1,6 @@
 """Recipes: where the defaults of a run's hyper-parameters come from.
 
-A recipe is a file in ``cfg/recipe``. It has numbers for everything (``defaults``), for a suite of
+A recipe is a file in ``cfg/recipes``. It has numbers for everything (``defaults``), for a suite of
 tasks (``suites``) and for a task (``tasks``); a task's own YAML file may add a section ``train``.
 A later section overrides an earlier one. Each of these sections may have a part ``algos`` with
 numbers for one algorithm, and these override all numbers that are not for one algorithm. Numbers
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.errors import UserError, unknown
 
-FOLDER = Path(__file__).resolve().parents[1] / "cfg" / "recipe"
+FOLDER = Path(__file__).resolve().parents[1] / "cfg" / "recipes"
 KEYS = (
     *("num_envs", "stagger_episodes", "max_iterations", "horizon", "gamma", "hidden", "activation"),
     *("actor_lr", "critic_lr", "lr_schedule", "joint_kl_target", "clip", "value_clip", "epochs"),
