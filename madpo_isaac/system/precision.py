@@ -22,8 +22,8 @@ def choose(precision: str, sim_device: str) -> None:
 
     Args:
         precision: one of :data:`PRECISIONS`. ``bf16`` and ``tf32`` round the operands of a product
-            to 8 and 11 significant bits and sum in float32. ``auto`` is ``float32``, since nobody
-            has compared the learning curves of the others.
+            to 8 and 11 significant bits and sum in float32. ``auto`` is ``float32``, since
+            few learning curves of the others have been compared.
         sim_device: where the products are computed.
 
     Raises:
