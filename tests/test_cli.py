@@ -411,6 +411,16 @@ def test_sweep_goes_on_after_a_bad_run_but_says_so(empty, capsys):
     assert len(list(empty.glob("runs/*/nn/last.pth"))) == 1
 
 
+def test_a_wrong_recipe_in_a_sweep_is_the_line_of_a_single_run(empty, capsys):
+    lines = []
+    for flags in [], ["-m"]:
+        assert main([*SMALL, *flags, "recipe=papr"]) == 2
+        lines.append(capsys.readouterr().err)
+    assert lines[0].startswith("error: Unknown recipe 'papr'. Did you mean 'paper'?")
+    assert lines[1] == lines[0]
+    assert not list(empty.glob("runs/*/nn"))
+
+
 def test_sweep_ends_at_an_interruption(empty, capsys, monkeypatch):
     seeds = []
 

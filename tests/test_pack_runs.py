@@ -68,6 +68,15 @@ def test_the_same_runs_give_the_same_archive(runs, tmp_path):
     assert first == second
 
 
+def test_a_run_that_lacks_a_file_is_named(runs, tmp_path):
+    (runs / "Task_happo_s2" / "overrides.txt").unlink()
+    done = run_tool(runs, tmp_path / "study.tar.xz")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: '")
+    assert "Task_happo_s2/overrides.txt' cannot be read" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_folder_without_a_finished_run_is_refused(runs, tmp_path):
     for name in "Task_happo_s1", "Task_happo_s2":
         (runs / name / "status.json").unlink()

@@ -293,6 +293,8 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 def translate(problem: Exception) -> UserError:
     """Returns an error of one line for any other error of Hydra or OmegaConf."""
     chain = list(_causes(problem))
+    if own := next((link for link in chain if isinstance(link, UserError)), None):
+        return own  # of a resolver, such as the one of recipes
     text = "\n".join(str(link) for link in chain)
     if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):
         listed = re.search(rf"Available options in '{found[1]}':\n((?:\t.*\n?)+)", text)

@@ -103,7 +103,7 @@ class _Columns:
         keys = tuple(line)
         found = self._kinds.get(keys)
         if found is None:
-            found = self._kinds[keys] = _Rows(tuple(filter(is_shown, keys)))
+            found = self._kinds[keys] = _Rows(tuple(filter(_is_shown, keys)))
         return found
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -126,7 +126,7 @@ def _pattern(line: dict[str, Any], text: bytes) -> re.Pattern[bytes] | None:
     None if the line is not as train.py writes it, without text or lists.
     """
     parts = [
-        f"{re.escape(json.dumps(key))}: {_NUMBER}" if is_shown(key) else "[^,]*" for key in line
+        f"{re.escape(json.dumps(key))}: {_NUMBER}" if _is_shown(key) else "[^,]*" for key in line
     ]
     pattern = re.compile(rf"\{{{', '.join(parts)}\}}\s*".encode())
     return pattern if pattern.fullmatch(text) else None
@@ -196,7 +196,7 @@ def _line(text: bytes) -> dict[str, Any]:
 
 
 @functools.cache
-def is_shown(key: str) -> bool:
+def _is_shown(key: str) -> bool:
     """Returns whether a report shows a column of metrics.jsonl."""
     of_agent = _OF_AGENT.fullmatch(key)
     return key in _SHOWN or (of_agent is not None and of_agent[1] not in _HIDDEN)
