@@ -1,7 +1,6 @@
 """Documentation that is true where a test can tell: links, files, commands, new parts."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,13 +18,9 @@ from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS, HAPPO, register_algorith
 from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.commands import COMMANDS
 from madpo_isaac.commands.train import main
-from madpo_isaac.config import nodes
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.models import NETWORKS
-from madpo_isaac.sim import ENGINES, SIM_SCHEMAS
-from madpo_isaac.tasks import registry
 
 ROOT = Path(__file__).parents[1]
 TOP_PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
@@ -88,17 +83,8 @@ def blocks(page, kind):
 
 
 @pytest.fixture
-def parts(tmp_path, monkeypatch):
-    """Returns a function that writes a page's files into a folder, and forgets them afterwards."""
-    stored = (ALGORITHMS, ALGO_SCHEMAS, ENGINES, SIM_SCHEMAS, NETWORKS, registry.TASKS)
-    for names in stored:
-        for name in names:  # monkeypatch puts back what changes
-            monkeypatch.setitem(names, name, names[name])
-    before = [set(names) for names in stored]
-    monkeypatch.setattr(plugins, "FOLDERS", [])
-    monkeypatch.setattr(nodes, "_stored", set(nodes._stored))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+def parts(tmp_path, plugins_forgotten):
+    """Returns a function that writes a page's files into a folder."""
 
     def write(page):
         """The page's Python file, for ``plugins=``; its YAML file is where the page says."""
@@ -113,12 +99,7 @@ def parts(tmp_path, monkeypatch):
         (file,) = tmp_path.glob("*.py")
         return file
 
-    yield write
-    for file in tmp_path.glob("*.py"):
-        sys.modules.pop(file.stem, None)
-    for names, old in zip(stored, before, strict=True):
-        for name in set(names) - old:
-            del names[name]
+    return write
 
 
 SMALL = ("num_envs=4", "algo.horizon=8", "algo.hidden=[16,16]", "num_threads=1", *ONCE)

@@ -55,7 +55,8 @@ def value(recipe: str, task: str, algo: str, key: str, train: Mapping[str, Any])
 
     found = numbers(recipe, suite(task), task, algo)
     checked = _checked(train, f"task.train of {task}")
-    found = {**found, **checked, **checked.get("algos", {}).get(algo, {})}
+    of_algos = (checked.get("algos", {}).get(name, {}) for name in _lineage(algo))
+    found = functools.reduce(dict.__or__, of_algos, found | checked)
     if key not in found:
         raise UserError(f"recipe={recipe} has no {key} for task={task}.")
     return found[key]
@@ -71,10 +72,23 @@ def numbers(recipe: str, suite: str, task: str, algo: str) -> dict[str, Any]:
         content["tasks"].get(task, {}),
     ]
     sections = [_checked(section, f"recipe {recipe}") for section in sections]
-    layers = sections + [section.get("algos", {}).get(algo, {}) for section in sections]
+    layers = sections + [
+        section.get("algos", {}).get(name, {}) for name in _lineage(algo) for section in sections
+    ]
     merged = {key: value for layer in layers for key, value in layer.items()}
     merged.pop("algos", None)
     return merged
+
+
+def _lineage(algo: str) -> list[str]:
+    """Returns the algorithms whose numbers ``algo`` takes, its own last.
+
+    An algorithm with the settings of another one, or with settings that extend them, needs the
+    other's numbers as well, such as MADPO's coefficient.
+    """
+    own = ALGO_SCHEMAS[algo]
+    others = [k for k, x in ALGO_SCHEMAS.items() if x.recipe_keys and issubclass(own, x)]
+    return [*(name for name in others if name != algo), algo]
 
 
 @functools.cache
