@@ -69,6 +69,13 @@ def test_arms_differ_from_the_default_by_what_they_are_called(jobs):
     assert len({str(bonus) for bonus in bonuses.values()}) == len(bonuses)
 
 
+def test_the_control_has_an_entropy_bonus_alone(jobs):
+    configs = {job.arm: job.config.algo for job in jobs["confirm"] if job.task == "Ant-8x1"}
+    assert (configs["entropy"].name, configs["happo"].name) == ("happo", "happo")
+    assert (configs["entropy"].entropy_coef, configs["happo"].entropy_coef) == (0.001, 0.0)
+    assert "a constant entropy coefficient of 0.001" in PAGE
+
+
 def test_it_is_not_called_a_figure_of_the_paper(jobs):
     how = ("confirm", question.SCALES["confirm"], "gaussian", "tuned")
     text = caption(Request("confirm", question.FIGURES["confirm"], *how), jobs["confirm"])

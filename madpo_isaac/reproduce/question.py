@@ -32,8 +32,12 @@ FORMS: Arms = {
     "inter": _form("MADPO, standardized other agent", "standardize_inter=True", "inter_scale=1"),
 }
 """Forms of the bonus, by the name of their run folders."""
-CONFIRMED = ("happo", "entropy_share")
-"""Arms that are confirmed in any case; docs/question.md says how the others are chosen."""
+CONFIRMED: Arms = {
+    **HAPPO,
+    "entropy": Arm("entropy, coefficient 0.001", ("algo=happo", "algo.entropy_coef=0.001")),
+}
+"""Arms of the second part. docs/question.md says how the chosen ones, which are added here, are
+found, and why ``entropy`` is the control and not ``entropy_share``."""
 
 
 def forms(method: str) -> Arms:
@@ -50,13 +54,13 @@ def chosen(scores: Scores, reps: int) -> str:
 
 def answer(scores: Scores, reps: int) -> str:
     """Returns the outcome of the test."""
-    return test(scores, FORMS["happo"].title, FORMS["entropy_share"].title, reps)
+    return test(scores, CONFIRMED["happo"].title, CONFIRMED["entropy"].title, reps)
 
 
 def confirmed(method: str) -> Arms:
-    """Returns the forms to confirm."""
+    """Returns the forms to confirm and the arms they are compared with."""
     del method
-    return {name: FORMS[name] for name in CONFIRMED}
+    return CONFIRMED
 
 
 FIGURES: dict[str, Figure] = {
