@@ -129,6 +129,14 @@ def planned(capsys, *argv):
     return runs, "\n".join(line for line in lines if not line.startswith("runs/"))
 
 
+@pytest.mark.parametrize("argv", [[], ["--list"]])
+def test_without_a_figure_all_are_listed(argv, capsys):
+    assert main(["reproduce", *argv]) == 0
+    printed = capsys.readouterr().out
+    for name in (*reproduce_command.FIGURES, *reproduce_command.SCALES):
+        assert f"  {name} " in printed
+
+
 def test_some_tasks_and_seeds_can_be_chosen(capsys):
     argv = ("--scale", "paper", "--tasks", "HalfCheetah-v2-6x1, Ant-8x1", "--seeds", "3")
     runs, text = planned(capsys, "fig2", *argv)

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     add("--out", default="report", type=parser.path, help="folder of the reports")
     add("--list", action="store_true", help="print the runs, their time and disk space; start none")
     options = parser.parse(argv)
-    if not argv:
+    if not argv or (options.list and not options.figure):
         return _list()
     if options.figure not in (*FIGURES, ALL):
         raise unknown("figure", options.figure, (*FIGURES, ALL))
@@ -153,11 +153,11 @@ def _list() -> int:
     for name, figure in FIGURES.items():
         arms = len(figure.arms("gaussian"))
         runs = f"{len(figure.tasks)} tasks x {arms} arms"
-        console.info(f"  {name:<8}{figure.title} ({runs})")
+        console.info(f"  {name:<9}{figure.title} ({runs})")
     console.info("scales; choose and confirm have one of their own")
     for name, scale in SCALES.items():
         extent = ", ".join(f"{suite} {steps:,.0f}" for suite, steps in scale.steps.items())
         seeds = f"{len(scale.seeds)} seed{'s' * (len(scale.seeds) > 1)}"
         some = f", {scale.tasks} of the tasks" if scale.tasks else ""
-        console.info(f"  {name:<8}{seeds}{some}, environment steps of a run: {extent}")
+        console.info(f"  {name:<9}{seeds}{some}, environment steps of a run: {extent}")
     return 0
