@@ -109,6 +109,12 @@ def fraction(key: str, value: float) -> None:
     positive(key, value)
 
 
+def decay(key: str, value: float) -> None:
+    """A number of at least 0 and less than 1."""
+    if not 0.0 <= value < 1.0:
+        raise UserError(f"{key}={value} must be at least 0 and less than 1.")
+
+
 def one_of(choices: Iterable[str]) -> Rule:
     """One of ``choices``, which are looked up at each check: a registry may grow."""
 

@@ -161,7 +161,8 @@ def regress(network, x):
     return (network(x) - torch.sin(x.sum(1, keepdim=True))).square().sum()
 
 
-def test_flat_adam_equals_adam_on_separate_parameters_with_clipping():
+@pytest.mark.parametrize("beta1", [0.0, 0.9, 0.98])
+def test_flat_adam_equals_adam_on_separate_parameters_with_clipping(beta1):
     stack = make_stack()
     scatter(stack)
     unused = padding(stack)
@@ -169,8 +170,8 @@ def test_flat_adam_equals_adam_on_separate_parameters_with_clipping():
     clipped = set()
     for p, x in enumerate(inputs()):
         modules, names = sequential(stack, p)
-        flat = FlatAdam(stack, p, lr=0.01, max_grad_norm=25.0)
-        plain = torch.optim.Adam(modules.parameters(), lr=0.01, eps=1e-5)
+        flat = FlatAdam(stack, p, lr=0.01, max_grad_norm=25.0, beta1=beta1)
+        plain = torch.optim.Adam(modules.parameters(), lr=0.01, betas=(beta1, 0.999), eps=1e-5)
         for _ in range(5):
             flat.zero_grad()
             plain.zero_grad()

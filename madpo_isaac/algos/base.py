@@ -65,7 +65,9 @@ class OnPolicy(ABC):
         self.actors = self.build_actors(env, init_generator)
         self.critic = self.build_critic(env, init_generator)
         self.value_norm = ValueNorm(env.device)
-        self.actor_optimizers = self.actors.optimizers(config.actor_lr or 0.0, config.max_grad_norm)
+        self.actor_optimizers = self.actors.optimizers(
+            config.actor_lr or 0.0, config.max_grad_norm, config.actor_beta1
+        )
         self.critic_optimizer = self.critic.optimizer(config.critic_lr, config.max_grad_norm)
         self.rates = ActorRates(config, self.actor_optimizers, len(env.agents))
         self.entropy_coef = config.entropy_coef

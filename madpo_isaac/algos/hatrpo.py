@@ -55,7 +55,7 @@ class HatrpoConfig(AlgoConfig):
                 "learning rate."
             )
         steps: dict[str, Any] = dict.fromkeys(("actor_lr", "kl_target", "joint_kl_target"))
-        steps |= {"entropy": "mean", "entropy_coef": 0.0, "value_aux_coef": 0.0}
+        steps |= {"entropy": "mean", "entropy_coef": 0.0, "value_aux_coef": 0.0, "actor_beta1": 0.9}
         for key, unused in steps.items():
             if getattr(self, key) != unused:
                 raise UserError(

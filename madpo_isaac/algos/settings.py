@@ -10,7 +10,16 @@ from omegaconf import MISSING
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.models import NETWORKS
-from madpo_isaac.settings import integer, not_negative, one_of, positive, setting, unit, widths
+from madpo_isaac.settings import (
+    decay,
+    integer,
+    not_negative,
+    one_of,
+    positive,
+    setting,
+    unit,
+    widths,
+)
 
 LR_SCHEDULES = ("adaptive", "linear", "constant")
 AGENT_ORDERS = ("random", "default", "spec")
@@ -88,6 +97,10 @@ class AlgoConfig:
     the value, as they would in a trunk that policy and critic share."""
     huber_delta: float = setting(10.0, positive)
     """Error of a value, in standard deviations of the return, beyond which its loss is linear."""
+    actor_beta1: float = setting(0.9, decay)
+    """Adam's beta1 for the policies: the factor by which the weight of a gradient in the mean of
+    the last gradients falls with every step. An iteration has epochs * num_minibatches steps. The
+    critic has 0.9."""
     max_grad_norm: float = setting(10.0, positive)
     """Gradients are clipped to this norm."""
     agent_order: str = setting("random", one_of(AGENT_ORDERS))

@@ -24,8 +24,8 @@ from madpo_isaac.errors import UserError, unknown
 FOLDER = Path(__file__).resolve().parents[1] / "cfg" / "recipes"
 KEYS = (
     *("num_envs", "stagger_episodes", "max_iterations", "horizon", "gamma", "hidden", "activation"),
-    *("actor_lr", "critic_lr", "lr_schedule", "joint_kl_target", "clip", "value_clip", "epochs"),
-    *("num_minibatches", "entropy_coef", "value_aux_coef", "max_grad_norm"),
+    *("actor_lr", "critic_lr", "actor_beta1", "lr_schedule", "joint_kl_target", "clip"),
+    *("value_clip", "epochs", "num_minibatches", "entropy_coef", "value_aux_coef", "max_grad_norm"),
     *("init_std", "max_std", "std_scale", "input_norm", "hidden_norm"),
     *("reward_scale", "agents_see", "observation"),
 )

@@ -138,9 +138,10 @@ class Actors:
             owner[columns, p] = 1.0
         self.source, self.owner = source.to(device), owner.to(device)
 
-    def optimizers(self, lr: float, max_grad_norm: float) -> list[FlatAdam]:
+    def optimizers(self, lr: float, max_grad_norm: float, beta1: float = 0.9) -> list[FlatAdam]:
         """Returns one optimizer per agent, or the only one if the parameters are shared."""
-        return [FlatAdam(self.stack, row, lr, max_grad_norm) for row in range(self.stack.num_rows)]
+        rows = range(self.stack.num_rows)
+        return [FlatAdam(self.stack, row, lr, max_grad_norm, beta1) for row in rows]
 
     def reset_std(self) -> None:
         """Sets all standard deviations to their initial value."""

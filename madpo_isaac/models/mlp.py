@@ -288,7 +288,14 @@ class FlatAdam:
     One flat tensor instead of a dozen small ones: a step is a handful of vector operations.
     """
 
-    def __init__(self, stack: Networks, row: int | slice, lr: float, max_grad_norm: float) -> None:
+    def __init__(
+        self,
+        stack: Networks,
+        row: int | slice,
+        lr: float,
+        max_grad_norm: float,
+        beta1: float = 0.9,
+    ) -> None:
         self.lr = torch.tensor(lr, device=stack.flat.device)
         """Learning rate, a tensor so that it can change without a read of the device. ()"""
         self.gradient = stack.grad[row]
@@ -296,7 +303,7 @@ class FlatAdam:
         self._max_grad_norm = max_grad_norm
         self._param = nn.Parameter(stack.flat[row].detach())
         self._param.grad = self.gradient
-        self._adam = _Adam([self._param], lr=lr, eps=1e-5, fused=True)
+        self._adam = _Adam([self._param], lr=lr, betas=(beta1, 0.999), eps=1e-5, fused=True)
         self._adam.param_groups[0]["lr"] = self.lr  # given at once, it would be read and checked
 
     def zero_grad(self) -> None:
