@@ -14,6 +14,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce import pool
 from madpo_isaac.reproduce.cost import Cost
 from madpo_isaac.reproduce.plan import Job, plan
+from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.system.lock import Lock
 
 STUB = """
@@ -124,6 +125,30 @@ def test_a_run_with_other_settings_is_not_taken(tmp_path):
     assert not job.finished()
     recorded.write_text("\n".join(plan(ONE, TINY, tmp_path, ["algo.clip=0.1"])[0].arguments(7)))
     with pytest.raises(UserError, match=r"was run with other settings \(algo\.clip=0\.1\)"):
+        job.finished()
+
+
+def test_a_run_is_compared_by_its_record(tmp_path):
+    """A setting that is younger than the run had its default; a recipe may have changed since."""
+    (job,) = plan(ONE, TINY, tmp_path)
+    job.folder.mkdir(parents=True)
+    (job.folder / "overrides.txt").write_text("\n".join(job.arguments(7)) + "\n")
+    record = as_yaml(compose(job.arguments(7)))
+    path = job.folder / "config.yaml"
+    assert record.count("  actor_beta1: 0.9\n") == 1
+    path.write_text(record.replace("  actor_beta1: 0.9\n", ""))
+    assert not job.finished()
+    (pinned,) = plan(ONE, TINY, tmp_path, ["algo.actor_beta1=0.9"])
+    assert not pinned.finished()
+    (other,) = plan(ONE, TINY, tmp_path, ["algo.actor_beta1=0.5"])
+    with pytest.raises(UserError, match=r"other settings \(algo\.actor_beta1=0\.9\)"):
+        other.finished()
+    assert record.count("  gamma: 0.99\n") == 1
+    path.write_text(record.replace("  gamma: 0.99\n", "  gamma: 0.97\n"))
+    with pytest.raises(UserError, match=r"was run with other settings \(algo\.gamma=0\.97\)"):
+        job.finished()
+    path.write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"config\.yaml' cannot be read"):
         job.finished()
 
 

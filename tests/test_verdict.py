@@ -68,21 +68,29 @@ def drawn(mean, seed, runs=10, tasks=3):
 @pytest.mark.parametrize(
     ("arm", "control", "wanted"),
     [
-        (3.0, 0.0, "helps: it scores higher than base, and scores higher than control, too."),
-        (3.0, 3.0, "helps: it scores higher than base, but does not differ from control."),
-        (3.0, 9.0, "helps: it scores higher than base, but scores lower than control."),
+        (3.0, 0.0, "helps: it scores higher than base, it scores higher than control."),
+        (3.0, 3.0, "helps: it scores higher than base, it does not differ from control."),
+        (3.0, 9.0, "helps: it scores higher than base, it scores lower than control."),
         (-3.0, 0.0, "hurts: it scores lower than base."),
         (0.0, 0.0, "does not differ from base beyond chance."),
     ],
 )
 def test_verdicts(arm, control, wanted):
     scores = {"base": drawn(0.0, 1), "arm": drawn(arm, 2), "control": drawn(control, 3)}
-    assert f"* arm {wanted}" in verdict.test(scores, "base", "control", 400)
+    assert f"* arm {wanted}" in verdict.test(scores, "base", ["control"], 400)
+
+
+def test_every_control_is_compared_with():
+    scores = {"base": drawn(0, 1), "a": drawn(3, 2), "low": drawn(0, 3), "high": drawn(9, 4)}
+    text = verdict.test(scores, "base", ["low", "high"], 400)
+    assert "| arm | against base | against low | against high |" in text
+    ends = "it scores higher than base, it scores higher than low, it scores lower than high."
+    assert text.endswith(f"* a helps: {ends}\n")
 
 
 def test_intervals_have_the_level_of_the_number_of_comparisons():
     scores = {"base": drawn(0, 1), "c": drawn(0, 2), "p": drawn(0.4, 3), "q": drawn(0.1, 4)}
-    text = verdict.test(scores, "base", "c", 2000)
+    text = verdict.test(scores, "base", ["c"], 2000)
     assert "97.5 % interval" in text
     row = next(line for line in reversed(text.splitlines()) if line.startswith("| p |"))
     value, low, high = (float(x.strip("[],|")) for x in row.split()[3:6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -11,14 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from madpo_isaac.algos.madpo import MadpoConfig
+from madpo_isaac.config.nodes import from_record
 from madpo_isaac.config.overrides import as_text, compose
+from madpo_isaac.config.resume import WHERE
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.arms import Arms
 from madpo_isaac.reproduce.cost import ONE_SECOND, Cost, expected
 from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
-from madpo_isaac.system.files import parse_json
+from madpo_isaac.system.files import parse_json, plain_settings
 from madpo_isaac.system.lock import Lock
 from madpo_isaac.tasks import TASKS
 
@@ -96,7 +101,11 @@ class Job:
                 lines = recorded.read_text().splitlines()
             except (OSError, ValueError) as problem:
                 raise UserError(f"'{recorded}' cannot be read: {problem}.") from problem
-            other = _lasting(lines) ^ _lasting(self.settings)
+            record = self.folder / "config.yaml"
+            if self.config is not None and record.is_file():
+                other = _others(record, self.config, self.settings)
+            else:
+                other = _lasting(lines) ^ _lasting(self.settings)
             if other:
                 raise UserError(
                     f"'{self.folder}' was run with other settings ({min(other)}): choose another "
@@ -192,6 +201,44 @@ def _check_settings(settings: Sequence[str], arms: Arms) -> None:
 def _lasting(settings: Sequence[str]) -> set[str]:
     """Returns the settings that a run keeps, wherever and however often it is continued."""
     return {text for text in settings if text.partition("=")[0] not in _OF_A_PROCESS}
+
+
+def _others(record: Path, config: Config, settings: Sequence[str]) -> set[str]:
+    """Returns the settings in a run's ``config.yaml`` that are not those of a job.
+
+    Where a setting is younger than the run, the run has the setting's own default.
+
+    Args:
+        record: the file.
+        config: configuration of the job but for seed and length.
+        settings: the job's settings, with seed and length.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        text = record.read_text(encoding="utf-8")
+        had = _flat(from_record(plain_settings(text, record)))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"'{record}' cannot be read: {problem}.") from problem
+    wanted = _flat(OmegaConf.create(dataclasses.asdict(config)))
+    for text in settings:
+        key, _, value = text.partition("=")
+        if key in ("seed", "max_iterations"):
+            wanted[key] = int(value)
+    return {f"{key}={had.get(key)}" for key in wanted if had.get(key) != wanted[key]}
+
+
+def _flat(settings: DictConfig, prefix: str = "") -> dict[str, Any]:
+    """Returns the settings that a run keeps by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, DictConfig):
+            found |= _flat(value, f"{name}.")
+        elif name not in (*_OF_A_PROCESS, *WHERE):
+            found[name] = value
+    return found
 
 
 def _last_line(path: Path) -> dict[str, Any]:

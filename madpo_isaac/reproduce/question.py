@@ -6,11 +6,14 @@ with other seeds. Each has a scale of the same name, and both have the tuned rec
 
 from __future__ import annotations
 
-from madpo_isaac.reproduce.arms import HAPPO, Arm, Arms
+from madpo_isaac.reproduce.arms import Arm, Arms
 from madpo_isaac.reproduce.paper import Figure, Scale
 from madpo_isaac.reproduce.verdict import Scores, ranking, test
 
-_BONUS = ("algo=madpo", "algo.divergence.preset=gaussian")
+_BEFORE = "algo.actor_beta1=0.9"
+"""The tuned recipe's value when the study began."""
+_BONUS = ("algo=madpo", "algo.divergence.preset=gaussian", _BEFORE)
+_HAPPO = Arm("HAPPO", ("algo=happo", _BEFORE))
 
 
 def _form(title: str, *settings: str) -> Arm:
@@ -18,7 +21,7 @@ def _form(title: str, *settings: str) -> Arm:
 
 
 FORMS: Arms = {
-    **HAPPO,
+    "happo": _HAPPO,
     "madpo": _form("MADPO"),
     "constant": _form("MADPO, constant coefficient", "decay_steps=0"),
     "lam0": _form("MADPO, own past only", "lam=0"),
@@ -33,11 +36,14 @@ FORMS: Arms = {
 }
 """Forms of the bonus, by the name of their run folders."""
 CONFIRMED: Arms = {
-    **HAPPO,
-    "entropy": Arm("entropy, coefficient 0.001", ("algo=happo", "algo.entropy_coef=0.001")),
+    "happo": _HAPPO,
+    "entropy": Arm(
+        "entropy, coefficient 0.001", ("algo=happo", _BEFORE, "algo.entropy_coef=0.001")
+    ),
+    "momentum": Arm("HAPPO, beta1 of 0.98", ("algo=happo", "algo.actor_beta1=0.98")),
 }
-"""Arms of the second part. docs/question.md says how the chosen ones, which are added here, are
-found, and why ``entropy`` is the control and not ``entropy_share``."""
+"""Arms of the second part: HAPPO, the controls, and the chosen forms, which are added here.
+docs/question.md says how they are chosen, and why these are the controls."""
 
 
 def forms(method: str) -> Arms:
@@ -54,7 +60,8 @@ def chosen(scores: Scores, reps: int) -> str:
 
 def answer(scores: Scores, reps: int) -> str:
     """Returns the outcome of the test."""
-    return test(scores, CONFIRMED["happo"].title, CONFIRMED["entropy"].title, reps)
+    controls = [CONFIRMED[name].title for name in ("entropy", "momentum")]
+    return test(scores, CONFIRMED["happo"].title, controls, reps)
 
 
 def confirmed(method: str) -> Arms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -77,8 +77,8 @@ def ranking(scores: Scores, baseline: str, control: str) -> str:
     )
 
 
-def test(scores: Scores, baseline: str, control: str, reps: int) -> str:
-    """Tests whether arms score higher than a baseline, and higher than a control.
+def test(scores: Scores, baseline: str, controls: Sequence[str], reps: int) -> str:
+    """Tests whether arms score higher than a baseline, and higher than controls.
 
     The statistic is the probability of improvement (Agarwal et al., 2021) averaged over tasks. Its
     intervals have a total level of 95 % by Bonferroni's rule.
@@ -86,7 +86,7 @@ def test(scores: Scores, baseline: str, control: str, reps: int) -> str:
     Args:
         scores: scores of all arms, as many runs for each task.
         baseline: title of the arm to compare with.
-        control: title of the arm that an arm must beat as well to help because of what it is.
+        controls: titles of arms that an arm must beat as well to help because of what it is.
         reps: resamples of a bootstrap.
 
     Returns:
@@ -99,7 +99,8 @@ def test(scores: Scores, baseline: str, control: str, reps: int) -> str:
         "Interquartile mean of the scores and its 95 % interval:\n",
         Table("", ["arm", *tasks], [[arm, *_cells(x, 1)] for arm, x in means.items()]).markdown(),
     ]
-    arms = [arm for arm in stacked if arm not in (baseline, control)]
+    others = (baseline, *controls)
+    arms = [arm for arm in stacked if arm not in others]
     if not arms:
         return "\n".join([*parts, "No arm was chosen to be tested.\n"])
     level = 100.0 - 5.0 / len(arms)
@@ -108,14 +109,14 @@ def test(scores: Scores, baseline: str, control: str, reps: int) -> str:
         other: statistics.improvement(
             {arm: stacked[arm] for arm in (*arms, other)}, other, reps, level
         )
-        for other in (baseline, control)
+        for other in others
     }
     for arm in arms:
-        found = [against[other][arm] for other in (baseline, control)]
-        rows.append([arm, *(cell for estimate in found for cell in _cells(estimate, 3))])
-        of_baseline, of_control = map(_side, found)
-        verdicts.append(f"* {arm} {_verdict(of_baseline, of_control, baseline, control)}")
-    head = ["arm", f"against {baseline}", f"against {control}"]
+        found = {other: against[other][arm] for other in others}
+        rows.append([arm, *(cell for estimate in found.values() for cell in _cells(estimate, 3))])
+        sides = {other: _side(estimate) for other, estimate in found.items()}
+        verdicts.append(f"* {arm} {_verdict(baseline, sides)}")
+    head = ["arm", *(f"against {other}" for other in others)]
     parts += [
         f"Probability that a run scores higher, averaged over tasks, and its {level:g} % "
         "interval:\n",
@@ -130,18 +131,15 @@ def _side(estimate: statistics.Estimate) -> int:
     return int(estimate.low[0] > 0.5) - int(estimate.high[0] < 0.5)
 
 
-def _verdict(of_baseline: int, of_control: int, baseline: str, control: str) -> str:
-    """Returns the predicate about an arm, from :func:`_side` of both comparisons."""
-    if of_baseline < 0:
+def _verdict(baseline: str, sides: Mapping[str, int]) -> str:
+    """Returns the predicate about an arm, from its :func:`_side` of the baseline and controls."""
+    if sides[baseline] < 0:
         return f"hurts: it scores lower than {baseline}."
-    if of_baseline == 0:
+    if sides[baseline] == 0:
         return f"does not differ from {baseline} beyond chance."
-    reasons = {
-        1: f"and scores higher than {control}, too",
-        0: f"but does not differ from {control}",
-        -1: f"but scores lower than {control}",
-    }
-    return f"helps: it scores higher than {baseline}, {reasons[of_control]}."
+    words = {1: "scores higher than", 0: "does not differ from", -1: "scores lower than"}
+    parts = [f"it {words[side]} {other}" for other, side in sides.items()]
+    return f"helps: {', '.join(parts)}."
 
 
 def _cells(estimate: statistics.Estimate, digits: int) -> list[str]:
