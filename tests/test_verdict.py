@@ -68,8 +68,17 @@ def drawn(mean, seed, runs=10, tasks=3):
 @pytest.mark.parametrize(
     ("arm", "control", "wanted"),
     [
-        (3.0, 0.0, "helps: it scores higher than base, it scores higher than control."),
-        (3.0, 3.0, "helps: it scores higher than base, it does not differ from control."),
+        (
+            3.0,
+            0.0,
+            "helps because of what it is: it scores higher than base, it scores higher than "
+            "control.",
+        ),
+        (
+            3.0,
+            3.0,
+            "helps: it scores higher than base, it does not differ from control beyond chance.",
+        ),
         (3.0, 9.0, "helps: it scores higher than base, it scores lower than control."),
         (-3.0, 0.0, "hurts: it scores lower than base."),
         (0.0, 0.0, "does not differ from base beyond chance."),

@@ -53,6 +53,25 @@ def test_it_trains_as_the_algorithm_that_it_watches(watched, tmp_path, algo, of_
     assert straight[:9] == [0.0] * 9 and all(0.0 < x <= 1.0 for x in straight[9:])
 
 
+def test_a_continued_run_measures_on(watched, tmp_path):
+    where = ("save_frequency=5", f"plugins=[{FILE}]", "algo=watched")
+    whole = metrics(tmp_path, "whole", *where)
+    argv = [f"runs_dir={tmp_path}", "experiment=parts", "task=HalfCheetah-2x3", *where, *SMALL]
+    assert main([*argv, "max_iterations=5"]) == 0
+    assert main([f"checkpoint={tmp_path / 'parts'}", "max_iterations=12", where[1]]) == 0
+    last = json.loads((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()[-1])
+    keys = ("agent0/straightness", "agent1/step_cosine", "states/spread", "agent0/bonus_share")
+    assert [last[key] for key in keys] == [whole[-1][key] for key in keys]
+
+
+@pytest.mark.parametrize("text", ["kind=none", "preset=official", "share=0.1", "as_reward=True"])
+def test_a_bonus_that_cannot_be_measured_is_refused(watched, tmp_path, capsys, text):
+    argv = [f"plugins=[{FILE}]", "algo=watched", "task=HalfCheetah-2x3", *SMALL]
+    assert main([*argv, f"runs_dir={tmp_path}", f"algo.divergence.{text}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"algo.divergence.{text} does not work" in error
+
+
 def test_it_has_the_numbers_that_recipes_have_for_madpo(watched):
     for task in ("ShadowHandOver", "HalfCheetah-6x1"):
         ours = compose([f"plugins=[{FILE}]", "algo=watched", f"task={task}", "recipe=tuned"]).algo

@@ -9,6 +9,7 @@ and the picture shows the mean of a group and the range of its runs.
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -52,12 +53,15 @@ def curves(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         UserError: the run has no metrics, or none of this plugin.
     """
     try:
-        text = (folder / "metrics.jsonl").read_text()
-    except OSError as problem:
-        raise UserError(f"'{folder}' is no run: {problem.strerror}.") from None
-    lines = [parse_json(line) for line in text.splitlines()]
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+        lines = [parse_json(line) for line in text.splitlines()]
+    except (OSError, ValueError) as problem:
+        raise UserError(f"'{folder / 'metrics.jsonl'}' cannot be read: {problem}.") from None
     lines = lines[: len(lines) // BIN * BIN]
-    if not lines or "states/spread" not in lines[0]:
+    whole = all(
+        isinstance(line, dict) and {"env_steps", "states/spread"} <= set(line) for line in lines
+    )
+    if not lines or not whole:
         raise UserError(f"'{folder}' has too few iterations, or was not run with algo=watched.")
     found = {}
     for column in COLUMNS:
@@ -65,6 +69,8 @@ def curves(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         keys = [key for key in lines[0] if key.startswith(head) and key.endswith(f"/{name}")]
         keys = keys if head == "agent" else [column]
         values = [[_number(line.get(key)) for key in keys] for line in lines]
+        if column == "agent/step_cosine":
+            values[0] = [np.nan] * len(keys)  # there is no update before the first one
         found[column] = np.nanmean(np.reshape(values, (-1, BIN * len(keys))), axis=1)
     found["agent/straightness"][0] = np.nan  # which looks back on more updates than there are
     steps = np.array([line["env_steps"] for line in lines[BIN - 1 :: BIN]])
@@ -80,7 +86,8 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError("give the folder of the runs and the stem of the files to write.")
     stem = Path(argv[1])
-    folders = sorted(path.parent for path in Path(argv[0]).glob("*_s*/metrics.jsonl"))
+    files = sorted(Path(argv[0]).glob("*/metrics.jsonl"))
+    folders = [file.parent for file in files if re.search(r"_s\d+$", file.parent.name)]
     if not folders:
         raise UserError(f"'{argv[0]}' has no run that is named <group>_s<seed>.")
     runs = {folder.name: curves(folder) for folder in folders}
@@ -98,6 +105,8 @@ def main(argv: list[str]) -> None:
     for column, label in COLUMNS.items():
         lines = []
         for group, members in groups.items():
+            if any(steps[0] != members[0][0][0] for steps, _ in members):
+                raise UserError(f"Runs of '{group}' differ in the steps of an iteration.")
             size = min(len(steps) for steps, _ in members)
             values = np.stack([found[column][:size] for _, found in members])
             band = Estimate(values.mean(0), values.min(0), values.max(0))

@@ -3,10 +3,10 @@
     python train.py plugins=[benchmarks/watched/watched.py] algo=watched task=ShadowHandOver
     python train.py plugins=[benchmarks/watched/watched.py] algo=watched algo.divergence.coef=0
 
-It trains exactly as MADPO does. With a coefficient of zero it trains as HAPPO does, and measures
-the bonus that HAPPO does not have. The further columns of metrics.jsonl are explained at
-:data:`BONUS` and :data:`MOTION`, and ``states/spread`` and ``states/dimension`` at
-:meth:`Watched.spread`. docs/results/README.md shows the columns of some runs.
+It trains exactly as MADPO does with a closed form. With a coefficient of zero it trains as HAPPO
+does, and measures the bonus that HAPPO does not have. The further columns of metrics.jsonl are
+explained at :data:`BONUS` and :data:`MOTION`, and ``states/spread`` and ``states/dimension`` at
+:meth:`Watched.spread`. docs/question.md shows them for some runs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from madpo_isaac.algos import MADPO, register_algorithm
 from madpo_isaac.algos.batch import AgentView, Batch
 from madpo_isaac.algos.madpo import MadpoConfig
 from madpo_isaac.algos.objective import clipped_objective
+from madpo_isaac.errors import UserError
 
 BONUS = ("bonus_share", "bonus_cosine", "bonus_width")
 """About the gradients at the policy that collected the rollout, over the whole batch: the norm of
@@ -44,11 +45,25 @@ class Watched(MADPO):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._refuse()
         self._past: deque[Tensor] = deque(maxlen=UPDATES)
         """Parameters that collected the last rollouts. (P, n) each"""
         self._scale: Tensor | None = None
         """Mean and standard deviation of the first rollout's states. (2, S)"""
         self._gradients: dict[str, Tensor] = {}
+
+    def _refuse(self) -> None:
+        """Raises :class:`UserError` for a bonus without a fixed coefficient or a reference."""
+        div, key = self.divergence, "algo.divergence"
+        refused = {
+            f"{key}.kind={div.kind}": not self._compares,
+            f"{key}.preset={div.preset}": div.preset != "gaussian",
+            f"{key}.share={div.share}": div.share is not None,
+            f"{key}.as_reward={div.as_reward}": div.as_reward,
+        }
+        for text, is_refused in refused.items():
+            if is_refused:
+                raise UserError(f"{text} does not work with algo=watched: use algo=madpo.")
 
     def begin_update(self, batch: Batch) -> None:
         """Stores the policies that collected the batch."""
@@ -67,12 +82,12 @@ class Watched(MADPO):
         of_bonus, of_std = self._gradient(view, self._measure(view, rows, mean, std))
         size, other = of_bonus.norm(), of_objective.norm()
         found = (
-            self.coef * size / other,
+            self._coefficient(view) * size / other,
             torch.dot(of_bonus, of_objective) / (size * other),
             (of_std.norm() / size).square(),
         )
         for name, value in zip(BONUS, found, strict=True):
-            self._gradients[f"agent{view.index}/{name}"] = value.nan_to_num(0.0)
+            self._gradients[f"agent{view.index}/{name}"] = value.nan_to_num(0.0, 0.0)
 
     def update_actors(self, batch: Batch) -> dict[str, Tensor]:
         """Adds the metrics of this file to those of the update."""
@@ -98,6 +113,18 @@ class Watched(MADPO):
             "states/spread": trace / len(covariance),
             "states/dimension": trace.square() / covariance.square().sum(),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adds what the metrics look back on."""
+        past = [flat.clone() for flat in self._past]
+        return {**super().state_dict(), "watched_past": past, "watched_scale": self._scale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`."""
+        super().load_state_dict(state)
+        self._past.clear()
+        self._past.extend(flat.clone() for flat in state["watched_past"])
+        self._scale = state["watched_scale"]
 
     def _gradient(self, view: AgentView, value: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of a number by an agent's parameters, and the part that belongs to its std."""

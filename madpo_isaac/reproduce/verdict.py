@@ -137,9 +137,14 @@ def _verdict(baseline: str, sides: Mapping[str, int]) -> str:
         return f"hurts: it scores lower than {baseline}."
     if sides[baseline] == 0:
         return f"does not differ from {baseline} beyond chance."
-    words = {1: "scores higher than", 0: "does not differ from", -1: "scores lower than"}
-    parts = [f"it {words[side]} {other}" for other, side in sides.items()]
-    return f"helps: {', '.join(parts)}."
+    words = {
+        1: "it scores higher than {}",
+        0: "it does not differ from {} beyond chance",
+        -1: "it scores lower than {}",
+    }
+    parts = ", ".join(words[side].format(other) for other, side in sides.items())
+    kind = "helps because of what it is" if min(sides.values()) > 0 else "helps"
+    return f"{kind}: {parts}."
 
 
 def _cells(estimate: statistics.Estimate, digits: int) -> list[str]:
