@@ -104,8 +104,8 @@ class Watched(MADPO):
         """
         if self._scale is None:
             self._scale = torch.stack((state.mean(0), state.std(0)))
-        mean, std = self._scale[:, self._scale[1] > 1e-4]
         columns = self._scale[1] > 1e-4
+        mean, std = self._scale[:, columns]
         units = ((state[:, columns] - mean) / std).clamp(-10.0, 10.0)
         covariance = torch.cov(units.T)
         trace = covariance.trace()

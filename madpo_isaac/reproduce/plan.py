@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from madpo_isaac.algos.madpo import MadpoConfig
 from madpo_isaac.config.nodes import from_record
@@ -23,7 +23,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.arms import Arms
 from madpo_isaac.reproduce.cost import ONE_SECOND, Cost, expected
 from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
-from madpo_isaac.system.files import parse_json, plain_settings
+from madpo_isaac.system.files import flat, parse_json, plain_settings
 from madpo_isaac.system.lock import Lock
 from madpo_isaac.tasks import TASKS
 
@@ -218,27 +218,16 @@ def _others(record: Path, config: Config, settings: Sequence[str]) -> set[str]:
     """
     try:
         text = record.read_text(encoding="utf-8")
-        had = _flat(from_record(plain_settings(text, record)))
+        recorded = OmegaConf.to_container(from_record(plain_settings(text, record)))
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"'{record}' cannot be read: {problem}.") from problem
-    wanted = _flat(OmegaConf.create(dataclasses.asdict(config)))
-    for text in settings:
-        key, _, value = text.partition("=")
-        if key in ("seed", "max_iterations"):
-            wanted[key] = int(value)
-    return {f"{key}={had.get(key)}" for key in wanted if had.get(key) != wanted[key]}
-
-
-def _flat(settings: DictConfig, prefix: str = "") -> dict[str, Any]:
-    """Returns the settings that a run keeps by their dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, DictConfig):
-            found |= _flat(value, f"{name}.")
-        elif name not in (*_OF_A_PROCESS, *WHERE):
-            found[name] = value
-    return found
+    assert isinstance(recorded, dict)
+    had = flat({str(key): value for key, value in recorded.items()})
+    given = dict(text.split("=", 1) for text in settings)
+    own = {key: int(given[key]) for key in ("seed", "max_iterations")}
+    wanted = flat(dataclasses.asdict(config)) | own
+    kept = wanted.keys() - {*_OF_A_PROCESS, *WHERE}
+    return {f"{key}={had.get(key)}" for key in kept if had.get(key) != wanted[key]}
 
 
 def _last_line(path: Path) -> dict[str, Any]:
