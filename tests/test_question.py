@@ -27,7 +27,7 @@ def test_the_page_lists_all_arms():
     assert sorted(re.findall(r"`(\w+)`", "".join(cells))) == sorted(question.FORMS)
 
 
-@pytest.mark.parametrize(("name", "arms", "runs"), [("choose", 12, 108), ("confirm", 3, 120)])
+@pytest.mark.parametrize(("name", "arms", "runs"), [("choose", 12, 108), ("confirm", 5, 200)])
 def test_runs_are_those_of_the_page(jobs, name, arms, runs):
     assert len({job.arm for job in jobs[name]}) == arms
     assert len(jobs[name]) == runs

@@ -41,9 +41,10 @@ CONFIRMED: Arms = {
         "entropy, coefficient 0.001", ("algo=happo", _BEFORE, "algo.entropy_coef=0.001")
     ),
     "momentum": Arm("HAPPO, beta1 of 0.98", ("algo=happo", "algo.actor_beta1=0.98")),
+    **{name: FORMS[name] for name in ("constant", "madpo")},
 }
-"""Arms of the second part: HAPPO, the controls, and the chosen forms, which are added here.
-docs/question.md says how they are chosen, and why these are the controls."""
+"""Arms of the second part: HAPPO, the controls, and the forms that the first part chose.
+docs/question.md says how, and why these are the controls."""
 
 
 def forms(method: str) -> Arms:
