@@ -1,7 +1,9 @@
 """The study of MADPO's bonus: arms, tasks and seeds are those of docs/question.md."""
 
+import csv
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -10,7 +12,8 @@ from madpo_isaac.reproduce.caption import Request, caption
 from madpo_isaac.reproduce.paper import FIGURES, SCALES
 from madpo_isaac.reproduce.plan import plan
 
-PAGE = (Path(__file__).parents[1] / "docs" / "question.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "question.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +35,9 @@ def test_the_page_lists_all_arms():
 def test_runs_are_those_of_the_page(jobs, name, arms, runs):
     assert len({job.arm for job in jobs[name]}) == arms
     assert len(jobs[name]) == runs
+    part = PAGE[PAGE.index(f"`python reproduce.py {name}`") :].partition("\n## ")[0]
     for task in question.FIGURES[name].tasks:
-        assert task in PAGE
-    part = PAGE[PAGE.index(f"reproduce.py {name}") :]
+        assert task in part
     seeds = re.search(r"Seeds: (1, 2, 3|11 to 20)\.", part)[1]
     wanted = {"1, 2, 3": {1, 2, 3}, "11 to 20": set(range(11, 21))}[seeds]
     found = {
@@ -44,6 +47,30 @@ def test_runs_are_those_of_the_page(jobs, name, arms, runs):
         if "seed=" in text
     }
     assert found == wanted
+
+
+def test_the_arms_to_confirm_are_the_best_of_the_first_part():
+    by_arm = {title: {} for title in (arm.title for arm in question.FORMS.values())}
+    with (DOCS / "results" / "question" / "choose_scores.csv").open() as file:
+        for row in csv.DictReader(file):
+            by_arm[row["arm"]].setdefault(row["task"], []).append(float(row["score"]))
+    tasks = question.FIGURES["choose"].tasks
+    assert all(len(by_arm[arm][task]) == 3 for arm in by_arm for task in tasks)
+    base = {task: fmean(runs) for task, runs in by_arm["HAPPO"].items()}
+    part = PAGE[PAGE.index("## Result of the first part") :].partition("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| ")]
+    columns = [cell.strip() for cell in lines[0].split("|")[2:-2]]
+    ranking = []
+    for line in lines[2:]:
+        name, *cells = (cell.strip(" `") for cell in line.split("|")[1:-1])
+        scores = by_arm[question.FORMS[name].title]
+        ratios = [fmean(scores[task]) / base[task] for task in columns]
+        assert cells == [f"{x:.2f}" for x in (*ratios, fmean(ratios))]
+        ranking.append((fmean(ratios), name))
+    assert ranking == sorted(ranking, reverse=True)
+    assert {name for _, name in ranking} == set(question.FORMS)
+    best = [name for _, name in ranking if name not in ("happo", "entropy_share")][:2]
+    assert set(question.CONFIRMED) == {"happo", "entropy", "momentum", *best}
 
 
 def test_tasks_and_seeds_to_confirm_are_others(jobs):
@@ -75,6 +102,9 @@ def test_the_control_has_an_entropy_bonus_alone(jobs):
     assert (configs["entropy"].name, configs["happo"].name) == ("happo", "happo")
     assert (configs["entropy"].entropy_coef, configs["happo"].entropy_coef) == (0.001, 0.0)
     assert "a constant entropy coefficient of 0.001" in PAGE
+    betas = {arm: config.actor_beta1 for arm, config in configs.items()}
+    assert betas.pop("momentum") == 0.98
+    assert set(betas.values()) == {0.9}
 
 
 def test_it_is_not_called_a_figure_of_the_paper(jobs):
