@@ -38,6 +38,8 @@ OWN = {
 OWN["task or hand"] = f"{OWN['task']} {OWN['hand']}"
 
 
+_SYNONYMS = {"bfloat16": "bf16", "float": "float32", "fp32": "float32", "32": "float32"}
+"""Other names of a choice, which are written more like another one."""
 _PART = 3
 """Letters from which on a part of a name stands for it, as Lift for ShadowHandLiftUnderarm."""
 
@@ -55,6 +57,7 @@ def closest(name: object, choices: Iterable[str]) -> str:
     """Returns " Did you mean '...'?" with the choice that is most similar to ``name``, if any."""
     lowered = {choice.lower(): choice for choice in choices}
     text = str(name).lower()
+    text = other if (other := _SYNONYMS.get(text)) in lowered else text
     alike, similar = (
         difflib.get_close_matches(text, lowered, n=1, cutoff=least) for least in (0.9, 0.5)
     )

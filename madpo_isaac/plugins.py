@@ -32,10 +32,16 @@ def load(file: str) -> None:
     Raises:
         UserError: there is no such file, another module has its name, or it cannot be imported.
     """
-    path = Path(file).resolve()
-    if path.suffix != ".py" or not path.is_file():
+    try:
+        path = Path(file).resolve()
+        is_python = path.suffix == ".py" and path.is_file()
+    except (OSError, RuntimeError, ValueError) as problem:  # a loop of links, too long a name
+        raise UserError(f"plugins: '{file}' cannot be read: {problem}.") from problem
+    if not is_python:
         raise UserError(f"plugins: '{file}' is no Python file: give the path of one, x.py.")
     name, folder = path.stem, str(path.parent)
+    if "." in name:
+        raise UserError(f"plugins: '{file}' has a dot in its name: rename the file.")
     if (module := sys.modules.get(name)) is None:
         if importlib.util.find_spec(name) is None:
             sys.path.append(folder)
@@ -85,7 +91,7 @@ def _imported(where: str, load_module: Callable[[], ModuleType]) -> ModuleType:
         return load_module()
     except UserError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         place = traceback.extract_tb(problem.__traceback__)[-1]
         line = f"{place.filename}, line {place.lineno}"
         if isinstance(problem, SyntaxError):

@@ -200,6 +200,7 @@ def test_a_run_finds_its_plugin_again(parts, tmp_path, monkeypatch, capsys):
         ("x =", "plugins: '.*odd.py' cannot be imported (.*odd.py, line 1: SyntaxError"),
         ("import nowhere", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
         (None, "plugins: '.*odd.py' is no Python file"),
+        ("import sys; sys.exit(3)", "cannot be imported (.*line 1: SystemExit: 3"),
     ],
 )
 def test_a_plugin_that_cannot_be_loaded_is_one_line(parts, text, part, tmp_path, capsys):
@@ -208,6 +209,24 @@ def test_a_plugin_that_cannot_be_loaded_is_one_line(parts, text, part, tmp_path,
     assert main([f"plugins=[{tmp_path}/odd.py]"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and re.search(part.replace("(", r"\(", 1), error)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("odd.v2.py", "odd.v2.py' has a dot in its name"),
+        ("loop.py", "loop.py' "),
+        (f"{300 * 'x'}.py", "cannot be read: .*name too long"),
+    ],
+)
+def test_a_plugin_whose_file_cannot_be_used_is_one_line(parts, name, part, tmp_path, capsys):
+    if name == "loop.py":
+        (tmp_path / name).symlink_to(name)
+    elif name == "odd.v2.py":
+        (tmp_path / name).write_text("raise RuntimeError('is not imported')")
+    assert main([f"plugins=[{tmp_path}/{name}]"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(part, error)
 
 
 def test_a_name_is_given_once(parts):

@@ -86,6 +86,24 @@ def test_a_folder_without_a_finished_run_is_refused(runs, tmp_path):
     assert not (tmp_path / "study.tar.xz").exists()
 
 
+def test_runs_that_lie_elsewhere_are_refused(runs, tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "Task_happo_s5").symlink_to(runs / "Task_happo_s1")
+    for folder in tmp_path / "links", runs / "Task_happo_s1":
+        done = run_tool(folder, tmp_path / "x.tar.xz")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"' is a link, or no folder inside of '{folder}'" in done.stderr
+        assert not (tmp_path / "x.tar.xz").exists()
+
+
+def test_an_archive_that_cannot_be_written_is_one_line(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    for target in (runs, tmp_path / "file" / "x.tar.xz", ""):
+        done = run_tool(runs, target)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert sorted(path.name for path in runs.iterdir()) == [f"Task_happo_s{k}" for k in (1, 2, 3)]
+
+
 @pytest.mark.parametrize("arguments", [(), ("missing", "x.tar.xz")])
 def test_wrong_arguments_are_one_line(arguments):
     done = run_tool(*arguments)

@@ -173,6 +173,9 @@ def test_tf32_takes_a_gpu_that_has_it(monkeypatch, capability, good):
     ("arguments", "message"),
     [
         ("precision=bf61", "'bf61'. Did you mean 'bf16'?"),
+        ("precision=bfloat16", "'bfloat16'. Did you mean 'bf16'?"),
+        ("precision=fp32", "'fp32'. Did you mean 'float32'?"),
+        ("precision=32", "'32'. Did you mean 'float32'?"),
         ("precision=tf32", "precision=tf32 does not work on sim_device=cpu"),
         ("precision=bf16 sim_device=cuda:0", "float32, tf32"),
         ("precision=bf16 algo=hatrpo", "does not work with algo=hatrpo"),

@@ -61,9 +61,9 @@ def test_smoke_takes_tasks_by_turns_from_the_suites():
 @pytest.mark.parametrize(
     ("name", "setting", "part"),
     [
-        ("fig9", "algo.agent_order=default", "the arms of the figure set algo.agent_order"),
-        ("fig5", "algo.entropy_coef=0.1", "the arms of the figure set algo.entropy_coef"),
-        ("fig6", "algo.divergence={lam: 1}", "the arms of the figure set algo.divergence."),
+        ("fig9", "algo.agent_order=default", "the figure sets algo.agent_order"),
+        ("fig5", "algo.entropy_coef=0.1", "the figure sets algo.entropy_coef"),
+        ("fig6", "algo.divergence={lam: 1}", "the figure sets algo.divergence."),
         ("fig2", "recipe=tuned", "choose with --recipe"),
         ("fig2", "algo.divergence.preset=yu", "choose with --method"),
         ("fig2", "checkpoint=latest", "checkpoint follows from the figure"),

@@ -147,8 +147,18 @@ def test_a_run_is_compared_by_its_record(tmp_path):
     path.write_text(record.replace("  gamma: 0.99\n", "  gamma: 0.97\n"))
     with pytest.raises(UserError, match=r"was run with other settings \(algo\.gamma=0\.97\)"):
         job.finished()
+    (job.folder / "overrides.txt").unlink()  # which is not what is compared
+    with pytest.raises(UserError, match=r"was run with other settings \(algo\.gamma=0\.97\)"):
+        job.finished()
+    for damage in ("seed: abc", "seed: 1e400", "foo: 1", "1: 2", "num_envs: [1, 2]"):
+        path.write_text(f"{record}{damage}\n".replace("seed: 1\n", "", damage.startswith("seed")))
+        with pytest.raises(UserError, match=r"config\.yaml' cannot be used"):
+            job.finished()
+    path.write_text(record[:20])
+    with pytest.raises(UserError, match=r"config\.yaml' cannot be used"):
+        job.finished()
     path.write_bytes(b"\xff")
-    with pytest.raises(UserError, match=r"config\.yaml' cannot be read"):
+    with pytest.raises(UserError, match=r"config\.yaml' cannot be used"):
         job.finished()
 
 
@@ -187,3 +197,5 @@ def test_outlook_goes_by_the_pace_of_the_run_and_what_was_expected(tmp_path):
     share, left = pool.outlook([begun, fresh, slow, done], 1)
     assert (share, left) == (150 / 400, pytest.approx(6.0 + 8.0 + 80.0))
     assert pool.outlook([done], 1) == (1.0, 0.0)
+    endless = job("endless", 4.0, 100, seconds=1e17)
+    assert endless.progress() == (100.0, 0.0)

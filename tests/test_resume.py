@@ -301,10 +301,20 @@ def test_curves_after_the_checkpoint_are_dropped(whole, tmp_path):
 # A run that was killed before its first checkpoint ----------------------------------------------
 
 
+def killed(run):
+    """Makes a finished run look as if it had been killed while it went on."""
+    path = run / "status.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "state": "running", "pid": 1 << 30})
+    )
+
+
 @pytest.mark.parametrize("how", ["run", "auto"])
 @pytest.mark.parametrize("left", ["all but checkpoints", "config.yaml", "temporary file"])
 def test_a_run_without_a_checkpoint_starts_again(whole, half, left, how):
     shutil.rmtree(half / "nn")
+    killed(half)
+    lines = (half / "metrics.jsonl").read_text()
     if left == "config.yaml":
         shutil.rmtree(half / "summaries")
         for name in ("metrics.jsonl", "status.json", "overrides.txt", "env.json", "lock"):
@@ -315,10 +325,25 @@ def test_a_run_without_a_checkpoint_starts_again(whole, half, left, how):
     given = [f"checkpoint={half}"] if how == "run" else [*TINY, "resume=auto", "experiment=x"]
     train(half.parent, *given, *OWN, "max_iterations=4")
     assert timeless(half) == timeless(whole)
-    assert {p.name for p in half.iterdir()} == {p.name for p in whole.iterdir()}
+    kept = half / "dropped" / "1" / "metrics.jsonl"
+    assert {p.name for p in half.iterdir()} - {"dropped"} == {p.name for p in whole.iterdir()}
+    assert kept.read_text() == lines if left != "config.yaml" else not kept.parent.exists()
     assert {p.name for p in (half / "nn").iterdir()} == {p.name for p in (whole / "nn").iterdir()}
     events = EventAccumulator(str(half / "summaries")).Reload()
     assert [event.step for event in events.Scalars("agent0/kl")] == [32, 64, 96, 128]
+
+
+@pytest.mark.parametrize("how", ["run", "auto"])
+def test_a_finished_run_without_its_checkpoints_stays_as_it_is(half, capsys, how):
+    shutil.rmtree(half / "nn")
+    path = half / "status.json"
+    status = json.loads(path.read_text())
+    path.write_text(json.dumps({"state": status["state"]}))  # as in a packed run
+    before = {p.name: p.read_bytes() for p in half.iterdir() if p.is_file()}
+    given = [f"checkpoint={half}"] if how == "run" else [*TINY, "resume=auto", "experiment=x"]
+    said = refused(capsys, half.parent, *given, *OWN, "max_iterations=4")
+    assert f"'{half}' is finished and has no checkpoint" in said
+    assert {p.name: p.read_bytes() for p in half.iterdir() if p.is_file()} == before
 
 
 @pytest.mark.parametrize("left", [(), ("lock",), ("lock", "config.tmp")])
@@ -359,7 +384,8 @@ def test_auto_begins_with_a_checkpoint_and_goes_on_from_its_own(whole, half):
     command = f"checkpoint={half}/nn/ep_1.pth", "experiment=fork", "resume=auto"
     train(half.parent, *command, "max_iterations=2")
     fork = half.parent / "fork"
-    shutil.rmtree(fork / "nn")  # as if killed before its first checkpoint
+    shutil.rmtree(fork / "nn")
+    killed(fork)
     train(half.parent, *command, "max_iterations=3")
     train(half.parent, *command, "max_iterations=4")
     assert timeless(fork) == timeless(whole)[1:]

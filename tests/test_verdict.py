@@ -115,7 +115,7 @@ def test_intervals_have_the_level_of_the_number_of_comparisons():
     np.testing.assert_allclose([low, high], np.percentile(found, [1.25, 98.75]), atol=0.02)
 
 
-def test_the_study_writes_its_ranking_and_all_scores(tmp_path, monkeypatch):
+def test_the_study_writes_its_ranking_and_all_scores(tmp_path, monkeypatch, capsys):
     figure, scale = question.FIGURES["choose"], question.SCALES["choose"]
     figure = dataclasses.replace(figure, tasks=("HalfCheetah-6x1", "ShadowHandOver"))
     jobs = plan(figure, scale, tmp_path / "runs", recipe="tuned")
@@ -142,6 +142,8 @@ def test_the_study_writes_its_ranking_and_all_scores(tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     assert run.reproduce({out: request}, {out: jobs}, 1, 1, reps=10) == 1
+    warned = capsys.readouterr().err
+    assert warned.count("has 2 of its 3 evaluations.") == len(jobs) - 1
     text = (out / "verdict.md").read_text()
     best, next_best = (question.FORMS[name].title for name in ("age10", "reward"))
     assert f"highest average are '{best}' and '{next_best}'" in text

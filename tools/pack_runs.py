@@ -36,11 +36,14 @@ def pack(runs: Path) -> tuple[int, bytes]:
     The same runs give the same archive.
 
     Raises:
-        UserError: there is no finished run, or one of them lacks a file.
+        UserError: there is no finished run, one of them lacks a file, or lies somewhere else.
     """
     finished = [run for run in load([str(runs)]) if run.state == "finished"]
     if not finished:
         raise UserError(f"'{runs}' has no finished run.")
+    for run in finished:
+        if run.folder is None or run.folder.resolve().parent != runs:
+            raise UserError(f"'{run.folder}' is a link, or no folder inside of '{runs}'.")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz", preset=9) as archive:
         for run in finished:
@@ -76,12 +79,17 @@ def _rounded(value: float) -> float | None:
 
 def main(argv: list[str]) -> int:
     """Writes the archive; returns the exit code."""
-    if len(argv) != 2 or not Path(argv[0]).is_dir():
+    if len(argv) != 2 or not argv[1]:
         raise UserError("Name a folder of run folders, and the archive to write (.tar.xz).")
-    number, content = pack(Path(argv[0]).resolve())
+    if not Path(argv[0]).is_dir():
+        raise UserError(f"'{argv[0]}' is not a folder of run folders.")
     out = Path(argv[1])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, content)
+    number, content = pack(Path(argv[0]).resolve())
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, content)
+    except OSError as problem:
+        raise UserError(f"Cannot write '{out}': {problem}.") from problem
     console.info(f"{out}: {number} finished runs, {len(content) / 1e6:.2f} MB")
     return 0
 
@@ -92,3 +100,5 @@ if __name__ == "__main__":
     except UserError as error:
         console.error(str(error))
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

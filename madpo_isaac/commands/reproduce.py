@@ -41,9 +41,9 @@ def main(argv: Sequence[str]) -> int:
     add("--method", default="", help=f"MADPO's bonus: {_options(METHODS)}")
     add("--recipe", default="", help=f"hyper-parameters: {_options(RECIPES)}")
     add("--scale", default="", help=f"extent: {_options(paper.SCALES)}")
-    add("--tasks", default="", metavar="A,B", help="only these of the figure's tasks")
+    add("--tasks", metavar="A,B", help="only these of the figure's tasks")
     add("--seeds", type=parser.positive_int, metavar="N", help="only the scale's first N seeds")
-    add("--jobs", default="", metavar="J", help="runs at a time (default: one per core)")
+    add("--jobs", metavar="J", help="runs at a time (default: one per core)")
     add("--runs", default="runs/reproduce", type=parser.path, help="folder of the run folders")
     add("--out", default="report", type=parser.path, help="folder of the reports")
     add("--list", action="store_true", help="print the runs, their time and disk space; start none")
@@ -57,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
         if chosen not in allowed:
             raise unknown(f"{kind} of {options.figure}", chosen, allowed)
     cores = os.cpu_count() or 1
-    if options.jobs and not (options.jobs.isdecimal() and int(options.jobs) > 0):
-        raise UserError(f"--jobs {options.jobs} must be a whole number of at least 1.")
+    if options.jobs is not None and not (options.jobs.isdecimal() and int(options.jobs) > 0):
+        raise UserError(f"--jobs '{options.jobs}' must be a whole number of at least 1.")
     runs = options.runs / f"{options.recipe}_{options.scale}"
     requests, jobs = {}, {}
     for name, scale in _narrowed(options).items():
@@ -102,7 +102,8 @@ def _narrowed(options: argparse.Namespace) -> dict[str, Scale]:
     """
     names = paper.FIGURES if options.figure == ALL else (options.figure,)
     scale = SCALES[options.scale]
-    if (options.tasks or options.seeds) and options.figure in question.FIGURES:
+    given = options.tasks is not None or options.seeds
+    if given and options.figure in question.FIGURES:
         raise UserError(
             f"{options.figure} follows a protocol (docs/question.md) that fixes its tasks and "
             "seeds: leave out --tasks and --seeds."
@@ -112,7 +113,7 @@ def _narrowed(options: argparse.Namespace) -> dict[str, Scale]:
             f"--seeds {options.seeds} is more than scale {options.scale} has: {len(scale.seeds)}."
         )
     scale = dataclasses.replace(scale, seeds=scale.seeds[: options.seeds])
-    if not options.tasks:
+    if options.tasks is None:
         return dict.fromkeys(names, scale)
     known = list(dict.fromkeys(task for name in names for task in FIGURES[name].tasks))
     asked = [canonical(task.strip()) for task in options.tasks.split(",")]

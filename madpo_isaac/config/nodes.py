@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -13,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from madpo_isaac import plugins
 from madpo_isaac.algos import ALGO_SCHEMAS
@@ -20,6 +22,7 @@ from madpo_isaac.config import renamed
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SIM_SCHEMAS
+from madpo_isaac.system.files import plain_settings
 
 _stored: set[tuple[str, str]] = set()
 """Group and name of each entry of the store."""
@@ -68,6 +71,27 @@ def _task_node(settings: type) -> type:
     return dataclasses.make_dataclass(f"{settings.__qualname__}Node", extra, bases=(settings,))
 
 
+def read_record(text: Any, where: Path, files: Sequence[str] = ()) -> DictConfig:
+    """Reads the configuration that a run has recorded, see :func:`from_record`.
+
+    Args:
+        text: its YAML.
+        where: the file that it comes from, for messages.
+        files: plugins in place of those of the run, if there are any.
+
+    Raises:
+        UserError: it is not the record of a run of this project.
+    """
+    record = plain_settings(text, where)
+    try:
+        if files:
+            record.plugins = list(files)
+        return from_record(record)
+    except (ValueError, OmegaConfBaseException) as problem:
+        reason = str(problem).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from problem
+
+
 def from_record(record: DictConfig) -> DictConfig:
     """Gives a recorded config.yaml, which is plain values, its types back.
 
@@ -79,7 +103,7 @@ def from_record(record: DictConfig) -> DictConfig:
     try:
         return _typed(renamed.translated(record))
     except (AttributeError, OverflowError, TypeError):
-        raise UserError("The configuration has an entry of the wrong type.") from None
+        raise UserError("An entry has the wrong type.") from None
 
 
 def _typed(record: DictConfig) -> DictConfig:
@@ -89,7 +113,7 @@ def _typed(record: DictConfig) -> DictConfig:
     typed = OmegaConf.structured(Config)
     for group in ("task", "algo", "sim"):
         if not OmegaConf.select(record, f"{group}.name"):
-            raise UserError(f"The configuration does not say which {group} it is for.")
+            raise UserError(f"It does not say which {group} it is for.")
     algo, sim = record.algo.name, record.sim.name
     if algo not in ALGO_SCHEMAS:
         raise unknown("algo", algo, ALGO_SCHEMAS)

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from madpo_isaac import console
-from madpo_isaac.config.nodes import from_record
+from madpo_isaac.config.nodes import read_record
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs import checkpoint
@@ -119,6 +118,8 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
     from_folder = folder is not None and Path(name) != path
     begun = config.test or os.path.lexists(path) or not from_folder
     if not begun:  # it starts again from where it was to start
+        assert folder is not None
+        folder.refuse_finished()
         path = Path(record.checkpoint) if record.checkpoint else None
     defaults = OmegaConf.structured(Config)
     for key in WHERE:
@@ -131,21 +132,23 @@ def _record(path: Path, folder: RunFolder | None, plugins: Sequence[str]) -> Dic
 
     ``plugins``, if there are any, replace those of the run, since their files may have moved.
     """
-    where = path if folder is None else folder.path / "config.yaml"
+    if folder is None:
+        text = checkpoint.load(path, torch.device("cpu")).get("config", "")
+        return read_record(text, path, plugins)
+    return read_file(folder.path / "config.yaml", plugins)
+
+
+def read_file(path: Path, plugins: Sequence[str] = ()) -> DictConfig:
+    """The configuration in a run's config.yaml, see :func:`read_record`.
+
+    Raises:
+        UserError: the file cannot be read, or is not the record of a run of this project.
+    """
     try:
-        if folder is None:
-            text = checkpoint.load(path, torch.device("cpu")).get("config", "")
-        else:
-            text = where.read_text(encoding="utf-8")
-        record = plain_settings(text, where)
-        if plugins:
-            record.plugins = plugins
-        return from_record(record)
-    except UserError:
-        raise
-    except (OSError, ValueError, OmegaConfBaseException) as problem:
-        reason = str(problem).strip().partition("\n")[0].rstrip(".")
-        raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from problem
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"The configuration in '{path}' cannot be used: {problem}.") from problem
+    return read_record(text, path, plugins)
 
 
 def seed_of(path: Path, content: Mapping[str, Any], otherwise: int) -> int:

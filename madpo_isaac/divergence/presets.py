@@ -139,6 +139,12 @@ class DivergenceConfig:
 
     def _check_variants(self) -> None:
         key = "algo.divergence"
+        if self.kind == "none":
+            for text in self._chosen(("share", "follow_lr")):
+                raise UserError(f"{key}.{text} has no effect: {key}.kind=none has no bonus.")
+        if self.bound == "none":
+            for text in self._chosen(("scale", "inter_scale")):
+                raise UserError(f"{key}.{text} has no effect: {key}.bound=none has no scale.")
         if self.kind not in ("cs", "kl"):
             for text in self._chosen(("as_reward", "age", "inter_scale", "standardize_inter")):
                 raise UserError(

@@ -58,8 +58,8 @@ def caption(request: Request, jobs: Sequence[Job]) -> str:
         f"{request.scale_name}: seeds {seeds}; {' and '.join(lengths)}."
     )
     if not request.figure.is_of_paper:
-        own = request.figure.settings.items()
-        return "\n".join([head, *(f"{task} has {' '.join(settings)}." for task, settings in own)])
+        own = [f"{task} has {' '.join(x)}." for task, x in request.figure.settings.items()]
+        return "\n".join([head, *own, *_of_settings(request)])
     texts = _deviations(request, jobs, [job.config for job in jobs if job.config is not None])
     return "\n".join([head, *(f"Deviation: {text}" for text in texts)])
 
@@ -90,6 +90,11 @@ def _deviations(request: Request, jobs: Sequence[Job], configs: Sequence[Config]
     yield "a truncated step is followed by the value of its last state; HARL drops it."
     if request.figure.chosen:
         yield f"the paper leaves open, and it is chosen here: {request.figure.chosen}."
+    yield from _of_settings(request)
+
+
+def _of_settings(request: Request) -> Iterator[str]:
+    """Yields the further settings, if there are any."""
     if request.settings:
         yield f"every run has {' '.join(request.settings)}."
 

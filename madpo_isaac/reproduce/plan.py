@@ -15,15 +15,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from madpo_isaac.algos.madpo import MadpoConfig
-from madpo_isaac.config.nodes import from_record
 from madpo_isaac.config.overrides import as_text, compose
-from madpo_isaac.config.resume import WHERE
+from madpo_isaac.config.resume import WHERE, read_file
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.arms import Arms
 from madpo_isaac.reproduce.cost import ONE_SECOND, Cost, expected
 from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
-from madpo_isaac.system.files import flat, parse_json, plain_settings
+from madpo_isaac.system.files import flat, parse_json
 from madpo_isaac.system.lock import Lock
 from madpo_isaac.tasks import TASKS
 
@@ -36,8 +35,8 @@ _GIVEN = (
 """Keys that every job has of its own."""
 _BY_OPTION = {"recipe": "--recipe", "algo.divergence.preset": "--method"}
 """Keys that an option of the command decides."""
-_MANY = 1e18
-"""Limit of counts; a larger number is not one."""
+_MANY = 1e12
+"""Limit of counts and of seconds; a larger number is not one."""
 _OF_A_PROCESS = ("experiment", "runs_dir", "resume", "num_threads")
 
 
@@ -95,24 +94,25 @@ class Job:
         Raises:
             UserError: the folder holds a run with other settings.
         """
-        recorded = self.folder / "overrides.txt"
-        if recorded.is_file():
-            try:
-                lines = recorded.read_text().splitlines()
-            except (OSError, ValueError) as problem:
-                raise UserError(f"'{recorded}' cannot be read: {problem}.") from problem
-            record = self.folder / "config.yaml"
-            if self.config is not None and record.is_file():
-                other = _others(record, self.config, self.settings)
-            else:
-                other = _lasting(lines) ^ _lasting(self.settings)
-            if other:
-                raise UserError(
-                    f"'{self.folder}' was run with other settings ({min(other)}): choose another "
-                    "--runs folder, or remove it."
-                )
+        if other := self._others():
+            raise UserError(
+                f"'{self.folder}' was run with other settings ({min(other)}): choose another "
+                "--runs folder, or remove it."
+            )
         state = _last_line(self.folder / "status.json").get("state")
         return state == "finished" and self.progress()[0] >= self.steps
+
+    def _others(self) -> set[str]:
+        """Returns the settings of the run in the folder, if any, that are not those of the job."""
+        record, lines = self.folder / "config.yaml", self.folder / "overrides.txt"
+        if self.config is not None and record.is_file():
+            return _others(record, self.config, self.settings)
+        if not lines.is_file():
+            return set()
+        try:
+            return _lasting(lines.read_text().splitlines()) ^ _lasting(self.settings)
+        except (OSError, ValueError) as problem:
+            raise UserError(f"'{lines}' cannot be read: {problem}.") from problem
 
 
 def choose_tasks(figure: Figure, scale: Scale) -> tuple[list[str], list[str]]:
@@ -153,7 +153,7 @@ def plan(
         UserError: a setting is wrong, or the figure or an option decides it.
     """
     arms = figure.arms(method)
-    _check_settings(settings, arms)
+    _check_settings(settings, figure, scale, arms)
     chosen, _ = choose_tasks(figure, scale)
     jobs = []
     for task, (name, arm) in itertools.product(chosen, arms.items()):
@@ -183,19 +183,21 @@ def _composed(settings: tuple[str, ...], rows: int | None) -> tuple[tuple[str, .
     return settings, config
 
 
-def _check_settings(settings: Sequence[str], arms: Arms) -> None:
-    """Refuses settings that would be ignored, or that would make different arms alike."""
-    of_arms = {text.partition("=")[0] for arm in arms.values() for text in arm.settings}
-    of_arms -= {"algo"}  # the choice of the algorithm, not a key below it
+def _check_settings(settings: Sequence[str], figure: Figure, scale: Scale, arms: Arms) -> None:
+    """Refuses settings that would be ignored, that would make arms alike, or undo the figure."""
+    own = [*(arm.settings for arm in arms.values()), *figure.settings.values()]
+    own += [] if figure.is_of_paper else [scale.settings]  # a part of the study's protocol
+    taken = {text.partition("=")[0] for text in itertools.chain(*own)}
+    taken -= {"algo"}  # the choice of the algorithm, not a key below it
     for text in settings:
         key = text.partition("=")[0].lstrip("+")
         if key in _BY_OPTION:
             raise UserError(f"'{text}': choose with {_BY_OPTION[key]}.")
         if key in _GIVEN:
             raise UserError(f"'{text}': {key} follows from the figure and --scale, see --list.")
-        for own in of_arms:
-            if f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}."):
-                raise UserError(f"'{text}': the arms of the figure set {own}, see --list.")
+        for given in taken:
+            if f"{key}.".startswith(f"{given}.") or f"{given}.".startswith(f"{key}."):
+                raise UserError(f"'{text}': the figure sets {given}, see --list.")
 
 
 def _lasting(settings: Sequence[str]) -> set[str]:
@@ -216,11 +218,7 @@ def _others(record: Path, config: Config, settings: Sequence[str]) -> set[str]:
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        text = record.read_text(encoding="utf-8")
-        recorded = OmegaConf.to_container(from_record(plain_settings(text, record)))
-    except (OSError, UnicodeDecodeError) as problem:
-        raise UserError(f"'{record}' cannot be read: {problem}.") from problem
+    recorded = OmegaConf.to_container(read_file(record))
     assert isinstance(recorded, dict)
     had = flat({str(key): value for key, value in recorded.items()})
     given = dict(text.split("=", 1) for text in settings)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from madpo_isaac import console
 from madpo_isaac.report import overview
 from madpo_isaac.report.chart import Figure
@@ -95,6 +97,8 @@ def _conclude(
     """Writes the scores of all runs and what follows from them."""
     arms = request.figure.arms(request.method)
     runs = [None if job.name in failed else _named(job, arms) for job in jobs]
+    for job, run in zip(jobs, runs, strict=True):
+        _warn_of_lost_evaluations(job, run)
     titles = [(job.task, arms[job.arm].title) for job in jobs]
     scores = collect((*title, run) for title, run in zip(titles, runs, strict=True))
     assert request.figure.conclude is not None
@@ -103,6 +107,17 @@ def _conclude(
     for name, content in files.items():
         write_atomic(out / name, content.encode())
     console.info(text)
+
+
+def _warn_of_lost_evaluations(job: Job, run: Run | None) -> None:
+    """Says so if a run is over and has fewer evaluations than it made: its score is another one."""
+    if run is None or job.config is None or not job.config.eval_frequency:
+        return
+    iterations = job.steps // (job.config.num_envs * job.config.algo.horizon)
+    wanted = iterations // job.config.eval_frequency
+    found = int(np.isfinite(run.metrics.get("eval/return", np.zeros(0))).sum())
+    if found < wanted:
+        console.warning(f"{job.folder} has {found} of its {wanted} evaluations.")
 
 
 def _named(job: Job, arms: Arms) -> Run:

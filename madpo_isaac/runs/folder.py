@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -115,6 +116,14 @@ class RunFolder:
             owner = f" (process {status['pid']} on {status['host']})" if status else ""
             raise UserError(f"Run folder '{self.path}' is in use by another process{owner}.")
 
+    def refuse_finished(self) -> None:
+        """Raises UserError if the run is finished: without a checkpoint it would start again."""
+        if self._facts().get("state") == "finished" and not (self.nn / "last.pth").exists():
+            raise UserError(
+                f"The run in '{self.path}' is finished and has no checkpoint to go on from. Choose "
+                "another experiment=<name>."
+            )
+
     def release(self) -> None:
         """Gives the lock back, if it is held."""
         self._lock.release()
@@ -162,6 +171,8 @@ class RunFolder:
             return
         lines = self.metrics.read_text(errors="replace").splitlines()
         kept = [f"{line}\n" for line in lines if _iteration(line) <= iteration]
+        if lines and not kept:  # nothing computes them again: the checkpoints are gone
+            shutil.copy2(self.metrics, self._dropped() / self.metrics.name)
         write_atomic(self.metrics, "".join(kept).encode())
 
     def _set_aside_after(self, iteration: int) -> None:
@@ -174,11 +185,16 @@ class RunFolder:
         ]
         if not later:
             return
+        place = self._dropped()
+        for path in later:
+            path.rename(place / path.name)
+
+    def _dropped(self) -> Path:
+        """Makes and returns a new folder for files of a branch that is given up."""
         names = (self.path / "dropped" / f"{k}" for k in itertools.count(1))
         place = next(path for path in names if not path.exists())
         place.mkdir(parents=True)
-        for path in later:
-            path.rename(place / path.name)
+        return place
 
     def check_lock(self) -> None:
         """Raises RunFailed if the lock is no longer this process's: two must not write here."""
@@ -204,11 +220,16 @@ class RunFolder:
             write_atomic(folder / self.status.name, text.encode())
 
     def _status(self) -> dict[str, Any]:
+        """Content of status.json, if it names a process; packed runs name none."""
+        facts = self._facts()
+        return facts if {"pid", "host"} <= facts.keys() else {}
+
+    def _facts(self) -> dict[str, Any]:
         try:
             found = parse_json(self.status.read_text())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) and {"pid", "host"} <= found.keys() else {}
+        return found if isinstance(found, dict) else {}
 
 
 def _is_alive(status: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from madpo_isaac.config.nodes import from_record
+from madpo_isaac.config.nodes import read_record
 from madpo_isaac.config.resume import difference
 from madpo_isaac.config.schema import Config
 from madpo_isaac.env import Step
@@ -19,7 +19,6 @@ from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.checkpoint import check_sums
 from madpo_isaac.sim import physics
 from madpo_isaac.system.byproduct import ByProduct
-from madpo_isaac.system.files import plain_settings
 from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.factory import make_env
 from madpo_isaac.training.run import Run
@@ -126,8 +125,8 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
 
 def _config(path: Path, content: dict[str, Any]) -> Config:
     """The checked configuration of a dump's run, and whether the dump is one of it."""
+    record = read_record(content["config"], path)
     try:
-        record = from_record(plain_settings(content["config"], path))
         config = OmegaConf.to_object(record)
     except UserError:
         raise
