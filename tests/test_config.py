@@ -225,6 +225,8 @@ REFUSED = [
     (f"algo.hidden=[{MAX_COUNT + 1}]", f"from 1 to {MAX_COUNT}"),
     ("algo.agent_order=randm", "Did you mean 'random'? Allowed: default, random"),
     ("algo.divergence.kind=sc", "'sc'. Did you mean 'cs'? Allowed: cs, entropy, kl, none"),
+    ("algo.divergence.lam=x", "algo.divergence.lam=x must be null or a number"),
+    ("algo.divergence.rows=1.5", "algo.divergence.rows=1.5 must be null or a whole number"),
     ("algo.divergence.preset=gausian", "Did you mean 'gaussian'?"),
     ("algo.divergence.preset=offical", "Did you mean 'official'?"),
     ("algo.divergence.bound=xp", "Did you mean 'exp'?"),

@@ -248,8 +248,19 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
         if default is None and "ListConfig" in str(problem):
             raise UserError(f"{key}={_value(override)} must be null or a list.") from None
         if default is None:  # what else it may be is known to OmegaConf only
-            raise translate(problem) from None
+            kind = re.search(r"could not be converted to (Float|Integer|Boolean)", str(problem))
+            if kind is None:
+                raise translate(problem) from None
+            raise UserError(f"{key}={_value(override)} must be {_OR_NULL[kind[1]]}.") from None
         raise UserError(f"{key}={_value(override)} must be {_kind(default)}.") from None
+
+
+_OR_NULL = {
+    "Float": "null or a number",
+    "Integer": "null or a whole number",
+    "Boolean": "null, True or False",
+}
+"""Values of settings that may be null, by OmegaConf's name of their type."""
 
 
 def _kind(example: Any) -> str:

@@ -184,8 +184,8 @@ def _outcome(job: Job, process: subprocess.Popen[bytes], failed: dict[str, str])
     if process.returncode == 0:
         return "finished"
     lines = _log(job).read_text(errors="replace").splitlines() or ["no message"]
-    failed[job.name] = lines[-1]
-    return f"failed ({lines[-1]}; all of it is in {_log(job)})"
+    failed[job.name] = reason = lines[-1].removeprefix("error: ")
+    return f"failed ({reason}; all of it is in {_log(job)})"
 
 
 def _log(job: Job) -> Path:
