@@ -110,7 +110,7 @@ BAD = [
     ("headless=2", "headless=2", "True or False"),
     ("runs_dir=", "runs_dir= must name a folder"),
     ("experiment=[a]", "text"),
-    ("task=Ant-2x4 task.agent_obsk=x", "task.agent_obsk: Value 'x'", "Integer"),
+    ("task=Ant-2x4 task.agent_obsk=x", "task.agent_obsk=x must be null or a whole number"),
     ("num_envs=${foo}", "num_envs", "'foo' not found"),
     ("num_envs=${num_envs}", "num_envs"),
     ("num_envs=${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),

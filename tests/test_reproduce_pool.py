@@ -73,9 +73,9 @@ def test_finished_runs_are_skipped_and_others_continued(tmp_path, stub, capsys):
 
 def test_a_failure_is_reported_and_the_others_run(tmp_path, stub, capsys):
     jobs = jobs_named(tmp_path / "runs", "fail", "b")
-    assert pool.run(jobs, 1, 1) == ({"fail": "error: it failed"}, 0)
+    assert pool.run(jobs, 1, 1) == ({"fail": "it failed"}, 0)
     assert starts(tmp_path / "runs") == {"fail": 1, "b": 1}
-    assert "[1/2] fail: failed (error: it failed; all of it is in" in capsys.readouterr().out
+    assert "[1/2] fail: failed (it failed; all of it is in" in capsys.readouterr().out
 
 
 def test_a_signal_is_passed_on_and_nothing_else_starts(tmp_path, stub, capsys):
