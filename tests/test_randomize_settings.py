@@ -37,7 +37,7 @@ def test_the_command_line_sets_it():
         ("action_noise=-0.1", r"action_noise=-0\.1 must be null or a number of at least 0"),
         ("action_noise=nan", "action_noise=nan must"),
         ("observation_noise=inf", "observation_noise=inf must"),
-        ("observation_noise=much", "observation_noise: Value 'much' .* Float"),
+        ("observation_noise=much", "observation_noise=much must be null or a number"),
         ("frictoin=[1,2]", "Did you mean 'task.randomize.friction'.*Allowed in task.randomize"),
     ],
 )

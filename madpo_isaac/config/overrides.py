@@ -249,7 +249,7 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
             raise UserError(f"{key}={_value(override)} must be null or a list.") from None
         if default is None:  # what else it may be is known to OmegaConf only
             kind = re.search(r"could not be converted to (Float|Integer|Boolean)", str(problem))
-            if kind is None:
+            if kind is None or isinstance(value, (list, dict)):
                 raise translate(problem) from None
             raise UserError(f"{key}={_value(override)} must be {_OR_NULL[kind[1]]}.") from None
         raise UserError(f"{key}={_value(override)} must be {_kind(default)}.") from None
