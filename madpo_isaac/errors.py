@@ -21,6 +21,11 @@ def lacks_memory(problem: Exception) -> bool:
     return isinstance(problem, MemoryError) or said is not None
 
 
+def reason_of(problem: Exception) -> str:
+    """Returns the first line of an exception's message, or the name of its type; no full stop."""
+    return (str(problem).strip() or type(problem).__name__).partition("\n")[0].rstrip(".")
+
+
 def check_text(arguments: Iterable[str]) -> None:
     """Raises :class:`UserError` for an argument that is not UTF-8, which files cannot keep."""
     for argument in arguments:

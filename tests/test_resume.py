@@ -304,9 +304,8 @@ def test_curves_after_the_checkpoint_are_dropped(whole, tmp_path):
 def killed(run):
     """Makes a finished run look as if it had been killed while it went on."""
     path = run / "status.json"
-    path.write_text(
-        json.dumps({**json.loads(path.read_text()), "state": "running", "pid": 1 << 30})
-    )
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "state": "running", "pid": 1 << 30}))
 
 
 @pytest.mark.parametrize("how", ["run", "auto"])

@@ -20,7 +20,7 @@ from madpo_isaac import plugins
 from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.config import renamed
 from madpo_isaac.config.schema import Config
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import UserError, reason_of, unknown
 from madpo_isaac.sim import SIM_SCHEMAS
 from madpo_isaac.system.files import plain_settings
 
@@ -88,8 +88,9 @@ def read_record(text: Any, where: Path, files: Sequence[str] = ()) -> DictConfig
             record.plugins = list(files)
         return from_record(record)
     except (ValueError, OmegaConfBaseException) as problem:
-        reason = str(problem).strip().partition("\n")[0].rstrip(".")
-        raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from problem
+        raise UserError(
+            f"The configuration in '{where}' cannot be used: {reason_of(problem)}."
+        ) from problem
 
 
 def from_record(record: DictConfig) -> DictConfig:

@@ -106,7 +106,7 @@ class Job:
         """Returns the settings of the run in the folder, if any, that are not those of the job."""
         record, lines = self.folder / "config.yaml", self.folder / "overrides.txt"
         if self.config is not None and record.is_file():
-            return _others(record, self.config, self.settings)
+            return _differing(record, self.config, self.settings)
         if not lines.is_file():
             return set()
         try:
@@ -205,7 +205,7 @@ def _lasting(settings: Sequence[str]) -> set[str]:
     return {text for text in settings if text.partition("=")[0] not in _OF_A_PROCESS}
 
 
-def _others(record: Path, config: Config, settings: Sequence[str]) -> set[str]:
+def _differing(record: Path, config: Config, settings: Sequence[str]) -> set[str]:
     """Returns the settings in a run's ``config.yaml`` that are not those of a job.
 
     Where a setting is younger than the run, the run has the setting's own default.

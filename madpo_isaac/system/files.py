@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from madpo_isaac.errors import UserError
+from madpo_isaac.errors import UserError, reason_of
 
 
 def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = ()) -> None:
@@ -77,8 +77,9 @@ def plain_settings(text: Any, where: Path) -> DictConfig:
     try:
         content = OmegaConf.create(text) if isinstance(text, str) else None
     except (AssertionError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as bad:
-        reason = (str(bad).strip() or type(bad).__name__).partition("\n")[0].rstrip(".")
-        raise UserError(f"The configuration in '{where}' cannot be used: {reason}.") from bad
+        raise UserError(
+            f"The configuration in '{where}' cannot be used: {reason_of(bad)}."
+        ) from bad
     if not isinstance(content, DictConfig):
         raise UserError(f"'{where}' holds no configuration.")
     if found := re.search(r"\$\{[^}]*\}?", str(OmegaConf.to_container(content, resolve=False))):

@@ -14,7 +14,7 @@ from madpo_isaac.config.nodes import read_record
 from madpo_isaac.config.resume import difference
 from madpo_isaac.config.schema import Config
 from madpo_isaac.env import Step
-from madpo_isaac.errors import RunFailed, UserError
+from madpo_isaac.errors import RunFailed, UserError, reason_of
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.checkpoint import check_sums
 from madpo_isaac.sim import physics
@@ -131,8 +131,9 @@ def _config(path: Path, content: dict[str, Any]) -> Config:
     except UserError:
         raise
     except (ValueError, OmegaConfBaseException) as problem:
-        reason = str(problem).strip().partition("\n")[0].rstrip(".")
-        raise UserError(f"The configuration in '{path}' cannot be used: {reason}.") from problem
+        raise UserError(
+            f"The configuration in '{path}' cannot be used: {reason_of(problem)}."
+        ) from problem
     assert isinstance(config, Config)
     config.check()
     actions, faults = content["actions"], content["faults"]
