@@ -60,6 +60,12 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
 
 def closest(name: object, choices: Iterable[str]) -> str:
     """Returns " Did you mean '...'?" with the choice that is most similar to ``name``, if any."""
+    near = nearest(name, choices)
+    return "" if near is None else f" Did you mean '{near}'?"
+
+
+def nearest(name: object, choices: Iterable[str]) -> str | None:
+    """Returns the choice that is most similar to ``name``, None if none is."""
     lowered = {choice.lower(): choice for choice in choices}
     text = str(name).lower()
     text = other if (other := _SYNONYMS.get(text)) in lowered else text
@@ -68,4 +74,4 @@ def closest(name: object, choices: Iterable[str]) -> str:
     )
     longer = sorted((x for x in lowered if len(text) >= _PART and text in x), key=len)
     near = alike or longer or similar
-    return f" Did you mean '{lowered[near[0]]}'?" if near else ""
+    return lowered[near[0]] if near else None

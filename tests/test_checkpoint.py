@@ -302,10 +302,18 @@ def test_no_run_at_all(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("run/nn/lst.pth", "run/nn/last.pth"), ("rn", "run"), ("run/nothing/like/it", None)],
+    [
+        ("run/nn/lst.pth", "run/nn/last.pth"),
+        ("rn", "run"),
+        ("rum/nn/last.pth", "run/nn/last.pth"),
+        ("ruins", "run"),
+        ("run/nothing/like/it", None),
+        ("noter", None),  # a folder that is no run
+    ],
 )
 def test_what_is_not_there_is_named_with_the_closest_match(tmp_path, name, meant):
     make_run(tmp_path, "run", age=1)
+    (tmp_path / "notes").mkdir()
     with pytest.raises(UserError, match="does not exist") as error:
         checkpoint.find(f"{tmp_path}/{name}", tmp_path)
     hint = f" Did you mean '{tmp_path}/{meant}'?" if meant else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import io
 import math
 import os
@@ -18,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from madpo_isaac import pretrained
-from madpo_isaac.errors import UserError, closest
+from madpo_isaac.errors import UserError, closest, nearest
 from madpo_isaac.system.files import plain_settings, write_atomic
 
 FORMAT_VERSION = 1
@@ -136,10 +135,24 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
     if os.path.isdir(name):
         return Path(name) / "nn" / "last.pth"
     if not os.path.exists(name):
-        beside = glob.glob(f"{glob.escape(os.path.dirname(name))}/*") if "/" in name else ()
-        hint = closest(name, ["latest", "best", *beside])
+        hint = closest(name, ["latest", "best", *_resembling(Path(name))])
         raise UserError(f"Checkpoint '{name}' does not exist.{hint}")
     return Path(name)
+
+
+def _resembling(path: Path) -> list[str]:
+    """Returns the checkpoint that ``path`` would be if its first missing part had another name."""
+    first = path
+    while not first.parent.is_dir():
+        first = first.parent
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for other in first.parent.iterdir():
+            meant = other / path.relative_to(first)
+            if (meant / "nn").is_dir() or (meant.suffix == ".pth" and meant.is_file()):
+                found[other.name] = str(meant)
+    near = nearest(first.name, found)
+    return [] if near is None else [found[near]]
 
 
 def _last_sign(run: Path) -> float:
