@@ -8,7 +8,6 @@ and the picture shows the mean of a group and the range of its runs.
 
 from __future__ import annotations
 
-import csv
 import re
 import sys
 from collections import defaultdict
@@ -25,7 +24,8 @@ from madpo_isaac.errors import UserError  # noqa: E402
 from madpo_isaac.report.chart import Figure, Line, Panel, step_unit  # noqa: E402
 from madpo_isaac.report.drawing import write_files  # noqa: E402
 from madpo_isaac.report.statistics import Estimate  # noqa: E402
-from madpo_isaac.system.files import parse_json  # noqa: E402
+from madpo_isaac.report.tables import Table  # noqa: E402
+from madpo_isaac.system.files import parse_json, write_atomic  # noqa: E402
 
 COLUMNS = {
     "episode_return": "return, sampled",
@@ -91,12 +91,13 @@ def main(argv: list[str]) -> None:
     if not folders:
         raise UserError(f"'{argv[0]}' has no run that is named <group>_s<seed>.")
     runs = {folder.name: curves(folder) for folder in folders}
-    with stem.with_suffix(".csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["run", "env_steps", *COLUMNS])
-        for name, (steps, found) in runs.items():
-            for k, step in enumerate(steps):
-                table.writerow([name, step, *(f"{x[k]:.5g}" for x in found.values())])
+    rows = [
+        [name, str(step), *(f"{column[k]:.5g}" for column in found.values())]
+        for name, (steps, found) in runs.items()
+        for k, step in enumerate(steps)
+    ]
+    table = Table("", ["run", "env_steps", *COLUMNS], rows)
+    write_atomic(stem.with_suffix(".csv"), table.csv().encode())
     groups = defaultdict(list)
     for name, of_run in runs.items():
         groups[name.rpartition("_s")[0]].append(of_run)
