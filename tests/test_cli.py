@@ -60,6 +60,7 @@ BAD = [
     ("task=shadowhandover", "Did you mean 'ShadowHandOver'?"),
     ("task=", "Unknown task ''", "Allowed: "),
     ("task=null", "Unknown task 'null'"),
+    ("task='ShadowHandOvr'", "Unknown task 'ShadowHandOvr'. Did you mean 'ShadowHandOver'?"),
     ("task=[a]", "Unknown task '[a]'"),
     ("task={a:b}", "Unknown task '{a:b}'"),
     ("algo=mapo", "Unknown algo 'mapo'", "Did you mean 'mappo'?", "happo"),

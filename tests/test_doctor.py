@@ -56,6 +56,34 @@ def test_a_machine_that_does_not_say_which_cores_are_ours(monkeypatch):
     assert device.cores() == 1
 
 
+@pytest.mark.parametrize(
+    ("group", "limits", "granted"),
+    [
+        ("0::/", {"": "150000 100000"}, 1.5),  # a container sees its own group as the root
+        ("0::/a/b", {"": "max 100000", "a": "400000 100000", "a/b": "max 100000"}, 4.0),
+        ("12:cpu:/x\n0::/a/b", {"a": "400000 100000", "a/b": "50000 100000"}, 0.5),
+        ("0::/a/b", {"a": "max 100000"}, float(sys.maxsize)),
+        ("0::/a", {"a": "none"}, float(sys.maxsize)),
+        ("1:cpu:/", {}, float(sys.maxsize)),
+    ],
+)
+def test_the_quota_of_a_container_is_read(tmp_path, group, limits, granted):
+    own, root = tmp_path / "cgroup", tmp_path / "fs"
+    own.write_text(group + "\n")
+    for folder, text in limits.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / "cpu.max").write_text(text + "\n")
+    assert device._quota(own, root) == granted
+    assert device._quota(tmp_path / "missing", root) in (granted, float(sys.maxsize))
+
+
+def test_a_quota_limits_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    for quota, usable in ((1.5, 2), (0.5, 1), (64.0, 64), (float(sys.maxsize), 64)):
+        monkeypatch.setattr(device, "_quota", lambda quota=quota: quota)
+        assert device.cores() == usable
+
+
 def test_it_knows_every_file_that_is_no_code():
     files = [p for top in ("cfg", "tasks") for p in (doctor.FOLDER / top).resolve().rglob("*")]
     data = {p for p in files if p.is_file() and p.suffix not in (".py", ".pyc")}

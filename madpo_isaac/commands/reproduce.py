@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import zlib
 from collections import ChainMap
 from collections.abc import Collection, Sequence
@@ -19,6 +18,7 @@ from madpo_isaac.reproduce.cost import total
 from madpo_isaac.reproduce.paper import RECIPES, Scale
 from madpo_isaac.reproduce.plan import Job, plan
 from madpo_isaac.reproduce.run import reproduce, union
+from madpo_isaac.system import device
 from madpo_isaac.system.files import check_writable
 from madpo_isaac.tasks.registry import canonical
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     add("--scale", default="", help=f"extent: {_options(paper.SCALES)}")
     add("--tasks", metavar="A,B", help="only these of the figure's tasks")
     add("--seeds", type=parser.positive_int, metavar="N", help="only the scale's first N seeds")
-    add("--jobs", metavar="J", help="runs at a time (default: one per core)")
+    add("--jobs", metavar="J", help="runs at a time (default: one per usable core)")
     add("--runs", default="runs/reproduce", type=parser.path, help="folder of the run folders")
     add("--out", default="report", type=parser.path, help="folder of the reports")
     add("--list", action="store_true", help="print the runs, their time and disk space; start none")
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         setattr(options, kind, chosen := getattr(options, kind) or next(iter(allowed)))
         if chosen not in allowed:
             raise unknown(f"{kind} of {options.figure}", chosen, allowed)
-    cores = os.cpu_count() or 1
+    cores = device.cores()
     if options.jobs is not None and not (options.jobs.isdecimal() and int(options.jobs) > 0):
         raise UserError(f"--jobs '{options.jobs}' must be a whole number of at least 1.")
     runs = options.runs / f"{options.recipe}_{options.scale}"

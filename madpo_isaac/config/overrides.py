@@ -186,7 +186,9 @@ def _sorted_out(
             raise UserError(f"'{text}' lists several values: add -m to run one after another.")
         elif group in _GROUPS and override.package is None:
             if override.value() not in _options(group):
-                raise unknown(group, _value(override), _options(group))
+                named = override.value()
+                named = named if isinstance(named, str) else _value(override)
+                raise unknown(group, named, _options(group))
             _refuse_plus(override)
             choices[group] = str(override.value())
         else:

@@ -3,7 +3,8 @@
 A recipe is a file in ``cfg/recipes``. It has numbers for everything (``defaults``), for a suite of
 tasks (``suites``) and for a task (``tasks``); a task's own YAML file may add a section ``train``.
 A later section overrides an earlier one. Each of these sections may have a part ``algos`` with
-numbers for one algorithm, and these override all numbers that are not for one algorithm. Numbers
+numbers for one algorithm. Those of the recipe override all its numbers that are not for one
+algorithm; those of ``train`` override the others of ``train``, which come after the recipe. Numbers
 that only one algorithm has (``recipe_keys`` of its settings) are allowed in such a part only.
 
 The YAML files of algorithms and tasks read a recipe by ``${recipe:<key>}``.

@@ -89,7 +89,7 @@ class DivergenceConfig:
     share: float | None = setting(None, positive)
     """Wanted norm of the bonus's gradient, relative to that of the clipped objective's gradient. In
     each iteration the first minibatch of each agent gives its coefficient, which never exceeds
-    ``coef``; ``coef`` is then 1 by default."""
+    ``coef``; ``coef`` is then 1 by default. With ``decay_steps`` the share falls to 0, too."""
     follow_lr: bool = False
     """True: the coefficient is proportional to the agent's learning rate, and it is ``coef`` at
     ``algo.actor_lr``. With adaptive rates, the KL target decides the rate."""

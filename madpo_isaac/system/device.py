@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -34,10 +35,26 @@ def single_threaded() -> Iterator[None]:
 
 
 def cores() -> int:
-    """Returns the number of CPU cores that this process may use."""
+    """Returns the number of CPU cores that this process may use, at most its quota (rounded up)."""
     if hasattr(os, "sched_getaffinity"):  # macOS does not tell which of them
-        return len(os.sched_getaffinity(0))
+        return min(len(os.sched_getaffinity(0)), math.ceil(_quota()))
     return os.cpu_count() or 1
+
+
+def _quota(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Returns how many cores' time Linux's control groups (version 2) leave to this process.
+
+    A container with ``docker run --cpus=2`` sees all cores of its host, and gets the time of two.
+    """
+    grants = [float(sys.maxsize)]
+    with suppress(OSError, ValueError):
+        groups = dict(line.split("::") for line in own.read_text().splitlines() if "::" in line)
+        place = root / groups.get("0", "/").lstrip("/")
+        for folder in (place, *place.parents):
+            with suppress(OSError, ValueError, ZeroDivisionError):
+                time, period = map(int, (folder / "cpu.max").read_text().split())
+                grants.append(time / period)
+    return min(grants)
 
 
 def known_all_false(flags: Tensor) -> bool:

@@ -94,7 +94,7 @@ class Config(ReachConfig):
     """Meters between the handle points of cap and body above which the cap is off."""
     mean_finger_distance: bool = False
     """Reward exp(-10 S / 5) for a finger distance S, which can be felt from afar; Bi-DexHands'
-    exp(-10 S) is 4e-6 at the start."""
+    exp(-10 S) is 8e-6 at the start."""
 
 
 class Env(ReachTask):

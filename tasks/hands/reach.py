@@ -25,7 +25,7 @@ class ReachConfig(FloatingConfig):
 
     reset_dof_pos_noise: float = setting(0.0, size)
     near_distance: float = setting(0.5, size)
-    """Finger distance below which a hand is near its handle; the task's bonus needs both near."""
+    """Finger distance below which a hand is near its handle, as most tasks' bonus needs."""
     max_finger_distance: float = setting(1.5, size)
     """Finger distance at which the episode terminates."""
 
