@@ -7,9 +7,11 @@ and those inside it. Rules that involve several fields are for the class's own `
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from madpo_isaac.errors import UserError, unknown
 
@@ -60,6 +62,53 @@ def _fields(node: Any, prefix: str) -> Iterable[tuple[str, Any, Rule | None]]:
             yield from _fields(value, f"{key}.")
         else:
             yield key, value, field.metadata.get("rule")
+
+
+def check_types(node: Any, prefix: str = "") -> None:
+    """Checks that every field of a dataclass object has the type that its class declares.
+
+    OmegaConf does this for values, but not for references to values, such as ``${num_envs}``.
+
+    Raises:
+        UserError: naming the first field of another type.
+    """
+    hints = _hints(type(node))
+    for field in dataclasses.fields(node):
+        value, key = getattr(node, field.name), f"{prefix}{field.name}"
+        if not _fits(value, hints[field.name]):
+            raise UserError(f"{key}={value} must be {_described(hints[field.name])}.")
+        if dataclasses.is_dataclass(value):
+            check_types(value, f"{key}.")
+
+
+@functools.cache
+def _hints(of: type) -> dict[str, Any]:
+    return get_type_hints(of)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Returns whether a value is of a declared type; whole numbers are numbers, too."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if kind is list:
+        return isinstance(value, list) and all(_fits(x, inner[0]) for x in value)
+    if kind is float:
+        return type(value) in (int, float)
+    if kind in (int, bool):
+        return type(value) is kind
+    return kind is Any or isinstance(value, kind)
+
+
+def _described(hint: Any) -> str:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, types.UnionType):
+        return " or ".join(map(_described, inner))
+    if kind is list:
+        return f"a list, each entry {_described(inner[0])}"
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+    names |= {types.NoneType: "null"}
+    return names.get(kind, "a group of settings")
 
 
 def _check_number(key: str, value: Any) -> None:

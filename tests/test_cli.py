@@ -114,6 +114,9 @@ BAD = [
     ("task=Ant-2x4 task.agent_obsk=x", "task.agent_obsk=x must be null or a whole number"),
     ("num_envs=${foo}", "num_envs", "'foo' not found"),
     ("num_envs=${num_envs}", "num_envs"),
+    ("algo.hidden=${num_envs}", "algo.hidden=128 must be a list, each entry a whole number"),
+    ("wandb_tags=${seed}", "wandb_tags=1 must be a list, each entry a text"),
+    ("algo.divergence=${runs_dir}", "algo.divergence=", "must be a group of settings"),
     ("num_envs=${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
     # Syntax.
     ("num_envs", "Cannot read 'num_envs'", "<key>=<value>"),

@@ -229,6 +229,27 @@ def test_a_plugin_whose_file_cannot_be_used_is_one_line(parts, name, part, tmp_p
     assert error.count("\n") == 1 and re.search(part, error)
 
 
+@pytest.mark.parametrize(
+    ("train", "part"),
+    [
+        ("train: {horizon: 3", r"ShadowHandLift\.yaml', line \d+: .*expected ',' or '}'"),
+        ("train: {hidden: 5}", "algo.hidden=5 must be a list, each entry a whole number"),
+        ("train: {algos: {hapo: {horizon: 3}}}", "'hapo'. Did you mean 'happo'?"),
+        ("train: {algos: {happo: 3}}", "must be written as {<algorithm>: {<key>: <value>}}"),
+        ("train: {algos: [happo]}", "must be written as {<algorithm>: {<key>: <value>}}"),
+        ("train: {horizn: 3}", "'horizn'. Did you mean 'horizon'?"),
+    ],
+)
+def test_a_mistake_in_the_new_tasks_yaml_is_one_line(parts, train, part, capsys):
+    file = parts("new_task.md")
+    path = file.parent / "cfg" / "task" / "ShadowHandLift.yaml"
+    path.write_text(path.read_text().partition("train:")[0] + train + "\n")
+    assert main([f"plugins=[{file}]", "task=ShadowHandLift", "algo=happo"]) == 2
+    error = capsys.readouterr().err
+    pattern = part if "\\" in part else re.escape(part)
+    assert error.count("\n") == 1 and re.search(pattern, error)
+
+
 def test_a_name_is_given_once(parts):
     with pytest.raises(UserError, match="There is an algorithm 'happo' already"):
         register_algorithm("happo", AlgoConfig)(type("Other", (HAPPO,), {"__module__": "other"}))

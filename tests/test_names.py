@@ -149,13 +149,18 @@ def test_files_of_a_branch_that_is_given_up_are_set_aside(run, tmp_path):
         assert main([*again, "max_iterations=2"]) == 0
         assert iterations(folder) == [1, 2]
         assert [path.name for path in folder.glob("nn/ep_*")] == ["ep_1.pth"]
+        dropped = folder / "dropped" / place
+        newest = {"last.pth", "best.pth", "metrics.jsonl"} & {p.name for p in dropped.iterdir()}
+        assert newest >= {"last.pth", "metrics.jsonl"}
         if place == "1":
-            dropped = folder / "dropped" / "1"
-            assert {p.name for p in dropped.iterdir()} == {
+            assert {p.name for p in dropped.iterdir()} - newest == {
                 "ep_2.pth",
                 "ep_3.pth",
                 "iteration_3.pth",
             }
             assert all((dropped / f"ep_{k}.pth").read_bytes() == x for k, x in given_up.items())
-    assert [path.name for path in (folder / "dropped").iterdir()] == ["1"]  # nothing more to drop
+            for name in newest:
+                where = "." if name == "metrics.jsonl" else "nn"
+                assert (dropped / name).read_bytes() == (run / where / name).read_bytes()
+    assert sorted(path.name for path in (folder / "dropped").iterdir()) == ["1", "2"]
     assert [path.name for path in (folder / "dumps").iterdir()] == ["iteration_1.pth"]

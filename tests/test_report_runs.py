@@ -28,6 +28,14 @@ def run_of(values, episodes, steps=None):
     return Run("x", {"task.name": "T", "algo.name": "a", "run": "x"}, arrays)
 
 
+def test_one_huge_value_spoils_no_other_window():
+    values = np.full(200, 101.0)
+    values[19] = -1e20
+    run = run_of(values, np.ones(200))
+    found = run.means("episode_return", np.array([100.0, 200.0, 300.0, 2000.0]), 100.0)
+    assert found.tolist() == [101.0, pytest.approx(-1e19), 101.0, 101.0]
+
+
 # Reading ----------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from tiny_run import ONCE
 from madpo_isaac import tasks
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
+from madpo_isaac.training import runner
 
 TINY = (
     *("task=HalfCheetah-2x3", "num_envs=4", "num_threads=1", "task.episode_length=12"),
@@ -55,6 +57,15 @@ def half(first_half, tmp_path):
     return shutil.copytree(first_half, tmp_path / "x")
 
 
+def raise_(problem):
+    """A function that raises ``problem``, whatever it is given."""
+
+    def function(*_, **__):
+        raise problem
+
+    return function
+
+
 def recorded(run):
     return OmegaConf.load(run / "config.yaml")
 
@@ -75,26 +86,93 @@ def refused(capsys, runs, *overrides):
     return captured.err
 
 
-def test_the_best_is_the_best_of_all_parts_of_a_run(tmp_path, monkeypatch):
-    """Every iteration is one episode of eight steps, each of which pays what is written here.
+PAID = (*TINY, "task.episode_length=8", "stagger_episodes=False")
 
-    The best is kept as it acted, after one iteration less.
-    """
+
+@pytest.fixture
+def pays(monkeypatch):
+    """Makes every iteration one episode of eight steps, each of which pays what is given."""
     world = type(tasks.make("HalfCheetah-2x3", num_envs=1, num_threads=1))
-    step, pay = world.step, iter([p for p in (1.0, 3.0, 2.0, 2.5, 4.0, 0.5) for _ in range(8)])
+    step = world.step
 
-    def paid(self, action):
-        result = step(self, action)
-        return result._replace(reward=torch.full_like(result.reward, next(pay)))
+    def pays(*each):
+        pay = iter([p for p in each for _ in range(8)])
 
-    monkeypatch.setattr(world, "step", paid)
-    settings = (*TINY, "task.episode_length=8", "stagger_episodes=False", "experiment=x")
+        def paid(self, action):
+            result = step(self, action)
+            return result._replace(reward=torch.full_like(result.reward, next(pay)))
+
+        monkeypatch.setattr(world, "step", paid)
+
+    return pays
+
+
+def test_the_best_is_the_best_of_all_parts_of_a_run(tmp_path, pays):
+    """The best is kept as it acted, after one iteration less."""
+    pays(1.0, 3.0, 2.0, 2.5, 4.0, 0.5)
+    settings = (*PAID, "experiment=x")
     for total, best, score in ((1, 0, 8.0), (3, 1, 24.0), (4, 1, 24.0), (6, 4, 32.0)):
         train(tmp_path, *settings, f"max_iterations={total}", "resume=auto")
         content = weights(tmp_path / "x", "best")
         assert (content["iteration"], content["best_return"]) == (best, pytest.approx(score))
         assert weights(tmp_path / "x")["best_return"] == pytest.approx(score)
     assert [line["episode_return"] for line in metrics(tmp_path / "x")] == [8, 24, 16, 20, 32, 4]
+
+
+def test_a_new_folder_keeps_a_best_policy_of_its_own(tmp_path, pays, capsys):
+    """The score of the run before stays with that run's best policy."""
+    pays(4.0, 1.0, 2.0, 1.5)
+    train(tmp_path, *PAID, "experiment=x", "max_iterations=1")
+    train(tmp_path, f"checkpoint={tmp_path}/x", "experiment=y", "max_iterations=4")
+    best = weights(tmp_path / "y", "best")
+    assert (best["iteration"], best["best_return"]) == (2, pytest.approx(16.0))
+    assert weights(tmp_path / "x", "best")["best_return"] == pytest.approx(32.0)
+
+
+# A run that goes back to an older checkpoint of its own -------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for the end of the process before the first iteration."""
+
+
+@pytest.mark.parametrize("chosen", ["ep_2", "best"])
+def test_a_kill_after_going_back_leaves_no_gap(tmp_path, pays, monkeypatch, chosen):
+    """The best policy is that of iteration 1, before the update to 2; its score is in line 2."""
+    pays(1.0, 3.0, 2.0, 4.0, 3.5, 1.0)
+    train(tmp_path, *PAID, "experiment=x", "max_iterations=3")
+    run = tmp_path / "x"
+    shutil.copytree(run, tmp_path / "before")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(runner, "train", raise_(Killed))
+        train(tmp_path, f"checkpoint={run}/nn/{chosen}.pth", "max_iterations=4")
+    back = {"ep_2": 2, "best": 1}[chosen]
+    assert weights(run)["iteration"] == back
+    train(tmp_path, f"checkpoint={run}", "max_iterations=4")
+    assert [line["iteration"] for line in metrics(run)] == [1, 2, 3, 4]
+    kept = run / "dropped" / "1"
+    for name in ("nn/last.pth", "nn/best.pth", "nn/ep_3.pth", "metrics.jsonl"):
+        assert (kept / Path(name).name).read_bytes() == (tmp_path / "before" / name).read_bytes()
+    assert weights(run, "best")["best_return"] == pytest.approx(32.0)
+
+
+def test_a_best_policy_that_comes_later_is_set_aside(tmp_path, pays):
+    """Else the scores of what follows would be compared with one of the branch given up."""
+    pays(1.0, 2.0, 4.0, 1.5, 1.0)
+    train(tmp_path, *PAID, "experiment=x", "max_iterations=3")
+    run = tmp_path / "x"
+    train(tmp_path, f"checkpoint={run}/nn/ep_1.pth", "max_iterations=3")
+    assert weights(run, "best")["best_return"] == pytest.approx(12.0)
+    assert torch.load(run / "dropped/1/best.pth")["best_return"] == pytest.approx(32.0)
+
+
+def test_missing_lines_of_metrics_are_said(half, capsys):
+    lines = (half / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (half / "metrics.jsonl").write_text(lines[0])
+    train(half.parent, f"checkpoint={half}", "max_iterations=3")
+    assert (
+        "metrics.jsonl' ends at iteration 1, and the run goes on from 2" in capsys.readouterr().err
+    )
 
 
 # Settings ---------------------------------------------------------------------------------------
@@ -320,7 +398,7 @@ def test_a_run_without_a_checkpoint_starts_again(whole, half, left, how):
             (half / name).unlink()
     elif left == "temporary file":
         (half / "nn").mkdir()
-        (half / "nn" / "last.tmp").write_bytes(b"half")
+        (half / "nn" / ".madpo-0.tmp").write_bytes(b"half")
     given = [f"checkpoint={half}"] if how == "run" else [*TINY, "resume=auto", "experiment=x"]
     train(half.parent, *given, *OWN, "max_iterations=4")
     assert timeless(half) == timeless(whole)
@@ -345,7 +423,7 @@ def test_a_finished_run_without_its_checkpoints_stays_as_it_is(half, capsys, how
     assert {p.name: p.read_bytes() for p in half.iterdir() if p.is_file()} == before
 
 
-@pytest.mark.parametrize("left", [(), ("lock",), ("lock", "config.tmp")])
+@pytest.mark.parametrize("left", [(), ("lock",), ("lock", ".madpo-0.tmp")])
 def test_a_start_that_was_killed_at_once_is_no_run(tmp_path, left):
     (tmp_path / "x").mkdir()
     for name in left:

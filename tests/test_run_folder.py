@@ -1,6 +1,7 @@
 """The run folder: names, records, and never over something that is there."""
 
 import json
+import os
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs.folder import RunFolder, as_yaml, machine
+from madpo_isaac.system import files
 from madpo_isaac.system.lock import Lock
 
 OVERRIDES = ["num_envs=4", "algo.hidden=[16]"]
@@ -179,3 +181,22 @@ def test_two_that_create_one_folder_at_once(tmp_path, monkeypatch):
 def test_no_metrics_yet(tmp_path):
     RunFolder(tmp_path).drop_metrics_after(3)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_written_beside_others_and_by_two_at_once(tmp_path, monkeypatch):
+    """A file of the user's with the same stem stays, and the last writer wins as a whole."""
+    path, theirs = tmp_path / "page.html", tmp_path / "page.tmp"
+    theirs.write_text("precious")
+    fsync, others = os.fsync, iter([b"second"])
+
+    def interrupted(descriptor):
+        for data in others:
+            files.write_atomic(path, data)
+            assert path.read_bytes() == data
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    files.write_atomic(path, b"the first")
+    assert path.read_bytes() == b"the first"
+    assert {p.name for p in tmp_path.iterdir()} == {"page.html", "page.tmp"}
+    assert theirs.read_text() == "precious"

@@ -43,7 +43,12 @@ def main(argv: Sequence[str]) -> int:
     add("--scale", default="", help=f"extent: {_options(paper.SCALES)}")
     add("--tasks", metavar="A,B", help="only these of the figure's tasks")
     add("--seeds", type=parser.positive_int, metavar="N", help="only the scale's first N seeds")
-    add("--jobs", metavar="J", help="runs at a time (default: one per usable core)")
+    add(
+        "--jobs",
+        type=parser.positive_int,
+        metavar="J",
+        help="runs at a time (default: one per usable core)",
+    )
     add("--runs", default="runs/reproduce", type=parser.path, help="folder of the run folders")
     add("--out", default="report", type=parser.path, help="folder of the reports")
     add("--list", action="store_true", help="print the runs, their time and disk space; start none")
@@ -56,9 +61,6 @@ def main(argv: Sequence[str]) -> int:
         setattr(options, kind, chosen := getattr(options, kind) or next(iter(allowed)))
         if chosen not in allowed:
             raise unknown(f"{kind} of {options.figure}", chosen, allowed)
-    cores = device.cores()
-    if options.jobs is not None and not (options.jobs.isdecimal() and int(options.jobs) > 0):
-        raise UserError(f"--jobs '{options.jobs}' must be a whole number of at least 1.")
     runs = options.runs / f"{options.recipe}_{options.scale}"
     requests, jobs = {}, {}
     for name, scale in _narrowed(options).items():
@@ -70,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
         requests[out] = Request(name, FIGURES[name], options.scale, scale, *how, more)
         jobs[out] = plan(FIGURES[name], scale, runs, more, *how)
     every = union(jobs.values())
-    workers = min(int(options.jobs or cores), len(every))
+    cores = device.cores()
+    workers = min(options.jobs or cores, len(every))
     if options.list:
         for out, request in requests.items():
             for job in jobs[out]:

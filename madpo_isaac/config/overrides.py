@@ -17,18 +17,19 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from madpo_isaac import plugins
 from madpo_isaac.config import launchers, recipes, renamed, resume
 from madpo_isaac.config.nodes import from_record, register
 from madpo_isaac.config.schema import Config
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import UserError, reason_of, unknown
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 """The YAML files, which are part of the package."""
 
-OBJECTIONS = (HydraException, OmegaConfBaseException, OverflowError, RecursionError)
-"""Errors of Hydra and OmegaConf for settings that they cannot take; see :func:`translate`."""
+OBJECTIONS = (HydraException, OmegaConfBaseException, YAMLError, OverflowError, RecursionError)
+"""Errors of Hydra, OmegaConf and YAML for what they cannot take; see :func:`translate`."""
 
 _GROUPS = ("task", "algo", "sim")
 _PATHS = ("runs_dir", "checkpoint", "task.hand", "sim.python")
@@ -308,6 +309,10 @@ def translate(problem: Exception) -> UserError:
     chain = list(_causes(problem))
     if own := next((link for link in chain if isinstance(link, UserError)), None):
         return own  # of a resolver, such as the one of recipes
+    if marked := next((link for link in chain if isinstance(link, MarkedYAMLError)), None):
+        mark = marked.problem_mark
+        where = f"'{mark.name}', line {mark.line + 1}" if mark else "a YAML file"
+        return UserError(f"{where}: {marked.problem or reason_of(marked)}.")
     text = "\n".join(str(link) for link in chain)
     if found := re.search(r"Could not (?:find|load) '?([\w/]+)/([^'/\s]+)'?", text):
         listed = re.search(rf"Available options in '{found[1]}':\n((?:\t.*\n?)+)", text)

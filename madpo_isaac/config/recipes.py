@@ -106,7 +106,10 @@ def _checked(section: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns a section whose keys are all known."""
     own = {algo: schema.recipe_keys for algo, schema in ALGO_SCHEMAS.items()}
     parts: list[tuple[Mapping[str, Any], tuple[str, ...], str]] = [(section, KEYS, where)]
-    for algo, part in section.get("algos", {}).items():
+    for algo, part in _mapping(section.get("algos", {}), where).items():
+        if algo not in ALGO_SCHEMAS:
+            raise unknown(f"algorithm in {where}", algo, ALGO_SCHEMAS)
+        part = _mapping(part, where)
         parts.append((part, (*KEYS, *own.get(algo, ())), f"{where}, algos.{algo}"))
     for part, allowed, place in parts:
         for key in part:
@@ -119,6 +122,12 @@ def _checked(section: Mapping[str, Any], where: str) -> dict[str, Any]:
                 )
             raise unknown(f"setting in {place}", key, allowed)
     return dict(section)
+
+
+def _mapping(part: Any, where: str) -> Mapping[str, Any]:
+    if isinstance(part, Mapping):
+        return part
+    raise UserError(f"algos in {where} must be written as {{<algorithm>: {{<key>: <value>}}}}.")
 
 
 def _resolve(key: str, *, _root_: DictConfig) -> Any:

@@ -11,7 +11,16 @@ from omegaconf import MISSING
 
 from madpo_isaac.config import recipes
 from madpo_isaac.errors import UserError
-from madpo_isaac.settings import MAX_INTEGER, check_fields, integer, one_of, setting, texts, unit
+from madpo_isaac.settings import (
+    MAX_INTEGER,
+    check_fields,
+    check_types,
+    integer,
+    one_of,
+    setting,
+    texts,
+    unit,
+)
 from madpo_isaac.sim import BRIDGES
 from madpo_isaac.system.precision import PRECISIONS, ROUNDED
 
@@ -117,6 +126,7 @@ class Config:
         Raises:
             UserError: naming the first bad value.
         """
+        check_types(self)
         check_fields(self)
         self.sim = self.sim.check(self.sim_device)
         self._check_devices()

@@ -118,13 +118,14 @@ class Run:
             return np.full(len(stops), np.nan)
         of_episodes = key in ("episode_return", "episode_length", "success_rate")
         weights = np.isfinite(values) * (self.metrics["episodes"] if of_episodes else 1.0)
-        sums = np.cumsum(
-            [np.append(0.0, weights), np.append(0.0, weights * np.nan_to_num(values))], 1
-        )
         ends = [
             np.searchsorted(self.metrics["env_steps"], x, "right") for x in (stops - window, stops)
         ]
-        count, total = sums[:, ends[1]] - sums[:, ends[0]]
+        # Each window is added up by itself: in a difference of two running sums, a huge value
+        # before both would swallow all others.
+        both = np.stack([weights, weights * np.nan_to_num(values)], 1)
+        sums = [both[begin:end].sum(0) for begin, end in zip(*ends, strict=True)]
+        count, total = np.reshape(sums, (-1, 2)).T
         return np.divide(total, count, out=np.full(len(stops), np.nan), where=count > 0)
 
     def latest(self, key: str, stops: np.ndarray) -> np.ndarray:

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import OmegaConf
 
+from madpo_isaac import console
 from madpo_isaac.errors import RunFailed, UserError
+from madpo_isaac.runs import checkpoint as checkpoints
 from madpo_isaac.runs.metrics import drop_events_after
 from madpo_isaac.system.byproduct import ByProduct
-from madpo_isaac.system.files import parse_json, write_atomic
+from madpo_isaac.system.files import is_temporary, parse_json, remove_temporary, write_atomic
 from madpo_isaac.system.lock import Lock
 
 if TYPE_CHECKING:
@@ -138,20 +140,31 @@ class RunFolder:
     ) -> None:
         """Prepares the folder to be continued from ``iteration``, 0 for the very beginning.
 
-        It records the configuration, which may have changed, and removes newer entries.
+        It records the configuration, which may have changed, and removes newer entries. Where the
+        checkpoint is older than last.pth, it takes its place, and ``dropped/`` keeps what is newer.
 
         Raises:
             UserError: the folder cannot be written, or has checkpoints, but not this one.
         """
         inside = checkpoint is not None and checkpoint.resolve().parent == self.nn.resolve()
-        if not inside and (self.nn / "last.pth").exists():
+        last = self.nn / "last.pth"
+        if not inside and last.exists():
             raise UserError(
                 f"'{self.path}' was started by another process meanwhile: run the command again."
             )
         try:
             self.complete(overrides)
+            for folder in (self.path, self.nn, self.path / "dumps"):
+                remove_temporary(folder)
             self._record_again(config)
-            self.drop_metrics_after(iteration)
+            if inside and checkpoint is not None and _iteration_of(last) > iteration:
+                self._go_back_to(checkpoint, iteration)
+            recorded = self.drop_metrics_after(iteration)
+            if inside and recorded < iteration:
+                console.warning(
+                    f"'{self.metrics}' ends at iteration {recorded}, and the run goes on from "
+                    f"{iteration}: what lies between is not on record."
+                )
             self._set_aside_after(iteration)
             drop_events_after(self.summaries, env_steps)
         except OSError as problem:
@@ -165,18 +178,38 @@ class RunFolder:
         if path.read_bytes() != text:
             write_atomic(path, text)
 
-    def drop_metrics_after(self, iteration: int) -> None:
-        """Forgets metric lines newer than a checkpoint that training continues from."""
+    def _go_back_to(self, checkpoint: Path, iteration: int) -> None:
+        """Makes an older checkpoint the last one; ``dropped/`` keeps what is newer, and metrics.
+
+        The metrics are cut only afterwards: after a kill in between nothing is missing.
+        """
+        last, best, place = self.nn / "last.pth", self.nn / "best.pth", self._dropped()
+        for path in (self.metrics, last, best):
+            if path.exists():
+                shutil.copy2(path, place / path.name)
+        self._set_aside_after(iteration, place)
+        data = checkpoint.read_bytes()
+        if _iteration_of(best) > iteration:
+            best.unlink()
+        write_atomic(last, data)
+
+    def drop_metrics_after(self, iteration: int) -> int:
+        """Forgets metric lines newer than a checkpoint that training continues from.
+
+        Returns:
+            The iteration of the last line that stays, 0 if there is none.
+        """
         if not self.metrics.exists():
-            return
+            return 0
         lines = self.metrics.read_text(errors="replace").splitlines()
         kept = [f"{line}\n" for line in lines if _iteration(line) <= iteration]
         if lines and not kept:  # nothing computes them again: the checkpoints are gone
             shutil.copy2(self.metrics, self._dropped() / self.metrics.name)
         write_atomic(self.metrics, "".join(kept).encode())
+        return int(_iteration(kept[-1])) if kept else 0
 
-    def _set_aside_after(self, iteration: int) -> None:
-        """Moves numbered files of a branch that is given up to ``dropped/``, each time another."""
+    def _set_aside_after(self, iteration: int, place: Path | None = None) -> None:
+        """Moves numbered files of a branch that is given up to ``place`` or a new folder."""
         numbered = (*self.nn.glob("ep_*.pth"), *self.path.glob("dumps/iteration_*.pth"))
         later = [
             path
@@ -185,7 +218,7 @@ class RunFolder:
         ]
         if not later:
             return
-        place = self._dropped()
+        place = place or self._dropped()
         for path in later:
             path.rename(place / path.name)
 
@@ -254,7 +287,7 @@ def refuse_used(path: Path) -> None:
     """Raises UserError if ``path`` holds more than the files of a start that was killed."""
     if path.is_dir():
         entries = {entry.name for entry in path.iterdir()}
-        if entries <= {"lock", "config.tmp"}:
+        if all(name == "lock" or is_temporary(name) for name in entries):
             return
     elif not path.exists():
         return
@@ -274,6 +307,16 @@ def _make_default(runs: Path, config: Config) -> Path:
             path.mkdir()
             return path
     raise UserError(f"'{runs / name}' and the names after it are taken: give experiment=<name>.")
+
+
+def _iteration_of(path: Path) -> float:
+    """Returns the iteration of a checkpoint: -inf if there is none, inf if it is damaged."""
+    if not path.exists():
+        return -float("inf")
+    try:
+        return checkpoints.load(path, torch.device("cpu"))["iteration"]
+    except UserError:
+        return float("inf")
 
 
 def _iteration(line: str) -> float:

@@ -60,6 +60,8 @@ class MjBatchSim:
         first, last = _columns(model, "qfrc_applied"), _columns(model, "xfrc_applied")
         self._applied = slice(first.start, last.stop)
         self._fatal = self._warning[:, _FATAL, 1]
+        # A reset writes the pose in float32: the first episode begins there, too.
+        self._state[:, _columns(model, "qpos")] = self._key_qpos.double()
         self.reset(torch.ones(num_envs, dtype=torch.bool))
         self.forward()
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,22 +18,22 @@ from yaml import YAMLError
 
 from madpo_isaac.errors import UserError, reason_of
 
+_TEMPORARY = ".madpo-"
+
 
 def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = ()) -> None:
     """Replaces ``path`` by ``data``; a reader sees the old file or the new one, never a part.
 
     Args:
-        path: the file to write. Its folder has to exist; ``<name>.tmp`` beside it is used, too.
+        path: the file to write. Its folder has to exist; a hidden file there is used, too.
         data: the content; it is on the disk before the file gets its name.
         links: further names in the same folder for the same content, which are made first.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, ...; the old files are untouched.
     """
-    temporary = path.with_suffix(".tmp")
+    temporary = _beside(path)
     try:
-        # One that a killed process left may be a link of a file that is whole: never write to it.
-        temporary.unlink(missing_ok=True)
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
@@ -115,6 +116,22 @@ def sync_folder(folder: Path) -> None:
         _sync(folder)
 
 
+def _beside(path: Path) -> Path:
+    """Returns a name in the same folder that no file has, whoever else writes ``path`` now."""
+    return path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.tmp")
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what a killed process left in a folder in which nobody else writes."""
+    for path in folder.glob(f"{_TEMPORARY}*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether a file of this name is one that :func:`write_atomic` has not finished."""
+    return name.startswith(_TEMPORARY) and name.endswith(".tmp")
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -125,9 +142,8 @@ def _sync(path: Path) -> None:
 
 def _link(source: Path, target: Path) -> None:
     """Makes ``target`` another name of ``source``, or a copy where there are no hard links."""
-    temporary = target.with_suffix(".tmp")
+    temporary = _beside(target)
     try:
-        temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
         except OSError:

@@ -187,7 +187,9 @@ def closing(view: View, best_return: float, folder: Path) -> list[str]:
         following.insert(0, f"python train.py checkpoint={run}")
     return [
         f"{done} of {view.iterations} iterations, {steps(m['env_steps'])} in {hours(m['wall_s'])}",
-        reached if math.isfinite(best_return) else "no episode has ended: there is no best policy",
+        reached
+        if math.isfinite(best_return)
+        else "nothing has been scored: there is no best policy",
         "next:",
         *(f"  {command}" for command in following),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,8 @@ def _run(config: Config, overrides: list[str], ranks: Ranks) -> Ended:
             own.reopen(config, overrides, path, work.iteration, work.env_steps)
         folder = own or RunFolder.create(config, overrides)
         stack.callback(folder.release)
+        if ranks.any(not ranks.index and not (folder.nn / "best.pth").exists()):
+            work.best_return = -math.inf  # a score whose policy is elsewhere, or set aside
         return Ended(_train(work, folder), folder.path)
 
 
