@@ -13,6 +13,7 @@ from madpo_isaac import plugins
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import unknown
 from madpo_isaac.sim import BRIDGES, SIM_SCHEMAS
+from madpo_isaac.tasks.contract import check_agents
 from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
 from madpo_isaac.tasks.settings import check_settings, integer, plain
 
@@ -142,7 +143,9 @@ def make(
     settings = dict(sim_settings or {})
     if sim in BRIDGES:
         bridge = importlib.import_module(f"madpo_isaac.tasks.bridges.{sim}")
-        return bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
+        env = bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
+        check_agents(env)
+        return env
     if sim not in SIM_SCHEMAS:
         raise unknown("sim", sim, SIM_SCHEMAS)
     known = [field.name for field in fields(SIM_SCHEMAS[sim])]
@@ -150,6 +153,8 @@ def make(
         if key not in known:
             raise unknown(f"setting of sim={sim}", key, known)
     engine = SIM_SCHEMAS[sim](sim, **settings)
-    return module.Env(
+    env = module.Env(
         config, num_envs, device=device, sim=engine, seed=seed, num_threads=num_threads
     )
+    check_agents(env)
+    return env

@@ -93,20 +93,20 @@ def _show(report: dict[str, Any]) -> None:
     score, success, length = report["return"], report["success"], report["length"]
     count, ends = report["episodes"], report["terminations"]
 
-    def interval(pair: tuple[float, float]) -> str:
-        return f"[{pair[0]:.4g}, {pair[1]:.4g}]"
+    def interval(pair: tuple[float, float] | None) -> str:
+        return "" if pair is None else f" [{pair[0]:.4g}, {pair[1]:.4g}]"
 
     console.info(
         f"{report['task']} with {report['algo']} after {report['env_steps']} environment steps, "
         f"{report['actions']} actions, {count} episodes:"
     )
     console.info(
-        f"  return   {score['mean']:.4g} {interval(score['mean_interval'])}, interquartile mean "
-        f"{score['iqm']:.4g} {interval(score['iqm_interval'])}"
+        f"  return   {score['mean']:.4g}{interval(score['mean_interval'])}, interquartile mean "
+        f"{score['iqm']:.4g}{interval(score['iqm_interval'])}"
     )
-    console.info(f"  success  {success['rate']:.4g} {interval(success['interval'])}")
+    console.info(f"  success  {success['rate']:.4g}{interval(success['interval'])}")
     for name in filter(is_success, report.keys() - {"success"}):
-        console.info(f"  {name} {report[name]['rate']:.4g} {interval(report[name]['interval'])}")
+        console.info(f"  {name} {report[name]['rate']:.4g}{interval(report[name]['interval'])}")
     console.info(f"  length   {length['mean']:.4g} ({length['min']} to {length['max']})")
     shares = (f"{name.replace('_', ' ')} {n} ({n / count:.1%})" for name, n in ends.items())
     console.info(f"  endings  {', '.join(shares)}")

@@ -15,7 +15,6 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from yaml import YAMLError
 
 from madpo_isaac import console
 from madpo_isaac.commands import launch
@@ -135,8 +134,6 @@ def _hydra_main(argv: Sequence[str]) -> int:
         return int(done.code or 0)
     except OBJECTIONS as problem:
         raise translate(problem) from problem
-    except YAMLError as problem:
-        raise UserError(f"The configuration is not YAML: {problem}.") from problem
     except OSError as problem:  # OmegaConf's objection to files that hold something else
         if "Invalid loaded object type" not in str(problem):
             raise

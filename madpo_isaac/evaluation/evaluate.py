@@ -11,9 +11,11 @@ from torch import Tensor
 from madpo_isaac.env import Policy, VecEnv
 from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.player import Episodes, play_episodes
+from madpo_isaac.settings import MAX_COUNT
 from madpo_isaac.system import device
 from madpo_isaac.system.files import parse_json, write_json
 from madpo_isaac.tasks.registry import suite
+from madpo_isaac.tasks.settings import integer
 
 _BEYOND = 1e38
 """No float32, as which scores come, is as large."""
@@ -29,7 +31,11 @@ def evaluate(policy: Policy, env: VecEnv, episodes: int = 1) -> Episodes:
 
     Returns:
         The results of all episodes, for :func:`summary` and :func:`means`.
+
+    Raises:
+        UserError: ``episodes`` is no whole number of at least 1.
     """
+    episodes = integer("episodes", episodes, 1, MAX_COUNT)
     with device.single_threaded():
         return play_episodes(env, policy, episodes)
 
@@ -53,7 +59,7 @@ def summary(episodes: Episodes) -> dict[str, Any]:
     """Scores of E episodes: means, robust means, intervals of :data:`stats.LEVEL`, and counts.
 
     Other quantities are means over the episodes whose physics did not become unstable. They are
-    null if there are none.
+    null if there are none, and so are the intervals of the return of one episode.
     """
     returns = episodes.returns.double().cpu().numpy()
     lengths = episodes.lengths.cpu().numpy()

@@ -9,6 +9,8 @@ from madpo_isaac.env import Policy, Step, VecEnv
 from madpo_isaac.evaluation.player import play_steps
 from madpo_isaac.evaluation.video import Clip
 from madpo_isaac.runs.metrics import EpisodeTracker
+from madpo_isaac.settings import MAX_COUNT
+from madpo_isaac.tasks.settings import integer
 
 
 def film(policy: Policy, env: VecEnv, path: str | Path, steps: int = 300, envs: int = 1) -> None:
@@ -22,8 +24,11 @@ def film(policy: Policy, env: VecEnv, path: str | Path, steps: int = 300, envs: 
         envs: number of environments to show side by side, the first ones of the N.
 
     Raises:
-        UserError: the file cannot be written; an existing file is not changed.
+        UserError: the file cannot be written, and an existing file is not changed; or a number is
+            below 1.
     """
+    steps = integer("steps", steps, 1, MAX_COUNT)
+    envs = integer("envs", envs, 1, MAX_COUNT)
     clip = Clip(env, Path(path), min(envs, env.num_envs), steps)
     tracker = EpisodeTracker(env.num_envs, env.device)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Policy, Step, VecEnv, is_success
+from madpo_isaac.tasks.contract import check_step
 
 CAUSES = ("terminated", "time_limit", "diverged")
 """Ends of an episode: by the task's rules, by its time limit, or because it became unstable."""
@@ -38,13 +39,15 @@ class Scores:
     """Adds up N environments' episodes until each has had ``episodes``, without host copies."""
 
     def __init__(self, env: VecEnv, episodes: int) -> None:
-        self.episodes = episodes
+        self.episodes, self._env = episodes, env
         self._columns = torch.arange(env.num_envs, device=env.device)
         self._finished = torch.zeros_like(self._columns)
         self._names: list[str] | None = None
 
     def add(self, step: Step) -> None:
-        """Takes in one step of all environments."""
+        """Takes in one step of all environments; checks the first one."""
+        if self._names is None:
+            check_step(self._env, step)
         milestones = [name for name in step.log if is_success(name) and name != "success"]
         left_out = (*_NOT_READINGS, "success", *milestones)
         readings = {name: x for name, x in step.log.items() if name not in left_out}

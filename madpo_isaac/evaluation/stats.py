@@ -29,14 +29,18 @@ def bootstrap(
     values: NDArray[np.float64],
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     seed: int = 0,
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Percentile bootstrap interval of a statistic of independent values (n,).
+
+    One value says nothing about how much others differ: then there is no interval, None.
 
     Args:
         values: drawn from with replacement, :data:`RESAMPLES` times.
         statistic: maps samples (..., n) to (...).
         seed: of the draws.
     """
+    if len(values) < 2:
+        return None
     generator = np.random.default_rng(seed)
     chunk = max(1, _AT_ONCE // len(values))
     found = []

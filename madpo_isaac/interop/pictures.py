@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.tasks.settings import integer
 
 if TYPE_CHECKING:
     from madpo_isaac.evaluation.render import Painter
 
 RENDER_MODES = ("rgb_array",)
+_MAX_SIZE = 2**14
+"""Pixels that OpenGL draws on all usual machines."""
 
 
 class Camera:
@@ -26,7 +29,8 @@ class Camera:
         height: pixels.
 
     Raises:
-        UserError: there is no such mode, or the task has no pictures.
+        UserError: there is no such mode, the task has no pictures, or a size is not from 1 to
+            16384.
     """
 
     def __init__(self, env: VecEnv, render_mode: str | None, width: int, height: int) -> None:
@@ -34,7 +38,9 @@ class Camera:
             raise unknown("render_mode", render_mode, RENDER_MODES)
         if render_mode is not None and not hasattr(env, "scene"):
             raise UserError(f"render_mode={render_mode}: this task has no pictures.")
-        self._env, self._mode, self._size = env, render_mode, (width, height)
+        sizes = {"width": width, "height": height}
+        self._size = [integer(name, value, 1, _MAX_SIZE) for name, value in sizes.items()]
+        self._env, self._mode = env, render_mode
         self._painter: Painter | None = None
 
     @property

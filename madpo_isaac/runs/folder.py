@@ -72,7 +72,9 @@ class RunFolder:
             folder.acquire()
             refuse_used(path)  # by another process, before the lock was ours
             # A folder with this file is a run, so it comes first and is never half there.
-            write_atomic(path / "config.yaml", as_yaml(config).encode())
+            origin = os.path.abspath(config.checkpoint) if config.checkpoint else ""
+            text = as_yaml(replace(config, checkpoint=origin))
+            write_atomic(path / "config.yaml", text.encode())
             folder.complete(overrides)
         except OSError as problem:
             raise UserError(f"Cannot write run folder '{path}': {problem}.") from problem

@@ -20,6 +20,7 @@ from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.runs.metrics import EpisodeTracker, episodes, to_numbers
 from madpo_isaac.system import device
 from madpo_isaac.system.distributed import ALONE, Ranks
+from madpo_isaac.tasks.contract import check_state, check_step
 from madpo_isaac.training.factory import make_env, make_learner, seeds
 from madpo_isaac.training.policy import read_checkpoint
 
@@ -54,6 +55,7 @@ class Run:
         self.tracker = EpisodeTracker(config.num_envs, self.env.device)
         self.state = self.env.reset()
         """Joint state to act on next. (N, S)"""
+        check_state(self.env, self.state)
         if config.stagger_episodes:
             self.tracker.partial |= self.env.stagger()
         self.iteration = 0
@@ -70,6 +72,7 @@ class Run:
         """Set by a callback: this iteration is the last."""
         self._wall_before, self._since = 0.0, time.perf_counter()
         self._wall_runs = False
+        self._checked = False
         self.beginning = self.now()
         """The moment at which the last rollout began."""
 
@@ -91,6 +94,9 @@ class Run:
         self._started = time.perf_counter()
 
         def watch(action: Tensor, step: Step) -> None:
+            if not self._checked:
+                check_step(self.env, step)
+                self._checked = True
             self.tracker.add(step)
             on_step(action, step)
 

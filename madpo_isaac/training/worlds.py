@@ -147,6 +147,8 @@ def _config(path: Path, content: dict[str, Any]) -> Config:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a device would be read for ever
+        raise UserError(f"'{path}' is not a dump.")
     try:
         check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,81 @@
+"""Environments that do not keep the contract are refused in one line, before they do harm."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from toy import ToyEnv
+
+from madpo_isaac.errors import UserError
+from madpo_isaac.evaluation import stats
+from madpo_isaac.evaluation.evaluate import evaluate, summary
+from madpo_isaac.evaluation.film import film
+from madpo_isaac.tasks.contract import check_agents, check_state
+
+
+def with_agents(**changed):
+    """A toy whose last agent differs by ``changed``."""
+    env = ToyEnv()
+    *others, last = env.agents
+    env.agents = (*others, dataclasses.replace(last, **changed))
+    return env
+
+
+def test_the_toy_is_as_it_should_be():
+    check_agents(ToyEnv())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"name": ToyEnv().agents[0].name}, "ToyEnv must have different names: "),
+        ({"action_slice": slice(0, 1)}, "each of the 6 columns of the joint action once"),
+        ({"action_slice": torch.tensor([7])}, "each of the 6 columns of the joint action once"),
+    ],
+)
+def test_agents_have_own_names_and_share_out_the_actions(changed, message):
+    with pytest.raises(UserError, match=message):
+        check_agents(with_agents(**changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"reward": torch.zeros(6, dtype=torch.float64)}, r"reward of ToyEnv is \(6,\) .*float64"),
+        ({"reward": torch.zeros(6, 1)}, r"reward of ToyEnv is \(6, 1\) .*must be \(6,\)"),
+        ({"state": torch.zeros(6, 6, dtype=torch.float64)}, r"^state of ToyEnv .*float64"),
+        ({"final_state": torch.zeros(6, 5)}, r"final_state of ToyEnv is \(6, 5\)"),
+        ({"terminated": torch.zeros(6)}, r"terminated of ToyEnv .*must be \(6,\) torch\.bool"),
+        ({"log": {"distance": torch.zeros(6)}}, "must have 'success'"),
+    ],
+)
+def test_a_step_has_the_right_shapes_and_types(monkeypatch, changed, message):
+    step = ToyEnv.step
+    monkeypatch.setattr(ToyEnv, "step", lambda *given: step(*given)._replace(**changed))
+    with pytest.raises(UserError, match=message):
+        evaluate(lambda state: torch.zeros(6, 6), ToyEnv())
+
+
+def test_states_are_float32():
+    with pytest.raises(UserError, match=r"it must be \(6, 6\) torch\.float32"):
+        check_state(ToyEnv(), torch.zeros(6, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("episodes", [0, -1, 1.5, None])
+def test_at_least_one_episode_is_played(episodes):
+    with pytest.raises(UserError, match=r"episodes=.* must be a whole number of at least 1"):
+        evaluate(lambda state: torch.zeros(6, 6), ToyEnv(), episodes)
+
+
+@pytest.mark.parametrize("numbers", [{"steps": 0}, {"envs": 0}, {"steps": 2.5}])
+def test_a_film_has_a_step_and_an_environment(tmp_path, numbers):
+    with pytest.raises(UserError, match="must be a whole number of at least 1"):
+        film(lambda state: torch.zeros(6, 6), ToyEnv(), tmp_path / "film.gif", **numbers)
+
+
+def test_one_episode_has_no_interval():
+    scores = summary(evaluate(lambda state: torch.zeros(1, 6), ToyEnv(1)))
+    assert scores["episodes"] == 1 and scores["return"]["mean_interval"] is None
+    low, high = stats.bootstrap(np.array([1.0, 3.0]), lambda sample: sample.mean(-1))
+    assert (low, high) == (1.0, 3.0)
