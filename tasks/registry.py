@@ -143,9 +143,7 @@ def make(
     settings = dict(sim_settings or {})
     if sim in BRIDGES:
         bridge = importlib.import_module(f"madpo_isaac.tasks.bridges.{sim}")
-        env = bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
-        check_agents(env)
-        return env
+        return bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
     if sim not in SIM_SCHEMAS:
         raise unknown("sim", sim, SIM_SCHEMAS)
     known = [field.name for field in fields(SIM_SCHEMAS[sim])]
@@ -156,5 +154,6 @@ def make(
     env = module.Env(
         config, num_envs, device=device, sim=engine, seed=seed, num_threads=num_threads
     )
-    check_agents(env)
+    if isinstance(module, Task):  # of a user
+        check_agents(env)
     return env

@@ -11,6 +11,7 @@ import torch
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs import checkpoint
+from madpo_isaac.system import files
 
 CPU = torch.device("cpu")
 
@@ -131,7 +132,6 @@ def test_several_names_of_one_checkpoint(tmp_path, monkeypatch, links):
             raise OSError(errno.EPERM, "no hard links here")
 
         monkeypatch.setattr(os, "link", unsupported)
-    (tmp_path / "best.tmp").write_text("of a process that was killed")
     checkpoint.write(paths, checkpoint.serialize(content()))
     assert order == ["ep_3.pth", "best.pth", "last.pth"]
     checkpoint.save(paths[-1], content(iteration=8))
@@ -141,8 +141,10 @@ def test_several_names_of_one_checkpoint(tmp_path, monkeypatch, links):
 
 def test_what_a_kill_left_is_not_written_to(tmp_path):
     checkpoint.save(tmp_path / "ep_3.pth", content())
-    os.link(tmp_path / "ep_3.pth", tmp_path / "last.tmp")  # killed between the two names
+    os.link(tmp_path / "ep_3.pth", tmp_path / ".madpo-0.tmp")  # killed between the two names
     checkpoint.save(tmp_path / "last.pth", content(iteration=8))
+    files.remove_temporary(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"ep_3.pth", "last.pth"}
     assert checkpoint.load(tmp_path / "ep_3.pth", CPU)["iteration"] == 7
 
 

@@ -171,4 +171,4 @@ def test_the_closing_block_names_the_best_policy_and_what_follows(tmp_path):
         f"  madpo report '{folder}'",
     ]
     none = closing(view(2), -float("inf"), folder)
-    assert "no episode" in none[1] and "last.pth" in none[4]
+    assert "no best policy" in none[1] and "last.pth" in none[4]

@@ -182,5 +182,5 @@ def test_new_clips_come_in_the_order_of_their_steps(tmp_path):
 
 def test_tags_are_texts():
     assert compose(["task=HalfCheetah-2x3", "wandb_tags=[0,a]"]).wandb_tags == ["0", "a"]
-    with pytest.raises(UserError, match=r"wandb_tags=\[\[1\]\] must list texts, such as \[a,b\]"):
+    with pytest.raises(UserError, match=r"wandb_tags=\[\[1\]\] must be a list, each entry a text"):
         compose(["task=HalfCheetah-2x3", "wandb_tags=[[1]]"])

@@ -156,8 +156,8 @@ def test_a_kill_after_going_back_leaves_no_gap(tmp_path, pays, monkeypatch, chos
     assert weights(run, "best")["best_return"] == pytest.approx(32.0)
 
 
-def test_a_best_policy_that_comes_later_is_set_aside(tmp_path, pays):
-    """Else the scores of what follows would be compared with one of the branch given up."""
+def test_a_later_best_policy_is_kept_apart_before_another_takes_its_place(tmp_path, pays):
+    """Scores are compared with those before the older checkpoint, not with the branch given up."""
     pays(1.0, 2.0, 4.0, 1.5, 1.0)
     train(tmp_path, *PAID, "experiment=x", "max_iterations=3")
     run = tmp_path / "x"

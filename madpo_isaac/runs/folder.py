@@ -183,17 +183,15 @@ class RunFolder:
     def _go_back_to(self, checkpoint: Path, iteration: int) -> None:
         """Makes an older checkpoint the last one; ``dropped/`` keeps what is newer, and metrics.
 
-        The metrics are cut only afterwards: after a kill in between nothing is missing.
+        The metrics are cut only afterwards: after a kill in between nothing is missing. best.pth
+        stays until a policy beats the best score that the older checkpoint knows.
         """
-        last, best, place = self.nn / "last.pth", self.nn / "best.pth", self._dropped()
-        for path in (self.metrics, last, best):
+        last, place = self.nn / "last.pth", self._dropped()
+        for path in (self.metrics, last, self.nn / "best.pth"):
             if path.exists():
                 shutil.copy2(path, place / path.name)
         self._set_aside_after(iteration, place)
-        data = checkpoint.read_bytes()
-        if _iteration_of(best) > iteration:
-            best.unlink()
-        write_atomic(last, data)
+        write_atomic(last, checkpoint.read_bytes())
 
     def drop_metrics_after(self, iteration: int) -> int:
         """Forgets metric lines newer than a checkpoint that training continues from.

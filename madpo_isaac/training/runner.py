@@ -94,7 +94,7 @@ def _run(config: Config, overrides: list[str], ranks: Ranks) -> Ended:
         folder = own or RunFolder.create(config, overrides)
         stack.callback(folder.release)
         if ranks.any(not ranks.index and not (folder.nn / "best.pth").exists()):
-            work.best_return = -math.inf  # a score whose policy is elsewhere, or set aside
+            work.best_return = -math.inf  # the score belongs to a policy in another folder
         return Ended(_train(work, folder), folder.path)
 
 
