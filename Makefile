@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12   interpreter that .venv is made with (3.10 to 3.13; default python3)
 #   TORCH_BACKEND=cpu   which PyTorch to install: cpu, cuda or auto (default: cuda if nvidia-smi lists a GPU)
-#   ARGS="..."          further arguments for train, test, test-slow, bench and gallery
+#   ARGS="..."          further arguments for train, test, test-slow, bench, gallery and lock
 #   WORKERS=2           processes that the tests run in (default: one a core, at most 8; 0 is for debuggers)
 
 STAMP := .venv/.ready

@@ -46,8 +46,8 @@ Every number is a mean over the episodes of one evaluation with the task's origi
 return has a 95 % bootstrap interval in brackets, and a rate has a 95 % Wilson interval. "Mean
 actions" are those of the policy without noise; "sampled actions" are drawn from it as in
 training. Each policy is that of one run with one seed; the intervals do not cover how much runs
-with other seeds differ. The robots have no condition of success; for them the page gives the
-share of episodes without a fall.
+with other seeds differ. An episode of a robot is a success if it reaches its time limit; for the
+robots the page therefore gives the share of episodes without a fall.
 
 The doors and the pen start every episode in the same state. With mean actions the episodes of a
 policy are then nearly alike, and rounding decides what they are: on another processor such a mean

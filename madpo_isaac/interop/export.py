@@ -50,7 +50,8 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
         policy: a run folder, a checkpoint file, ``latest``, ``best``, or a task whose policy comes
             with the project.
         kind: one of :data:`SUFFIXES`.
-        out: the folder to write to; by default ``export`` in the run folder, or beside the file.
+        out: the folder to write to; by default ``export`` in the run folder, and for a policy
+            that is in no run folder ``export`` in ``runs_dir``.
 
     Returns:
         The folder.

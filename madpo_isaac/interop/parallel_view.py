@@ -21,8 +21,8 @@ class ParallelView(ParallelEnv):
     """One environment whose agents act at once; all live until the episode ends.
 
     The observations that end an episode are those before the reset, and :meth:`reset` starts the
-    next one. Agents share the reward. ``infos`` holds the task's readings (``success``, the terms
-    of the reward), the same for every agent, and :meth:`state` is the joint state.
+    next one. Agents share the reward. After a step ``infos`` holds what the task logs
+    (``success`` and other quantities), the same for every agent. :meth:`state` is the joint state.
 
     Args:
         env: a batch of one environment.
