@@ -17,7 +17,9 @@ def main(argv: list[str]) -> int:
         help="a run folder, a checkpoint, latest, best, or a task that has a policy",
     )
     parser.add_argument("--format", default="onnx", help=" or ".join(SUFFIXES))
-    parser.add_argument("--out", type=parser.path, help="folder to write to; default: export/ of the run")
+    parser.add_argument(
+        "--out", type=parser.path, help="folder to write to, instead of the run's export/"
+    )
     options = parser.parse(argv)
     out = export(options.policy, options.format, options.out)
     agents = json.loads((out / "contract.json").read_text())["agents"]
