@@ -50,7 +50,8 @@ def test_every_policy_is_small_and_says_where_it_comes_from(name):
     assert path.stat().st_size < max(1_000_000, 200_000 * agents)
     with safe_open(str(path), "pt") as file:
         assert file.get_tensor("actors").dtype == torch.float16
-    assert re.fullmatch(rf"python train\.py task={facts['task']}( [\w.]+=\S+)*", facts["command"])
+    for command in facts["command"].split(" && "):
+        assert re.fullmatch(rf"python train\.py task={facts['task']}( [\w.]+=\S+)*", command)
     assert re.fullmatch(r"[0-9a-f]{7,40}", facts["revision"])
     assert facts["return"] == facts["mean_actions"]["return"]["mean"]
     assert facts["success"] == facts["mean_actions"]["success"]["rate"]
@@ -188,6 +189,34 @@ def test_a_run_becomes_a_policy(tmp_path, capsys, algo):
     assert [row[:2] for row in sampled] == [pytest.approx(row, rel=1e-4) for row in ended]
     _, reached, _, episodes = play(capsys, str(path))
     assert (reached, episodes) == (pytest.approx(facts["return"], abs=1e-3), 2)
+
+
+def test_a_policy_of_a_run_that_began_with_another_one(tmp_path, capsys):
+    """Its commands, run in their order, make the same policy."""
+    options = [text for text in SMALL if not text.startswith("max_iterations")]
+    begin = ["train", f"runs_dir={tmp_path}", *options, "algo=happo", "save_frequency=1"]
+    assert main([*begin, "experiment=x", "max_iterations=3"]) == 0
+    more = [f"checkpoint={tmp_path}/x/nn/ep_2.pth", "experiment=y", "max_iterations=4"]
+    more += ["algo.std_on_restore=initial", "algo.init_std=0.2"]
+    assert main(["train", f"runs_dir={tmp_path}", *more]) == 0
+    assert make([str(tmp_path / "y"), f"--out={tmp_path}", "--episodes=1"]) == 0
+    facts = json.loads((tmp_path / "HalfCheetah-2x3.json").read_text())
+    commands = [text.split()[2:] for text in facts["command"].split(" && ")]
+    assert "max_iterations=2" in commands[0] and "checkpoint=runs/first" in commands[1]
+    for settings in commands:
+        given = [text.replace("runs/first", f"{tmp_path}/first") for text in settings]
+        assert main(["train", f"runs_dir={tmp_path}", "num_threads=1", *given]) == 0
+    own, again = (
+        torch.load(tmp_path / name / "nn" / "last.pth", weights_only=True)["algo_state"]["actors"]
+        for name in ("y", "second")
+    )
+    assert torch.equal(own, again)
+    means = rows(tmp_path / "HalfCheetah-2x3.csv")["mean_actions"]
+    assert [row[0] for row in means] == [16, 32, 48, 64]
+    third = [f"checkpoint={tmp_path}/y", "experiment=z", "max_iterations=5"]
+    assert main(["train", f"runs_dir={tmp_path}", *third]) == 0
+    assert make([str(tmp_path / "z"), f"--out={tmp_path}", "--episodes=1"]) == 2
+    assert "three commands are too many" in capsys.readouterr().err
 
 
 def test_what_cannot_be_used_is_one_line(tmp_path, capsys):

@@ -8,6 +8,7 @@ for example the original's reward if it was trained with another one.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,9 @@ def make(argv: list[str]) -> Path:
     name = pretrained.name_of(content["task"], split)
     path = options.out / f"{name}{pretrained.SUFFIX}"
     (run,) = load([str(folder.path)])
+    if begun := began(folder.path):
+        (before,) = load([str(begun[0])])
+        run = joined(before, run, begun[1])
     with checkpoint.using(source):
         facts = {
             **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
@@ -99,11 +103,40 @@ def make(argv: list[str]) -> Path:
     return path
 
 
-def origin(run: Path) -> dict[str, Any]:
-    """Returns the command, the source revision and the machine of a run.
+def began(run: Path) -> tuple[Path, int] | None:
+    """Returns the run, and the iteration of it, with whose checkpoint another run began, if any.
 
     Raises:
-        UserError: the files that tell them are missing or damaged.
+        UserError: the checkpoint is gone, or not in a run folder.
+    """
+    path = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "checkpoint")
+    if not path:
+        return None
+    folder = RunFolder.of_checkpoint(Path(path))
+    if folder is None:
+        raise UserError(f"'{run}' began with '{path}', which is in no run folder.")
+    return folder.path, checkpoint.load(Path(path), torch.device("cpu"))["iteration"]
+
+
+def joined(before: Run, run: Run, iteration: int) -> Run:
+    """Returns a run with the first iterations of the one that it began with."""
+    old, new = before.metrics, run.metrics
+    metrics = {key: np.append(old[key][:iteration], new[key]) for key in old.keys() & new.keys()}
+    return dataclasses.replace(run, metrics=metrics)
+
+
+def origin(run: Path, iterations: int | None = None) -> dict[str, Any]:
+    """Returns the command, the source revision and the machine of a run.
+
+    The command of a run that began with a checkpoint of another one is two commands.
+
+    Args:
+        run: the run folder.
+        iterations: in place of the run's own number.
+
+    Raises:
+        UserError: the files that tell them are missing or damaged, or the other run began with a
+            checkpoint, too.
     """
     try:
         overrides = (run / "overrides.txt").read_text().split("\n")
@@ -120,10 +153,16 @@ def origin(run: Path) -> dict[str, Any]:
     keys = ("sim_device", "task.name", _LENGTH)
     device, task, length = (OmegaConf.select(config, key) for key in keys)
     settings = [f"task={task}", *(text for text in settings if not text.startswith("task="))]
-    given = f"{_LENGTH}="
+    given, length = f"{_LENGTH}=", iterations or length
     settings = [f"{given}{length}" if text.startswith(given) else text for text in settings]
+    command = " ".join(("python train.py", *settings))
+    if begun := began(run):
+        if iterations is not None:
+            raise UserError(f"'{run}' began with a checkpoint, too: three commands are too many.")
+        first = origin(*begun)["command"]
+        command = f"{first} experiment=first && {command} checkpoint=runs/first experiment=second"
     return {
-        "command": " ".join(("python train.py", *settings)),
+        "command": command,
         "revision": revision,
         "machine": processor if device == "cpu" else gpu,
     }
