@@ -91,8 +91,10 @@ def _fits(value: Any, hint: Any) -> bool:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, types.UnionType):
         return any(_fits(value, each) for each in inner)
-    if kind is list:
-        return isinstance(value, list) and all(_fits(x, inner[0]) for x in value)
+    if kind in (list, tuple):  # OmegaConf makes a list of both
+        kinds = [each for each in inner if each is not ...] or [Any]
+        many = isinstance(value, (list, tuple))
+        return many and all(any(_fits(x, each) for each in kinds) for x in value)
     if kind is float:
         return type(value) in (int, float)
     if kind in (int, bool):
@@ -104,8 +106,8 @@ def _described(hint: Any) -> str:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, types.UnionType):
         return " or ".join(map(_described, inner))
-    if kind is list:
-        return f"a list, each entry {_described(inner[0])}"
+    if kind in (list, tuple):
+        return f"a list, each entry {_described(inner[0])}" if inner else "a list"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
     names |= {types.NoneType: "null"}
     return names.get(kind, "a group of settings")

@@ -15,7 +15,7 @@ from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.schema import MAX_THREADS, Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs.folder import as_yaml
-from madpo_isaac.settings import MAX_COUNT
+from madpo_isaac.settings import MAX_COUNT, check_types
 from madpo_isaac.settings import MAX_INTEGER as MAX_SEED
 from madpo_isaac.sim import SimConfig, WarpConfig
 from madpo_isaac.tasks.registry import TASKS, suite
@@ -384,3 +384,35 @@ def test_configurations_share_nothing():
     assert first.algo.hidden[:-1] == second.algo.hidden
     assert (first.algo.clip, second.algo.clip) == (0.3, 0.2)
     assert (first.task.agents, second.task.agents) == ([[0, 1, 2], [3, 4, 5]], "hands")
+
+
+def test_types_of_fields_are_checked_as_declared():
+    """Those that OmegaConf knows, also in settings of a user's own."""
+
+    @dataclasses.dataclass
+    class Inner:
+        x: float = 0.5
+
+    @dataclasses.dataclass
+    class Own:
+        pair: tuple[float, float] = (0.0, 1.0)
+        many: tuple[int, ...] = ()
+        anything: list = dataclasses.field(default_factory=list)
+        table: dict[str, int] = dataclasses.field(default_factory=dict)
+        maybe: int | None = None
+        inner: Inner = dataclasses.field(default_factory=Inner)
+
+    good = {"pair": [1, 2.5], "many": [1, 2], "anything": ["a", 1], "table": {"a": 1}, "maybe": 3}
+    for settings in ({}, good):
+        check_types(OmegaConf.to_object(OmegaConf.structured(Own(**settings))), "own.")
+        check_types(Own(**settings), "own.")
+    for changed, message in (
+        ({"pair": [1, "a"]}, "own.pair=[1, 'a'] must be a list, each entry a number."),
+        ({"anything": 3}, "own.anything=3 must be a list."),
+        ({"maybe": True}, "own.maybe=True must be a whole number or null."),
+        ({"table": 1}, "own.table=1 must be a group of settings."),
+        ({"inner": Inner(x="a")}, "own.inner.x=a must be a number."),
+        ({"inner": 3}, "own.inner=3 must be a group of settings."),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            check_types(Own(**changed), "own.")
