@@ -387,7 +387,7 @@ def test_configurations_share_nothing():
 
 
 def test_types_of_fields_are_checked_as_declared():
-    """Those that OmegaConf knows, also in settings of a user's own."""
+    """Checks the types that OmegaConf knows, also those in a user's own settings."""
 
     @dataclasses.dataclass
     class Inner:

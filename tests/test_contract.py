@@ -5,8 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tiny_run import ONCE
 from toy import ToyEnv
 
+from madpo_isaac import tasks
+from madpo_isaac.commands.train import main
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.evaluate import evaluate, summary
@@ -55,6 +58,23 @@ def test_a_step_has_the_right_shapes_and_types(monkeypatch, changed, message):
     monkeypatch.setattr(ToyEnv, "step", lambda *given: step(*given)._replace(**changed))
     with pytest.raises(UserError, match=message):
         evaluate(lambda state: torch.zeros(6, 6), ToyEnv())
+
+
+def test_training_ends_with_one_line_at_the_first_step(tmp_path, monkeypatch, capsys):
+    world = type(tasks.make("HalfCheetah-2x3", num_envs=1, num_threads=1))
+    step = world.step
+
+    def doubled(self, action):
+        found = step(self, action)
+        return found._replace(reward=found.reward.double())
+
+    monkeypatch.setattr(world, "step", doubled)
+    small = ["num_envs=2", "algo.horizon=4", "algo.hidden=[8]", "num_threads=1", *ONCE]
+    assert main(["task=HalfCheetah-2x3", *small, f"runs_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.count("\n") == 1 and "reward of " in error and "must be (2,) torch.float32" in error
+    )
 
 
 def test_states_are_float32():

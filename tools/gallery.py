@@ -191,10 +191,10 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def interval(value: float, ends: list[float], form: str = "") -> str:
-    """Returns a number and its interval."""
-    written = [format(x, form) if form else number(x) for x in (value, *ends)]
-    return f"{written[0]} [{written[1]}, {written[2]}]"
+def interval(value: float, ends: list[float] | None, form: str = "") -> str:
+    """Returns a number and its interval, which the return of one episode does not have."""
+    written = [format(x, form) if form else number(x) for x in (value, *(ends or ()))]
+    return f"{written[0]} [{written[1]}, {written[2]}]" if ends else written[0]
 
 
 # Pictures ---------------------------------------------------------------------------------------

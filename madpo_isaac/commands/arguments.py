@@ -63,11 +63,12 @@ class Parser(argparse.ArgumentParser):
     @staticmethod
     def positive_int(text: str) -> int:
         """Returns a whole number from 1 to :data:`MAX_COUNT`."""
-        whole = text.isdecimal() and text.isascii()
-        digits = text.lstrip("0") if whole else ""
-        if not digits:
+        try:
+            number = int(text) if text.isdecimal() else 0
+        except ValueError:  # more digits than Python converts
+            number = MAX_COUNT + 1
+        if number < 1:
             raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of at least 1")
-        number = int(digits[:20])
         if number > MAX_COUNT:
             raise argparse.ArgumentTypeError(f"'{text}' must be at most {MAX_COUNT}")
         return number

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RENDER_MODES = ("rgb_array",)
 _MAX_SIZE = 2**14
-"""Pixels that OpenGL draws on all usual machines."""
+"""Largest width and height of a picture, pixels."""
 
 
 class Camera:

@@ -84,9 +84,6 @@ def make(argv: list[str]) -> Path:
     name = pretrained.name_of(content["task"], split)
     path = options.out / f"{name}{pretrained.SUFFIX}"
     (run,) = load([str(folder.path)])
-    if begun := began(folder.path):
-        (before,) = load([str(begun[0])])
-        run = joined(before, run, begun[1])
     with checkpoint.using(source):
         facts = {
             **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
@@ -94,6 +91,10 @@ def make(argv: list[str]) -> Path:
             "hours": content["wall_s"] / 3600.0,
             "config": record(config),
         }
+    if begun := began(folder.path):
+        facts["command"] = both_commands(*begun, facts["command"])
+        (before,) = load([str(begun[0])])
+        run = joined(before, run, begun[1])
     given = {key: getattr(options, key) for key in ("revision", "machine", "note")}
     facts |= {key: value for key, value in given.items() if value}
     pretrained.save(path, content, facts)
@@ -118,6 +119,18 @@ def began(run: Path) -> tuple[Path, int] | None:
     return folder.path, checkpoint.load(Path(path), torch.device("cpu"))["iteration"]
 
 
+def both_commands(before: Path, iteration: int, command: str) -> str:
+    """Returns the commands of a run that began with a checkpoint of the run ``before``.
+
+    Raises:
+        UserError: that run began with a checkpoint, too.
+    """
+    if began(before):
+        raise UserError(f"'{before}' began with a checkpoint, too: three commands are too many.")
+    first = origin(before, iteration)["command"]
+    return f"{first} experiment=first && {command} checkpoint=runs/first experiment=second"
+
+
 def joined(before: Run, run: Run, iteration: int) -> Run:
     """Returns a run with the first iterations of the one that it began with."""
     old, new = before.metrics, run.metrics
@@ -128,15 +141,12 @@ def joined(before: Run, run: Run, iteration: int) -> Run:
 def origin(run: Path, iterations: int | None = None) -> dict[str, Any]:
     """Returns the command, the source revision and the machine of a run.
 
-    The command of a run that began with a checkpoint of another one is two commands.
-
     Args:
         run: the run folder.
         iterations: in place of the run's own number.
 
     Raises:
-        UserError: the files that tell them are missing or damaged, or the other run began with a
-            checkpoint, too.
+        UserError: the files that tell them are missing or damaged.
     """
     try:
         overrides = (run / "overrides.txt").read_text().split("\n")
@@ -155,14 +165,8 @@ def origin(run: Path, iterations: int | None = None) -> dict[str, Any]:
     settings = [f"task={task}", *(text for text in settings if not text.startswith("task="))]
     given, length = f"{_LENGTH}=", iterations or length
     settings = [f"{given}{length}" if text.startswith(given) else text for text in settings]
-    command = " ".join(("python train.py", *settings))
-    if begun := began(run):
-        if iterations is not None:
-            raise UserError(f"'{run}' began with a checkpoint, too: three commands are too many.")
-        first = origin(*begun)["command"]
-        command = f"{first} experiment=first && {command} checkpoint=runs/first experiment=second"
     return {
-        "command": command,
+        "command": " ".join(("python train.py", *settings)),
         "revision": revision,
         "machine": processor if device == "cpu" else gpu,
     }

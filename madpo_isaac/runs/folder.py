@@ -159,7 +159,7 @@ class RunFolder:
             for folder in (self.path, self.nn, self.path / "dumps"):
                 remove_temporary(folder)
             self._record_again(config)
-            if inside and checkpoint is not None and _iteration_of(last) > iteration:
+            if inside and checkpoint is not None and checkpoint.resolve() != last.resolve():
                 self._go_back_to(checkpoint, iteration)
             recorded = self.drop_metrics_after(iteration)
             if inside and recorded < iteration:
@@ -184,9 +184,13 @@ class RunFolder:
         """Makes an older checkpoint the last one; ``dropped/`` keeps what is newer, and metrics.
 
         The metrics are cut only afterwards: after a kill in between nothing is missing. best.pth
-        stays until a policy beats the best score that the older checkpoint knows.
+        stays until a policy beats the best score that the older checkpoint knows. Nothing changes
+        if last.pth is not newer.
         """
-        last, place = self.nn / "last.pth", self._dropped()
+        last = self.nn / "last.pth"
+        if _iteration_of(last) <= iteration:
+            return
+        place = self._dropped()
         for path in (self.metrics, last, self.nn / "best.pth"):
             if path.exists():
                 shutil.copy2(path, place / path.name)
