@@ -1,7 +1,9 @@
 """The study of MADPO's bonus: arms, tasks and seeds are those of docs/question.md."""
 
 import csv
+import json
 import re
+import tarfile
 from pathlib import Path
 from statistics import fmean
 
@@ -71,6 +73,29 @@ def test_the_arms_to_confirm_are_the_best_of_the_first_part():
     assert {name for _, name in ranking} == set(question.FORMS)
     best = [name for _, name in ranking if name not in ("happo", "entropy_share")][:2]
     assert set(question.CONFIRMED) == {"happo", "entropy", "momentum", *best}
+
+
+@pytest.mark.parametrize("part", ["choose"])
+def test_scores_are_those_of_the_archived_runs(jobs, part):
+    """The last two evaluations of each run's metrics.jsonl, read here line by line."""
+    given = {}
+    with (DOCS / "results" / "question" / f"{part}_scores.csv").open() as file:
+        for row in csv.DictReader(file):
+            given.setdefault((row["task"], row["arm"]), []).append(float(row["score"]))
+    arms = question.FORMS | question.CONFIRMED
+    found = {}
+    with tarfile.open(DOCS / "results" / "question" / f"{part}.tar.xz") as packed:
+        files = [name for name in packed.getnames() if name.endswith("/metrics.jsonl")]
+        assert len(files) == len(jobs[part])
+        for name in files:
+            task, arm, seed = re.fullmatch(r".*/([^_]+)_(\w+)_s(\d+)/.*", name).groups()
+            lines = map(json.loads, packed.extractfile(name).read().splitlines())
+            returns = [x for x in (line["eval/return"] for line in lines) if x is not None]
+            assert len(returns) == 3
+            found.setdefault((task, arms[arm].title), {})[int(seed)] = fmean(returns[-2:])
+    assert found.keys() == given.keys()
+    for key, by_seed in found.items():
+        assert given[key] == pytest.approx([by_seed[seed] for seed in sorted(by_seed)], rel=1e-4)
 
 
 def test_tasks_and_seeds_to_confirm_are_others(jobs):
