@@ -7,7 +7,9 @@ import tarfile
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from madpo_isaac.reproduce import question
 from madpo_isaac.reproduce.caption import Request, caption
@@ -52,10 +54,8 @@ def test_runs_are_those_of_the_page(jobs, name, arms, runs):
 
 
 def test_the_arms_to_confirm_are_the_best_of_the_first_part():
-    by_arm = {title: {} for title in (arm.title for arm in question.FORMS.values())}
-    with (DOCS / "results" / "question" / "choose_scores.csv").open() as file:
-        for row in csv.DictReader(file):
-            by_arm[row["arm"]].setdefault(row["task"], []).append(float(row["score"]))
+    by_arm = read_scores("choose")
+    assert set(by_arm) == {arm.title for arm in question.FORMS.values()}
     tasks = question.FIGURES["choose"].tasks
     assert all(len(by_arm[arm][task]) == 3 for arm in by_arm for task in tasks)
     base = {task: fmean(runs) for task, runs in by_arm["HAPPO"].items()}
@@ -75,13 +75,44 @@ def test_the_arms_to_confirm_are_the_best_of_the_first_part():
     assert set(question.CONFIRMED) == {"happo", "entropy", "momentum", *best}
 
 
-@pytest.mark.parametrize("part", ["choose"])
-def test_scores_are_those_of_the_archived_runs(jobs, part):
-    """The last two evaluations of each run's metrics.jsonl, read here line by line."""
-    given = {}
+def read_scores(part):
+    """Arm's title to task to the scores of its runs, from the file of the docs."""
+    found = {}
     with (DOCS / "results" / "question" / f"{part}_scores.csv").open() as file:
         for row in csv.DictReader(file):
-            given.setdefault((row["task"], row["arm"]), []).append(float(row["score"]))
+            found.setdefault(row["arm"], {}).setdefault(row["task"], []).append(float(row["score"]))
+    return found
+
+
+def rows_of(text):
+    """The cells of all tables, row by row, without headings."""
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def interval(function, *samples, level):
+    """Bootstrap over runs within each task: the ends of the interval of a statistic."""
+    generator = np.random.default_rng(7)
+    values = []
+    for _ in range(2000):
+        drawn = [
+            np.stack([generator.choice(task, len(task)) for task in tasks]) for tasks in samples
+        ]
+        values.append(function(*drawn))
+    return np.percentile(values, [50 - level / 2, 50 + level / 2])
+
+
+def wins(x, y):
+    """Probability that a run of x beats one of y, both (tasks, runs), averaged over tasks."""
+    pairs = [(a, b) for ours, theirs in zip(x, y, strict=True) for a in ours for b in theirs]
+    a, b = np.array(pairs).T
+    return np.mean((a > b) + 0.5 * (a == b))
+
+
+@pytest.mark.parametrize("part", ["choose", "confirm"])
+def test_scores_are_those_of_the_archived_runs(jobs, part):
+    """The last two evaluations of each run's metrics.jsonl, read here line by line."""
+    given = read_scores(part)
     arms = question.FORMS | question.CONFIRMED
     found = {}
     with tarfile.open(DOCS / "results" / "question" / f"{part}.tar.xz") as packed:
@@ -92,10 +123,40 @@ def test_scores_are_those_of_the_archived_runs(jobs, part):
             lines = map(json.loads, packed.extractfile(name).read().splitlines())
             returns = [x for x in (line["eval/return"] for line in lines) if x is not None]
             assert len(returns) == 3
-            found.setdefault((task, arms[arm].title), {})[int(seed)] = fmean(returns[-2:])
+            by_task = found.setdefault(arms[arm].title, {})
+            by_task.setdefault(task, {})[int(seed)] = fmean(returns[-2:])
     assert found.keys() == given.keys()
-    for key, by_seed in found.items():
-        assert given[key] == pytest.approx([by_seed[seed] for seed in sorted(by_seed)], rel=1e-4)
+    for arm, by_task in found.items():
+        assert given[arm].keys() == by_task.keys()
+        for task, by_seed in by_task.items():
+            wanted = [by_seed[seed] for seed in sorted(by_seed)]
+            assert given[arm][task] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_result_of_the_second_part_follows_from_its_scores():
+    part = PAGE[PAGE.index("## Result of the second part") :].partition("\n## ")[0]
+    head = next(line for line in part.splitlines() if line.startswith("| arm"))
+    tasks = [cell.strip() for cell in head.split("|")[2:-1]]
+    assert sorted(tasks) == sorted(question.FIGURES["confirm"].tasks)
+    by_arm = read_scores("confirm")
+    scores = {
+        name: np.array([by_arm[arm.title][task] for task in tasks])
+        for name, arm in question.CONFIRMED.items()
+    }
+    assert all(x.shape == (4, 10) for x in scores.values())
+    rows = rows_of(part)
+    assert [row[0] for row in rows[:5]] == list(question.CONFIRMED)
+    for name, *cells in rows[:5]:
+        means = stats.trim_mean(scores[name], 0.25, axis=1)
+        assert [float(cell.split()[0]) for cell in cells] == pytest.approx(means, abs=0.051)
+    assert [row[0] for row in rows[5:7]] == ["constant", "madpo"]
+    for name, *cells in rows[5:7]:
+        for other, cell in zip(("happo", "entropy", "momentum"), cells, strict=True):
+            value, low, high = map(float, re.findall(r"[\d.]+", cell))
+            assert value == pytest.approx(wins(scores[name], scores[other]), abs=6e-4)
+            ends = interval(wins, scores[name], scores[other], level=97.5)
+            assert [low, high] == pytest.approx(ends, abs=0.03)
+            assert max(low, ends[0]) < 0.5 < min(high, ends[1])  # as the page says
 
 
 def test_tasks_and_seeds_to_confirm_are_others(jobs):
