@@ -29,6 +29,39 @@ def jobs(tmp_path_factory):
     }
 
 
+def read_scores(part):
+    """Arm's title to task to the scores of its runs, from the file of the docs."""
+    found = {}
+    with (DOCS / "results" / "question" / f"{part}_scores.csv").open() as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["arm"], {}).setdefault(row["task"], []).append(float(row["score"]))
+    return found
+
+
+def columns_of(text):
+    """The heading of the first table, without its first cell."""
+    head = next(line for line in text.splitlines() if line.startswith("| arm"))
+    return [cell.strip() for cell in head.split("|")[2:-1]]
+
+
+def rows_of(text):
+    """The cells of all tables, row by row, without headings."""
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def wins(x, y):
+    """Probability that a run of x beats one of y, both (..., tasks, runs), averaged over tasks."""
+    x, y = x[..., :, None], y[..., None, :]
+    return np.mean((x > y) + 0.5 * (x == y), axis=(-3, -2, -1))
+
+
+def resampled(scores, generator):
+    """2000 samples of the runs within each task, (2000, tasks, runs), of scores (tasks, runs)."""
+    drawn = [task[generator.integers(len(task), size=(2000, len(task)))] for task in scores]
+    return np.stack(drawn, axis=1)
+
+
 def test_the_page_lists_all_arms():
     part = PAGE[: PAGE.index("## First part")]
     cells = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
@@ -60,11 +93,9 @@ def test_the_arms_to_confirm_are_the_best_of_the_first_part():
     assert all(len(by_arm[arm][task]) == 3 for arm in by_arm for task in tasks)
     base = {task: fmean(runs) for task, runs in by_arm["HAPPO"].items()}
     part = PAGE[PAGE.index("## Result of the first part") :].partition("\n## ")[0]
-    lines = [line for line in part.splitlines() if line.startswith("| ")]
-    columns = [cell.strip() for cell in lines[0].split("|")[2:-2]]
+    columns = columns_of(part)[:-1]
     ranking = []
-    for line in lines[2:]:
-        name, *cells = (cell.strip(" `") for cell in line.split("|")[1:-1])
+    for name, *cells in rows_of(part):
         scores = by_arm[question.FORMS[name].title]
         ratios = [fmean(scores[task]) / base[task] for task in columns]
         assert cells == [f"{x:.2f}" for x in (*ratios, fmean(ratios))]
@@ -73,40 +104,6 @@ def test_the_arms_to_confirm_are_the_best_of_the_first_part():
     assert {name for _, name in ranking} == set(question.FORMS)
     best = [name for _, name in ranking if name not in ("happo", "entropy_share")][:2]
     assert set(question.CONFIRMED) == {"happo", "entropy", "momentum", *best}
-
-
-def read_scores(part):
-    """Arm's title to task to the scores of its runs, from the file of the docs."""
-    found = {}
-    with (DOCS / "results" / "question" / f"{part}_scores.csv").open() as file:
-        for row in csv.DictReader(file):
-            found.setdefault(row["arm"], {}).setdefault(row["task"], []).append(float(row["score"]))
-    return found
-
-
-def rows_of(text):
-    """The cells of all tables, row by row, without headings."""
-    lines = [line for line in text.splitlines() if line.startswith("| `")]
-    return [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
-
-
-def interval(function, *samples, level):
-    """Bootstrap over runs within each task: the ends of the interval of a statistic."""
-    generator = np.random.default_rng(7)
-    values = []
-    for _ in range(2000):
-        drawn = [
-            np.stack([generator.choice(task, len(task)) for task in tasks]) for tasks in samples
-        ]
-        values.append(function(*drawn))
-    return np.percentile(values, [50 - level / 2, 50 + level / 2])
-
-
-def wins(x, y):
-    """Probability that a run of x beats one of y, both (tasks, runs), averaged over tasks."""
-    pairs = [(a, b) for ours, theirs in zip(x, y, strict=True) for a in ours for b in theirs]
-    a, b = np.array(pairs).T
-    return np.mean((a > b) + 0.5 * (a == b))
 
 
 @pytest.mark.parametrize("part", ["choose", "confirm"])
@@ -135,8 +132,7 @@ def test_scores_are_those_of_the_archived_runs(jobs, part):
 
 def test_the_result_of_the_second_part_follows_from_its_scores():
     part = PAGE[PAGE.index("## Result of the second part") :].partition("\n## ")[0]
-    head = next(line for line in part.splitlines() if line.startswith("| arm"))
-    tasks = [cell.strip() for cell in head.split("|")[2:-1]]
+    tasks = columns_of(part)
     assert sorted(tasks) == sorted(question.FIGURES["confirm"].tasks)
     by_arm = read_scores("confirm")
     scores = {
@@ -144,7 +140,7 @@ def test_the_result_of_the_second_part_follows_from_its_scores():
         for name, arm in question.CONFIRMED.items()
     }
     assert all(x.shape == (4, 10) for x in scores.values())
-    rows = rows_of(part)
+    rows, generator = rows_of(part), np.random.default_rng(7)
     assert [row[0] for row in rows[:5]] == list(question.CONFIRMED)
     for name, *cells in rows[:5]:
         means = stats.trim_mean(scores[name], 0.25, axis=1)
@@ -154,7 +150,8 @@ def test_the_result_of_the_second_part_follows_from_its_scores():
         for other, cell in zip(("happo", "entropy", "momentum"), cells, strict=True):
             value, low, high = map(float, re.findall(r"[\d.]+", cell))
             assert value == pytest.approx(wins(scores[name], scores[other]), abs=6e-4)
-            ends = interval(wins, scores[name], scores[other], level=97.5)
+            samples = (resampled(scores[arm], generator) for arm in (name, other))
+            ends = np.percentile(wins(*samples), [1.25, 98.75])
             assert [low, high] == pytest.approx(ends, abs=0.03)
             assert max(low, ends[0]) < 0.5 < min(high, ends[1])  # as the page says
 
