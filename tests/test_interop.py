@@ -85,19 +85,25 @@ def test_actions_of_another_shape_or_agent_are_refused(changed, message):
 
 
 @needs_pettingzoo
-@pytest.mark.parametrize("task", ["ShadowHandPen", "ShadowHandCatchAbreast", "Ant-4x2"])
+@pytest.mark.parametrize(
+    "task", ["ShadowHandPen", "ShadowHandCatchAbreast", "ShadowHandBlockStack", "Ant-4x2"]
+)
 def test_every_reset_with_a_seed_begins_the_same_episode(task):
-    """Also the first one, which comes after the environment was made."""
+    """Also the first one after the environment was made, and one after another episode."""
     view = parallel_env(task, num_threads=1)
     rng, episodes = np.random.default_rng(0), []
     size = view.action_space(view.possible_agents[0]).shape
     actions = [
         {agent: rng.uniform(-1, 1, size).astype(np.float32) for agent in view.possible_agents}
-        for _ in range(4)
+        for _ in range(40)
     ]
     for _ in range(2):
-        seen = [view.reset(seed=7)[0], *(view.step(action)[0] for action in actions)]
+        seen = [view.reset(seed=7)[0], *(view.step(action)[0] for action in actions[:4])]
         episodes.append(np.concatenate([x for step in seen for x in step.values()]))
+        view.reset(seed=99)
+        for action in actions:
+            if view.agents:
+                view.step(action)
     assert np.array_equal(*episodes)
 
 

@@ -191,6 +191,23 @@ def test_reset_goes_back_to_a_clean_key_pose(box):
         np.testing.assert_array_equal(states[row], state_of(box, fresh))
 
 
+@pytest.mark.parametrize("height", [0.125, 0.75])
+def test_what_float32_rounds_off_does_not_outlive_a_reset(box, height):
+    """The box lies where the next episode puts it, the key pose or another place, up to 1e-9."""
+    sim = make(box, 2)
+    qpos, qvel = (sim.field(name, exact=True) for name in ("qpos", "qvel"))
+    for each in range(2):
+        qpos[each, 2], qvel[each, 2] = height + 1e-9 * each, 1e-50 * each
+    sim.forward()
+    assert sim.qpos[:, 2].tolist() == [height] * 2
+    assert qpos[1, 2] != height
+    sim.reset(rows(1, 1))
+    sim.qpos[:, 2] = height
+    sim.step(5)
+    states = sim.state_dict()["state"]
+    assert torch.equal(states[0], states[1])
+
+
 def test_reset_leaves_other_rows_as_they_were(hands):
     sim, twin = make(hands, 3), make(hands, 3)
     for each in (sim, twin):
