@@ -70,7 +70,7 @@ def test_figures_that_only_the_paper_has_are_drawn(name, picture, tmp_path, monk
     jobs = plan(FIGURES[name], scale, tmp_path / "runs", method="printed")
     for k, job in enumerate(jobs):
         write_run(job.folder, job.task, lines=3, gain=1.0 + k)
-    monkeypatch.setattr(pool, "run", lambda *_: ({}, 0))
+    monkeypatch.setattr(pool, "run", lambda *_: pool.Result({}, {}, 0))
     out = tmp_path / "out"
     assert reproduce({out: request}, {out: jobs}, 1, 1, reps=10) == 0
     assert (out / "figures" / f"{picture}.pdf").read_bytes()[:5] == b"%PDF-"

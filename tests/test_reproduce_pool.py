@@ -26,6 +26,12 @@ with open(folder + "/arguments", "a") as file:
     file.write(" ".join(sys.argv[1:]) + "\\n")
 if "fail" in options["experiment"]:
     sys.exit("error: it failed")
+if "short" in options["experiment"]:
+    sys.exit(0)
+if "killed" in options["experiment"]:
+    os.kill(os.getpid(), signal.SIGKILL)
+if "preempted" in options["experiment"]:
+    sys.exit(128 + signal.SIGTERM)
 if "slow" in options["experiment"]:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     open(folder + "/ready", "w").close()
@@ -57,13 +63,13 @@ def starts(folder):
 
 def test_finished_runs_are_skipped_and_others_continued(tmp_path, stub, capsys):
     jobs = jobs_named(tmp_path / "runs", "a", "b", "c")
-    assert pool.run(jobs, 2, 3) == ({}, 0)
+    assert pool.run(jobs, 2, 3) == ({}, {}, 0)
     argument = (tmp_path / "runs/a/arguments").read_text().split()
     where = ["experiment=a", f"runs_dir={tmp_path / 'runs'}", "resume=auto"]
     assert argument == ["num_threads=3", "task=T", "seed=1", *where]
     (tmp_path / "runs/b/status.json").write_text(json.dumps({"state": "running"}))
     (tmp_path / "runs/c/metrics.jsonl").write_text('{"env_steps": 32, "wall_s": 1.0}\n')
-    assert pool.run(jobs, 2, 3) == ({}, 0)
+    assert pool.run(jobs, 2, 3) == ({}, {}, 0)
     assert starts(tmp_path / "runs") == {"a": 1, "b": 2, "c": 2}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "0 of 3 runs, 0% of the steps, ETA 0:00:02"  # 1 s each is expected
@@ -73,9 +79,25 @@ def test_finished_runs_are_skipped_and_others_continued(tmp_path, stub, capsys):
 
 def test_a_failure_is_reported_and_the_others_run(tmp_path, stub, capsys):
     jobs = jobs_named(tmp_path / "runs", "fail", "b")
-    assert pool.run(jobs, 1, 1) == ({"fail": "it failed"}, 0)
+    assert pool.run(jobs, 1, 1) == ({"fail": "it failed"}, {}, 0)
     assert starts(tmp_path / "runs") == {"fail": 1, "b": 1}
     assert "[1/2] fail: failed (it failed; all of it is in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("killed", "killed by signal 9; run the same command again to continue it"),
+        ("preempted", "stopped by signal 15; run the same command again to continue it"),
+        ("short", "its metrics.jsonl ends at 0 of 64 steps; remove '{}' to make it again"),
+    ],
+)
+def test_a_run_that_ends_before_its_end_is_unfinished(tmp_path, stub, capsys, name, reason):
+    jobs = jobs_named(tmp_path / "runs", name, "b")
+    reason = reason.format(tmp_path / "runs" / name)
+    assert pool.run(jobs, 1, 1) == ({}, {name: reason}, 0)
+    assert starts(tmp_path / "runs") == {name: 1, "b": 1}
+    assert f"[1/2] {name}: unfinished ({reason}), " in capsys.readouterr().out
 
 
 def test_a_signal_is_passed_on_and_nothing_else_starts(tmp_path, stub, capsys):
@@ -87,7 +109,7 @@ def test_a_signal_is_passed_on_and_nothing_else_starts(tmp_path, stub, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop).start()
-    assert pool.run(jobs, 1, 1) == ({}, 128 + signal.SIGTERM)
+    assert pool.run(jobs, 1, 1) == ({}, {}, 128 + signal.SIGTERM)
     assert starts(tmp_path / "runs") == {"slow": 1}
     assert "slow: stopped" in capsys.readouterr().out
 
@@ -110,7 +132,7 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(tmp_path, stub, capsys):
             lock.release()
 
     threading.Thread(target=end).start()
-    assert pool.run(jobs, 1, 1) == ({}, 0)
+    assert pool.run(jobs, 1, 1) == ({}, {}, 0)
     assert starts(tmp_path / "runs") == {"left": 1, "b": 1}
     out = capsys.readouterr().out
     assert all(f"{name}: waiting for another process" in out for name in ("done", "left"))

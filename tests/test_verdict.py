@@ -77,11 +77,11 @@ def drawn(mean, seed, runs=10, tasks=3):
         (
             3.0,
             3.0,
-            "helps: it scores higher than base, it does not differ from control beyond chance.",
+            "helps: it scores higher than base, it is not shown to differ from control.",
         ),
         (3.0, 9.0, "helps: it scores higher than base, it scores lower than control."),
         (-3.0, 0.0, "hurts: it scores lower than base."),
-        (0.0, 0.0, "does not differ from base beyond chance."),
+        (0.0, 0.0, "is not shown to differ from base."),
     ],
 )
 def test_verdicts(arm, control, wanted):
@@ -136,11 +136,16 @@ def test_the_study_writes_its_ranking_and_all_scores(tmp_path, monkeypatch, caps
             f"task: {{name: {job.task}}}\nalgo: {{name: happo}}\nseed: 1\n"
         )
     failed = "ShadowHandOver_inter_s3"
-    monkeypatch.setattr(pool, "run", lambda *_: ({failed: "it diverged"}, 0))
+    ended = pool.Result({failed: "it diverged"}, {"HalfCheetah-6x1_kl_s2": "killed"}, 0)
+    monkeypatch.setattr(pool, "run", lambda *_: ended)
     monkeypatch.setattr(run, "_report", lambda *_: None)  # is tested elsewhere, and slow
     request = Request("choose", figure, "choose", scale, "gaussian", "tuned")
     out = tmp_path / "out"
     out.mkdir()
+    assert run.reproduce({out: request}, {out: jobs}, 1, 1, reps=10) == 1
+    assert "not all runs are finished: there is no verdict yet" in capsys.readouterr().out
+    assert not list(out.iterdir())
+    ended = ended._replace(unfinished={})
     assert run.reproduce({out: request}, {out: jobs}, 1, 1, reps=10) == 1
     warned = capsys.readouterr().err
     assert warned.count("has 2 of its 3 evaluations.") == len(jobs) - 1

@@ -1,8 +1,9 @@
 """Estimates of the time and the disk space of a run before it starts.
 
-They hold within a factor of two on one core of an AMD processor with AVX-512
-(docs/results/update.json, mamujoco.json, divergence.json). As soon as runs have a pace of their
-own, ``pool`` uses this pace.
+They hold within a factor of two for one core, be it of an idle AMD processor with AVX-512
+(docs/results/update.json, mamujoco.json, divergence.json) or of an Intel Xeon both of whose cores
+train (docs/results/question), and lie between the two. As soon as runs have a pace of their own,
+``pool`` uses this pace.
 """
 
 from __future__ import annotations
@@ -17,21 +18,23 @@ from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.config.schema import Config
 
 _ROBOTS = {
-    "HalfCheetah": (24_000, 23),
-    "Walker2d": (9_500, 23),
-    "Ant": (5_500, 120),
-    "Humanoid": (3_800, 400),
-    "ShadowHand": (10_500, 420),
+    "HalfCheetah": (17_000, 23),
+    "Walker2d": (6_700, 23),
+    "Ant": (3_900, 120),
+    "Humanoid": (2_700, 400),
+    "ShadowHand": (7_400, 420),
 }
-"""Environment steps collected per second, and inputs of a network."""
-_SAMPLE_S, _WEIGHT_S = 6e-7, 3.4e-11
-"""Seconds of a gradient step per sample and network, and per sample and weight."""
+"""Environment steps per second without the policies, and inputs of a network."""
+_ACT_S = 4.5e-5
+"""Seconds per agent to act once in all environments."""
+_STEP_S, _WEIGHT_S = 4e-3, 5.2e-11
+"""Seconds of a gradient step per network, and per sample and weight."""
 _PAIR_S = 1e-8
 """Seconds of a kernel divergence per pair of samples, forward and backward."""
 _OF_HANDS = {"hands": 2, "fingers": 12}
 """Agents of two Shadow hands."""
-_HATRPO = 3.5
-"""Time of HATRPO's update relative to HAPPO's."""
+_HATRPO, _CG = 0.6, 0.28
+"""Time of HATRPO's update relative to HAPPO's, and per iteration of conjugate gradient beside."""
 _LINE, _PER_AGENT = 700, 500
 """Bytes of metrics.jsonl and of TensorBoard's file per iteration, and per agent beside."""
 _CHECKPOINTS = 2
@@ -66,15 +69,18 @@ def expected(config: Config, iterations: int) -> Cost:
     batch = config.num_envs * algo.horizon
     widths = [inputs, *algo.hidden]
     weights = sum(a * b for a, b in itertools.pairwise(widths))
-    update = algo.epochs * batch * (agents + 1) * (_SAMPLE_S + weights * _WEIGHT_S)
-    update *= _HATRPO if isinstance(algo, HatrpoConfig) else 1.0
+    minibatch = batch / algo.num_minibatches
+    step = _STEP_S + minibatch * weights * _WEIGHT_S
+    update = algo.epochs * algo.num_minibatches * (agents + 1) * step
+    if isinstance(algo, HatrpoConfig):
+        update *= _HATRPO + algo.cg_iterations * _CG
     copies = 3  # the weights and Adam's two moments
     if isinstance(algo, MadpoConfig):
         copies += 2  # the policies to compare with
         update += _kernels(algo, batch, agents)
     disk = _CHECKPOINTS * 4 * copies * (agents + 1) * weights
     disk += iterations * (_LINE + agents * _PER_AGENT)
-    return Cost(iterations * (batch / pace + update), disk)
+    return Cost(iterations * (batch / pace + agents * algo.horizon * _ACT_S + update), disk)
 
 
 def _agents(config: Config) -> int:

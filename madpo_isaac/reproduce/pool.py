@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
@@ -24,8 +25,21 @@ TRAIN = ("-m", "madpo_isaac", "train")
 _PLACE = Path(__file__).resolve().parents[2]
 """Folder from which this package is imported, in the processes of runs too."""
 _POLL_S = 0.2
+_SIGNALLED = 128
+"""Exit code of a run that a signal stopped in good order, minus the signal's number."""
 _PLAIN_S = 60.0
 """Seconds between lines about the progress, if there is no terminal."""
+
+
+class Result(NamedTuple):
+    """How the runs of a call of :func:`run` ended; all other runs are finished."""
+
+    failed: Mapping[str, str]
+    """Reasons of the runs that ended with an error, by name."""
+    unfinished: Mapping[str, str]
+    """Reasons of the runs that something else ended, by name."""
+    exit_code: int
+    """0, or 128 plus the signal's number after a signal to this process."""
 
 
 class View:
@@ -100,7 +114,7 @@ def outlook(jobs: Sequence[Job], workers: int) -> tuple[float, float]:
     return share, max(sum(left) / workers, *left)
 
 
-def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, str], int]:
+def run(jobs: Sequence[Job], workers: int, threads: int) -> Result:
     """Runs all unfinished jobs, ``workers`` at a time, and waits for them.
 
     Ctrl-C or SIGTERM asks the running jobs to save and exit, and the same call continues them. A
@@ -110,13 +124,10 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, s
         jobs: in the order in which they are started.
         workers: processes at a time.
         threads: threads of each process.
-
-    Returns:
-        The failed runs with the last line of their output, and an exit code: 0, or 128 plus the
-        signal's number after a signal.
     """
     waiting = [job for job in jobs if not job.finished()]
     failed: dict[str, str] = {}
+    unfinished: dict[str, str] = {}
     running: dict[Job, subprocess.Popen[bytes]] = {}
     taken: set[Job] = set()
     stop, told = StopRequest(), False
@@ -141,14 +152,22 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> tuple[Mapping[str, s
                 for job, process in list(running.items()):
                     if process.poll() is not None:
                         del running[job]
-                        stopped = bool(stop) or process.returncode > 128
-                        view.ended(job, "stopped" if stopped else _outcome(job, process, failed))
+                        if stop:
+                            view.ended(job, "stopped")
+                        elif reason := _unfinished(job, process.returncode):
+                            unfinished[job.name] = reason
+                            view.ended(job, f"unfinished ({reason})")
+                        elif process.returncode:
+                            failed[job.name] = reason = _last_words(job)
+                            view.ended(job, f"failed ({reason}; all of it is in {_log(job)})")
+                        else:
+                            view.ended(job, "finished")
                 view.update(list(running))
         finally:
             for process in running.values():
                 _signal(process, signal.SIGKILL)
                 process.wait()
-    return failed, stop.exit_code
+    return Result(failed, unfinished, stop.exit_code)
 
 
 def _not_taken(jobs: Sequence[Job], taken: set[Job]) -> list[Job]:
@@ -180,12 +199,26 @@ def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
         raise UserError(f"Cannot start run '{job.folder}': {problem}.") from problem
 
 
-def _outcome(job: Job, process: subprocess.Popen[bytes], failed: dict[str, str]) -> str:
-    if process.returncode == 0:
-        return "finished"
+def _unfinished(job: Job, returncode: int) -> str:
+    """Returns why a run whose process has ended is neither finished nor failed; else ''."""
+    if returncode < 0:
+        return f"killed by signal {-returncode}; run the same command again to continue it"
+    if returncode > _SIGNALLED:
+        number = returncode - _SIGNALLED
+        return f"stopped by signal {number}; run the same command again to continue it"
+    if returncode == 0 and not job.finished():
+        steps, _ = job.progress()
+        return (
+            f"its metrics.jsonl ends at {steps:.0f} of {job.steps} steps; remove '{job.folder}' "
+            "to make it again"
+        )
+    return ""
+
+
+def _last_words(job: Job) -> str:
+    """Returns the last line of a run's output."""
     lines = _log(job).read_text(errors="replace").splitlines() or ["no message"]
-    failed[job.name] = reason = lines[-1].removeprefix("error: ")
-    return f"failed ({reason}; all of it is in {_log(job)})"
+    return lines[-1].removeprefix("error: ")
 
 
 def _log(job: Job) -> Path:

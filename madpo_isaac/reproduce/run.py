@@ -39,25 +39,31 @@ def reproduce(
         reps: resamples of every bootstrap.
 
     Returns:
-        The exit code: 0, 1 if a run failed, or 128 plus the signal's number after a signal.
+        The exit code: 0, 1 if a run failed or is unfinished, or 128 plus the signal's number after
+        a signal.
     """
     every = union(jobs.values())
     for out, request in requests.items():
         console.info(f"{len(jobs[out])} runs. {caption(request, jobs[out])}")
     console.info(f"{len(every)} runs in all, {workers} at a time")
-    failed, code = pool.run(every, workers, threads)
+    failed, unfinished, code = pool.run(every, workers, threads)
     if code:
         console.info("run the same command again to continue")
         return code
     for out, request in requests.items():
-        shown = [job for job in jobs[out] if job.name not in failed]
+        shown = [job for job in jobs[out] if job.name not in {*failed, *unfinished}]
         if shown:
             _report(request, shown, out, reps)
-            if request.figure.conclude is not None:
+        if shown and request.figure.conclude is not None:
+            if any(job.name in unfinished for job in jobs[out]):
+                console.info("not all runs are finished: there is no verdict yet")
+            else:
                 _conclude(request, jobs[out], failed, out, reps)
     for name, reason in failed.items():
         console.error(f"{name} failed: {reason}")
-    return 1 if failed else 0
+    for name, reason in unfinished.items():
+        console.error(f"{name} is unfinished: {reason}")
+    return 1 if failed or unfinished else 0
 
 
 def union(figures: Iterable[Sequence[Job]]) -> list[Job]:
@@ -88,7 +94,8 @@ def _report(request: Request, jobs: Sequence[Job], out: Path, reps: int) -> None
     if shows == "wall time":
         console.info(f"the paper's table: the table of wall times in {out / 'report.html'}")
     elif where.is_file():
-        console.info(f"the paper's figure: {where}")
+        owner = "the paper's" if request.figure.is_of_paper else "the"
+        console.info(f"{owner} figure: {where}")
 
 
 def _conclude(

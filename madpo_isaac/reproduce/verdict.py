@@ -136,10 +136,10 @@ def _verdict(baseline: str, sides: Mapping[str, int]) -> str:
     if sides[baseline] < 0:
         return f"hurts: it scores lower than {baseline}."
     if sides[baseline] == 0:
-        return f"does not differ from {baseline} beyond chance."
+        return f"is not shown to differ from {baseline}."
     words = {
         1: "it scores higher than {}",
-        0: "it does not differ from {} beyond chance",
+        0: "it is not shown to differ from {}",
         -1: "it scores lower than {}",
     }
     parts = ", ".join(words[side].format(other) for other, side in sides.items())
