@@ -74,6 +74,8 @@ def test_what_is_offered(offered):
     assert offered("madpo render q") == ["quad"]
     assert "latest" in offered("madpo eval ")
     assert offered("madpo reproduce fig1") == ["fig10"]
+    assert "all" in offered("madpo reproduce a")
+    assert offered("madpo reproduce conf") == ["confirm"]
     assert "--scale" in offered("madpo reproduce --")
     assert offered("madpo list r") == ["runs"]
     assert offered("madpo export --format o") == ["onnx"]

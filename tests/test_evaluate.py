@@ -14,6 +14,7 @@ from tiny_run import ONCE
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
 from madpo_isaac.commands import evaluate as command
+from madpo_isaac.commands import play
 from madpo_isaac.commands.evaluate import _verdict
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.evaluation import stats
@@ -231,6 +232,16 @@ def test_exit_code_says_whether_the_policy_is_good(runs, capsys, tmp_path, optio
     found, out = evaluated(capsys, runs / "happo", "--episodes=1", "--out", tmp_path, *options)
     assert found == code
     assert ("is below" in out.err) == bool(code)
+
+
+def test_playing_says_how_many_episodes_diverged(monkeypatch, capsys):
+    for count, said in ((3, "1 of these 9 episodes diverged"), (1, "")):
+        episodes = play_episodes(Scripted(), lambda state: state + 1, count)
+        monkeypatch.setattr(play, "evaluate", lambda *_, found=episodes: found)
+        play._score(None, Scripted(), 3 * count, each=False)
+        printed = capsys.readouterr()
+        assert f"episodes: {3 * count}" in printed.out
+        assert said in printed.err and bool(said) == bool(printed.err)
 
 
 def test_scores_that_are_none_are_below_any_limit(capsys):

@@ -33,7 +33,12 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         "c.csv": "run,env_steps,episode_return\n",
         "d.jsonl": '{"env_steps": 1}\n',
         "e.txt": "",
+        "f.csv": "run;env_steps;episode_return\nx;1;2\n",
+        "g.csv": "run,env_steps,episode_return\nx,1,2,3\n",
+        "h.csv": "",
+        "own/curves.csv": "run,env_steps,episode_return\nx,1,2\n",
     }
+    (tmp_path / "own").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     broken = write_run(tmp_path / "broken")
@@ -49,14 +54,22 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         ([tmp_path / "c.csv"], "holds no runs"),
         ([tmp_path / "d.jsonl"], "holds no episode_return"),
         ([tmp_path / "e.txt"], "neither a run folder"),
+        ([tmp_path / "f.csv"], "no column run: its first line is 'run;env_steps;episode_return'"),
+        ([tmp_path / "g.csv"], "Line 2 of", "has more than 3 fields"),
+        ([tmp_path / "h.csv"], "no column run: it is empty"),
+        ([tmp_path / "own/curves.csv", "--out", tmp_path / "own"], "would be overwritten"),
+        ([f"T={tmp_path}/own/curves.csv", "--out", tmp_path / "own"], "would be overwritten"),
         ([runs, "--by", "algo.divergence.lamb"], "Did you mean 'algo.divergence.lam'?"),
         ([runs, "--at", "1e5,x"], "--at 1e5,x"),
         ([runs, "--window", "-1"], "--window -1"),
+        ([runs, "--window", "10,20"], "--window 10,20"),
         ([runs, "--baseline", "hapo"], "Did you mean 'happo'?"),
         ([runs, "--out", tmp_path / "e.txt"], "Cannot write"),
         ([runs, "--flag"], "--flag"),
     ):
         refused(capsys, argv, *parts)
+    for name, text in files.items():
+        assert (tmp_path / name).read_text() == text
 
 
 def test_commands_work_as_a_module():

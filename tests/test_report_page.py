@@ -105,6 +105,18 @@ def test_curves_of_a_file_have_no_wall_time(runs, tmp_path):
     assert "<h2>Wall time</h2>" not in html and "<h2>Results</h2>" in html
 
 
+@pytest.mark.parametrize("level", [1e16, -1e17, 1e99, 1e-99, 0.0])
+def test_constant_curves_of_any_size_are_drawn(level, tmp_path, recwarn):
+    """Also those of runs whose names have letters that no font of Matplotlib has."""
+    rows = [f"\u6f22_s{seed},{k},{level}" for seed in (1, 2) for k in (100, 200)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["run,env_steps,episode_return", *rows]) + "\n")
+    assert main(["report", str(path), "--out", str(tmp_path / "out")]) == 0
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "<svg" in html and "nan" not in html.split("<svg", 1)[1].split("</svg>")[0]
+    assert not [str(warning.message) for warning in recwarn]
+
+
 def test_a_success_that_never_changes_is_not_drawn(tmp_path):
     run = write_run(tmp_path / "runs" / "a")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

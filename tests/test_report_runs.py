@@ -89,6 +89,16 @@ def test_recorded_curves_give_the_published_table():
 # Curves -----------------------------------------------------------------------------------------
 
 
+def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
+    """Which begins with a byte order mark, and may have blanks and line breaks in a name."""
+    path = tmp_path / "a.csv"
+    text = '\ufeffrun, env_steps, episode_return\r\n"x\n_s3", 100, 2.5\r\n'
+    path.write_bytes(text.encode())
+    one, other = load([f"A={path}", f"B={path}"])
+    assert (one.task, other.task, one.name, one.steps) == ("A", "B", "x _s3", 100)
+    assert one.metrics["episode_return"].tolist() == [2.5]
+
+
 def test_means_weigh_episodes_and_look_back_over_the_window():
     run = run_of([1.0, np.nan, 4.0, 7.0], [1, 0, 3, 1])
     assert run.mean("episode_return", 40, 20) == pytest.approx((3 * 4 + 7) / 4)

@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
 
 def script(shell: str) -> str:
     """Returns the script for one of :data:`SHELLS`."""
-    from madpo_isaac.reproduce.paper import FIGURES
+    from madpo_isaac.commands.reproduce import ALL, FIGURES
 
     plugins.load_installed()
     groups = {"task": TASKS, "algo": ALGO_SCHEMAS, "sim": SIM_SCHEMAS, "recipe": recipes.names()}
@@ -108,7 +108,7 @@ def script(shell: str) -> str:
     keys = dict.fromkeys([*(f"{group}=" for group in groups), *settings()])
     words = {name: [*keys, *TASKS, "latest", "best"] for name in ("eval", "play")}
     words |= {"train": keys, "render": [*keys, *TASKS, *hand.names(), "sheet"]}
-    words |= {"list": listing.WHAT, "reproduce": [*FIGURES, *keys], "completion": SHELLS}
+    words |= {"list": listing.WHAT, "reproduce": [*FIGURES, ALL, *keys], "completion": SHELLS}
     words |= {"export": [*TASKS, "latest", "best"]}
     sources = {name: f"{module.rsplit('.', 1)[1]}.py" for name, (module, _) in COMMANDS.items()}
     found = _FOUND.substitute(

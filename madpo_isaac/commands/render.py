@@ -53,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     out = options.out or Path(f"{Path(what).stem}.png")
     if out.suffix != ".png":
         raise UserError(f"--out {out}: the name of a picture ends with .png.")
+    check_writable(out.parent)
     choose_backend()  # fails before anything is built
     if what == SHEET:
         picture = sheet([name for name in tasks.TASKS if name.startswith("ShadowHand")], settings)
@@ -62,7 +63,6 @@ def main(argv: Sequence[str]) -> int:
         picture = _draw(HandAlone(hand.load(what)), *SIZE)
     else:
         picture = task_picture(what, settings, *SIZE)
-    check_writable(out.parent)
     try:
         _save(picture, out)
     except OSError as problem:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError
-from madpo_isaac.report.runs import load
+from madpo_isaac.report.runs import load, named
 from madpo_isaac.report.study import Study, numbers
-from madpo_isaac.report.write import write
+from madpo_isaac.report.write import CSV_FILES, write
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,9 +42,12 @@ def main(argv: Sequence[str]) -> int:
     add("--title", default="Report", help="title of the page")
     options = parser.parse(argv)
     marks = numbers(options.at, "--at") if options.at else []
-    window = numbers(options.window, "--window")[0] if options.window else 0.0
-    if options.window and window < 1.0:
-        raise UserError(f"--window {options.window} must be at least 1 environment step.")
+    window, *more = numbers(options.window, "--window") if options.window else [0.0]
+    if options.window and (window < 1.0 or more):
+        raise UserError(f"--window {options.window} must be one number of steps, 1 or more.")
+    for _, path in map(named, options.runs):
+        if path.resolve() in [(options.out / name).resolve() for name in CSV_FILES]:
+            raise UserError(f"--out {options.out}: '{path}' would be overwritten by its report.")
     tell = console.Progress()
     try:
         study = Study(load(options.runs, tell), options.by.split(","), window)

@@ -183,3 +183,14 @@ def brief(value: float) -> str:
     if abs(value) < 1e-9:  # sums of rounded numbers
         return "0"
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def widened(low: float, high: float, share: float) -> tuple[float, float]:
+    """Returns the ends of a range with room beside them: a share of it, or 0.5 if it is empty.
+
+    There is always enough room that rounding leaves the ends apart.
+    """
+    space = share * (high - low) if high > low else 0.5
+    if share or high <= low:
+        space = max(space, 1e-7 * max(abs(low), abs(high)))
+    return low - space, high + space

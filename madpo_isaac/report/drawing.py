@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib import figure as mpl
 from matplotlib.axes import Axes
 
-from madpo_isaac.report.chart import Figure, Line, Panel, Style
+from madpo_isaac.report.chart import Figure, Line, Panel, Style, widened
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -50,10 +51,12 @@ def write_files(figure: Figure, folder: Path) -> None:
     _legend(drawn, figure)
     _caption(drawn, "\n".join([*figure.caption.splitlines(), *figure.cuts()]))
     folder.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(folder / f"{figure.name}.png", dpi=_DPI)
-    drawn.set_layout_engine("none")  # everything has its place now
-    # Without dates, so that equal runs give equal files.
-    drawn.savefig(folder / f"{figure.name}.pdf", metadata={"CreationDate": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page has every letter
+        drawn.savefig(folder / f"{figure.name}.png", dpi=_DPI)
+        drawn.set_layout_engine("none")  # everything has its place now
+        # Without dates, so that equal runs give equal files.
+        drawn.savefig(folder / f"{figure.name}.pdf", metadata={"CreationDate": None})
 
 
 def _size(figure: Figure) -> tuple[float, float]:
@@ -80,8 +83,7 @@ def _draw(axes: Axes, panel: Panel, figure: Figure) -> None:
         axes.set_xticks(panel.x_ticks, [f"{x:g}" for x in panel.x_ticks])
         axes.minorticks_off()
     low, high, _ = panel.limits()
-    space = 0.0 if panel.fixed else 0.05 * (high - low)
-    low, high = (low - space, high + space) if high > low else (low - 0.5, high + 0.5)
+    low, high = widened(low, high, 0.0 if panel.fixed else 0.05)
     if panel.bars:
         _bars(axes, panel, figure)
         axes.set_xlim(low, high)

@@ -26,6 +26,8 @@ SHORT = {"algo": "algo.name", "task": "task.name", "sim": "sim.name"}
 """Names of some settings on the command line."""
 _NEEDED = ("env_steps", "episode_return")
 _LONGEST_NAME = 255
+_SHOWN = 80
+"""Letters of a file's first line in a message."""
 _SEED = re.compile(r"(?P<label>.+?)_s(?P<seed>\d{1,19})(_\d{8}-\d{6}(-\d+)?)?")
 
 
@@ -162,17 +164,22 @@ def load(arguments: Sequence[str], tell: Tell = lambda text: None) -> list[Run]:
     Raises:
         UserError: there is no such path, or it contains no runs.
     """
-    runs: dict[tuple[Path, str], Run] = {}
+    runs: dict[tuple[Path, str, str], Run] = {}
     for argument in arguments:
-        task, found, name = argument.partition("=")
-        path = Path(os.path.expanduser(argument))
-        if found and not os.path.exists(path):
-            path = Path(os.path.expanduser(name))
-        else:
-            task = ""
+        task, path = named(argument)
         for run in _read(path, task, tell):
-            runs[path.resolve() if run.folder is None else run.folder.resolve(), run.name] = run
+            where = path if run.folder is None else run.folder
+            runs[where.resolve(), run.task, run.name] = run
     return list(runs.values())
+
+
+def named(argument: str) -> tuple[str, Path]:
+    """Returns the task, empty if there is none, and the path of ``<task>=<path>`` or ``<path>``."""
+    task, found, name = argument.partition("=")
+    path = Path(os.path.expanduser(argument))
+    if found and not os.path.exists(path):
+        return task, Path(os.path.expanduser(name))
+    return "", path
 
 
 def _read(path: Path, task: str, tell: Tell) -> Iterable[Run]:
@@ -263,7 +270,7 @@ def _check_steps(steps: np.ndarray, where: str) -> None:
 def _of_csv(path: Path, task: str) -> list[Run]:
     columns: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
-        with path.open(newline="", errors="replace") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             for name, numbers in _rows(path, file):
                 for key, value in numbers.items():
                     columns[name][key].append(value)
@@ -289,11 +296,18 @@ def _of_csv(path: Path, task: str) -> list[Run]:
 def _rows(path: Path, file: Iterable[str]) -> Iterator[tuple[str, dict[str, float]]]:
     """Names of runs and the numbers of each row of a csv file."""
     rows = csv.DictReader(line for line in file if not line.startswith("#"))
+    columns = [name.strip() for name in rows.fieldnames or ()]
     for key in ("run", *_NEEDED):
-        if key not in (rows.fieldnames or ()):
-            raise UserError(f"'{path}' has no column {key}.")
+        if key not in columns:
+            found = (
+                f"its first line is '{','.join(columns)[:_SHOWN]}'" if columns else "it is empty"
+            )
+            raise UserError(f"'{path}' has no column {key}: {found}.")
+    rows.fieldnames = columns
     for row in rows:
-        where, name = f"Line {rows.line_num} of '{path}'", (row["run"] or "").strip()
+        where, name = f"Line {rows.line_num} of '{path}'", " ".join((row["run"] or "").split())
+        if None in row:
+            raise UserError(f"{where} has more than {len(columns)} fields.")
         if not name:
             raise UserError(f"{where} names no run.")
         if len(name) > _LONGEST_NAME:

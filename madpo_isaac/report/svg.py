@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from madpo_isaac.report.chart import Figure, Interval, Line, Panel, Style, brief
+from madpo_isaac.report.chart import Figure, Interval, Line, Panel, Style, brief, widened
 
 STYLE = """
 .panels { display: grid; gap: 0.5em 1em; }
@@ -135,8 +135,7 @@ def _panel(panel: Panel, figure: Figure, size: _Size) -> str:
     if panel.bars:
         height = _TOP + _BOTTOM + _ROW * len(panel.bars)
     low, high, _ = panel.limits()
-    space = 0.0 if panel.fixed else 0.04 * (high - low)
-    low, high = (low - space, high + space) if high > low else (low - 0.5, high + 0.5)
+    low, high = widened(low, high, 0.0 if panel.fixed else 0.04)
     left = _LEFT
     if panel.bars:
         longest = min(max(map(len, panel.bars)), _LETTERS)
@@ -178,11 +177,10 @@ def _x_scale(panel: Panel, box: tuple[int, int, int, int]) -> _Scale:
         return _Scale(values.min() / 1.1, values.max() * 1.1, 0.0, box[2], log=True)
     ends = float(values.min()), float(values.max())
     if any(line.points for line in panel.lines):
-        space = 0.05 * (ends[1] - ends[0]) or 0.5
-        return _Scale(ends[0] - space, ends[1] + space, 0.0, box[2])
-    space = _SPACE * (ends[1] - ends[0]) or 0.5  # for half a marker
-    low = 0.0 if 0.0 < ends[0] < 0.2 * ends[1] else ends[0] - space  # steps begin at 0
-    return _Scale(low, ends[1] + space, 0.0, box[2])
+        return _Scale(*widened(*ends, 0.05), 0.0, box[2])
+    low, high = widened(*ends, _SPACE)  # for half a marker
+    low = 0.0 if 0.0 < ends[0] < 0.2 * ends[1] else low  # steps begin at 0
+    return _Scale(low, high, 0.0, box[2])
 
 
 def _x_axis(x: _Scale, ticks: Sequence[float], box: tuple[int, int, int, int]) -> str:

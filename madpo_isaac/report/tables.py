@@ -17,6 +17,7 @@ import numpy as np
 from madpo_isaac.report import statistics
 from madpo_isaac.report.runs import EPISODE, Run
 from madpo_isaac.report.study import Study, differences, show
+from madpo_isaac.system.files import write_atomic
 
 BEST = (
     "Bold: the best mean of a task, and every group whose 95 % t interval overlaps with that of "
@@ -288,19 +289,20 @@ def every_run(study: Study, out: Path) -> Table:
 
 def write_csv(study: Study, path: Path) -> None:
     """Writes run, env_steps, episode_return and success_rate, a row per window; load() reads it."""
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("run", "env_steps", "episode_return", "success_rate"))
-        for (task, _), runs in study.cells.items():
-            window = study.window(task)
-            for run in runs:
-                stops = _stops(run, window)
-                keys = ("episode_return", "success_rate")
-                columns = (run.means(key, stops, window) for key in keys)
-                for stop, *values in zip(stops, *columns, strict=True):
-                    if np.isfinite(values[0]):
-                        steps = f"{stop:.0f}"
-                        writer.writerow((run.name, steps, *(f"{value:.5g}" for value in values)))
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("run", "env_steps", "episode_return", "success_rate"))
+    for (task, _), runs in study.cells.items():
+        window = study.window(task)
+        for run in runs:
+            stops = _stops(run, window)
+            keys = ("episode_return", "success_rate")
+            columns = (run.means(key, stops, window) for key in keys)
+            for stop, *values in zip(stops, *columns, strict=True):
+                if np.isfinite(values[0]):
+                    steps = f"{stop:.0f}"
+                    writer.writerow((run.name, steps, *(f"{value:.5g}" for value in values)))
+    write_atomic(path, file.getvalue().encode(errors="replace"))
 
 
 def _stops(run: Run, window: float) -> np.ndarray:

@@ -20,6 +20,8 @@ from madpo_isaac.system.files import write_atomic
 
 REPS = 2000
 """Resamples of every bootstrap."""
+CSV_FILES = ("curves.csv", "leaderboard.csv")
+"""Files of a report that a report can be about."""
 MOST_DRAWN = 12
 """Number of groups that figures show; more curves cannot be told apart."""
 _FEW = 5
@@ -61,9 +63,10 @@ def write(
         leaders = tables.leaderboard(study)
         report = _Report(study, out, title, base, reps, tell)
         report.fill(command, results, leaders, front)
-        tables.write_csv(study, out / "curves.csv")
+        curves, table = (out / name for name in CSV_FILES)
+        tables.write_csv(study, curves)
         write_atomic(out / "leaderboard.md", leaders.markdown().encode(errors="replace"))
-        write_atomic(out / "leaderboard.csv", leaders.csv().encode(errors="replace"))
+        write_atomic(table, leaders.csv().encode(errors="replace"))
         write_atomic(out / "report.html", report.page.html().encode(errors="replace"))
     except OSError as problem:
         raise UserError(f"Cannot write '{out}': {problem}.") from problem
