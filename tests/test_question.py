@@ -156,6 +156,39 @@ def test_the_result_of_the_second_part_follows_from_its_scores():
             assert max(low, ends[0]) < 0.5 < min(high, ends[1])  # as the page says
 
 
+def test_widths_and_steps_of_the_second_part_are_those_of_its_runs():
+    """Entropy of the last ten iterations and KL of all, means over agents and runs."""
+    part = PAGE[PAGE.index("| entropy / KL |") :].partition("\n\n")[0]
+    head, _, *rows = [[cell.strip() for cell in x.split("|")[1:-1]] for x in part.splitlines()]
+    found, saturation = {}, {}
+    with tarfile.open(DOCS / "results" / "question" / "confirm.tar.xz") as packed:
+        for name in packed.getnames():
+            if not name.endswith("/metrics.jsonl"):
+                continue
+            task, arm, _ = re.fullmatch(r".*/([^_]+)_(\w+)_s(\d+)/.*", name).groups()
+            lines = [json.loads(line) for line in packed.extractfile(name).read().splitlines()]
+            of = {
+                key: [[x for k, x in line.items() if re.fullmatch(rf"agent\d+/{key}", k)]
+                      for line in lines]
+                for key in ("entropy", "kl", "divergence_inter")
+            }  # fmt: skip
+            numbers = np.mean(of["entropy"][-10:]), np.mean(of["kl"])
+            found.setdefault((arm, task), []).append(numbers)
+            if arm in ("constant", "madpo"):  # the first agent has 0
+                values = [x for line in of["divergence_inter"][-10:] for x in line if x]
+                saturation.setdefault(task, []).append(fmean(values))
+    assert len(rows) == 5 and len(found) == 20
+    for arm, *cells in rows:
+        for task, cell in zip(head[1:], cells, strict=True):
+            wanted = np.mean(found[arm.split("`")[1], task], axis=0)
+            assert list(map(float, cell.split("/"))) == pytest.approx(wanted, rel=1e-3, abs=0.005)
+            assert float(cell.split("/")[1]) == pytest.approx(wanted[1], abs=6e-5)
+    means = {task: fmean(values) for task, values in saturation.items()}
+    assert means.pop("Ant-8x1") == pytest.approx(0.73, abs=0.006)
+    assert means.pop("Walker2d-6x1") == pytest.approx(0.81, abs=0.006)
+    assert all(0.975 < mean <= 1.0 for mean in means.values())
+
+
 def test_tasks_and_seeds_to_confirm_are_others(jobs):
     def pairs(name):
         return {
@@ -184,7 +217,7 @@ def test_the_control_has_an_entropy_bonus_alone(jobs):
     configs = {job.arm: job.config.algo for job in jobs["confirm"] if job.task == "Ant-8x1"}
     assert (configs["entropy"].name, configs["happo"].name) == ("happo", "happo")
     assert (configs["entropy"].entropy_coef, configs["happo"].entropy_coef) == (0.001, 0.0)
-    assert "a constant entropy coefficient of 0.001" in PAGE
+    assert "a constant entropy coefficient of 0.001" in " ".join(PAGE.split())
     betas = {arm: config.actor_beta1 for arm, config in configs.items()}
     assert betas.pop("momentum") == 0.98
     assert set(betas.values()) == {0.9}
