@@ -32,7 +32,7 @@ _PLAIN_S = 60.0
 
 
 class Result(NamedTuple):
-    """How the runs of a call of :func:`run` ended; all other runs are finished."""
+    """Runs that are not finished after a call of :func:`run`, and its exit code."""
 
     failed: Mapping[str, str]
     """Reasons of the runs that ended with an error, by name."""
