@@ -108,7 +108,7 @@ def test_a_window_of_less_than_a_step_is_refused_and_one_step_does_not_hang(tmp_
     path.write_text(HEAD + "a,500000000,1\na,1000000000,3\n")
     out = ("--out", tmp_path / "report")
     message = refused(capsys, "report", path, "--window", "1e-300", *out)
-    assert message == "--window 1e-300 must be one number, at least 1 environment step."
+    assert message == "--window 1e-300 must be one number, at least 1 step."
     assert main(list(map(str, ("report", path, "--window", "1", *out)))) == 0
     rows = (tmp_path / "report" / "curves.csv").read_text().splitlines()
     assert rows == ["run,env_steps,episode_return,success_rate",

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     marks = numbers(options.at, "--at") if options.at else []
     window, *more = numbers(options.window, "--window") if options.window else [0.0]
     if options.window and (window < 1.0 or more):
-        raise UserError(f"--window {options.window} must be one number, at least 1 environment step.")
+        raise UserError(f"--window {options.window} must be one number, at least 1 step.")
     for _, path in map(named, options.runs):
         if path.resolve() in [(options.out / name).resolve() for name in CSV_FILES]:
             raise UserError(f"--out {options.out}: '{path}' would be overwritten by its report.")
