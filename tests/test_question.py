@@ -38,6 +38,23 @@ def read_scores(part):
     return found
 
 
+def read_archive(part):
+    """Task, arm, seed and the lines of metrics.jsonl of each archived run."""
+    with tarfile.open(DOCS / "results" / "question" / f"{part}.tar.xz") as packed:
+        for name in packed.getnames():
+            if name.endswith("/metrics.jsonl"):
+                task, arm, seed = re.fullmatch(r".*/([^_]+)_(\w+)_s(\d+)/.*", name).groups()
+                lines = packed.extractfile(name).read().splitlines()
+                yield task, arm, int(seed), [json.loads(line) for line in lines]
+
+
+def of_agents(lines, key):
+    """The metric of all agents in all lines."""
+    return [
+        x for line in lines for k, x in line.items() if k[:5] == "agent" and k.endswith(f"/{key}")
+    ]
+
+
 def columns_of(text):
     """The heading of the first table, without its first cell."""
     head = next(line for line in text.splitlines() if line.startswith("| arm"))
@@ -111,17 +128,13 @@ def test_scores_are_those_of_the_archived_runs(jobs, part):
     """The last two evaluations of each run's metrics.jsonl, read here line by line."""
     given = read_scores(part)
     arms = question.FORMS | question.CONFIRMED
-    found = {}
-    with tarfile.open(DOCS / "results" / "question" / f"{part}.tar.xz") as packed:
-        files = [name for name in packed.getnames() if name.endswith("/metrics.jsonl")]
-        assert len(files) == len(jobs[part])
-        for name in files:
-            task, arm, seed = re.fullmatch(r".*/([^_]+)_(\w+)_s(\d+)/.*", name).groups()
-            lines = map(json.loads, packed.extractfile(name).read().splitlines())
-            returns = [x for x in (line["eval/return"] for line in lines) if x is not None]
-            assert len(returns) == 3
-            by_task = found.setdefault(arms[arm].title, {})
-            by_task.setdefault(task, {})[int(seed)] = fmean(returns[-2:])
+    found, count = {}, 0
+    for task, arm, seed, lines in read_archive(part):
+        returns = [x for x in (line["eval/return"] for line in lines) if x is not None]
+        assert len(returns) == 3
+        found.setdefault(arms[arm].title, {}).setdefault(task, {})[seed] = fmean(returns[-2:])
+        count += 1
+    assert count == len(jobs[part])
     assert found.keys() == given.keys()
     for arm, by_task in found.items():
         assert given[arm].keys() == by_task.keys()
@@ -161,22 +174,12 @@ def test_widths_and_steps_of_the_second_part_are_those_of_its_runs():
     part = PAGE[PAGE.index("| entropy / KL |") :].partition("\n\n")[0]
     head, _, *rows = [[cell.strip() for cell in x.split("|")[1:-1]] for x in part.splitlines()]
     found, saturation = {}, {}
-    with tarfile.open(DOCS / "results" / "question" / "confirm.tar.xz") as packed:
-        for name in packed.getnames():
-            if not name.endswith("/metrics.jsonl"):
-                continue
-            task, arm, _ = re.fullmatch(r".*/([^_]+)_(\w+)_s(\d+)/.*", name).groups()
-            lines = [json.loads(line) for line in packed.extractfile(name).read().splitlines()]
-            of = {
-                key: [[x for k, x in line.items() if re.fullmatch(rf"agent\d+/{key}", k)]
-                      for line in lines]
-                for key in ("entropy", "kl", "divergence_inter")
-            }  # fmt: skip
-            numbers = np.mean(of["entropy"][-10:]), np.mean(of["kl"])
-            found.setdefault((arm, task), []).append(numbers)
-            if arm in ("constant", "madpo"):  # the first agent has 0
-                values = [x for line in of["divergence_inter"][-10:] for x in line if x]
-                saturation.setdefault(task, []).append(fmean(values))
+    for task, arm, _, lines in read_archive("confirm"):
+        numbers = fmean(of_agents(lines[-10:], "entropy")), fmean(of_agents(lines, "kl"))
+        found.setdefault((arm, task), []).append(numbers)
+        if arm in ("constant", "madpo"):  # the first agent has 0
+            values = filter(None, of_agents(lines[-10:], "divergence_inter"))
+            saturation.setdefault(task, []).append(fmean(values))
     assert len(rows) == 5 and len(found) == 20
     for arm, *cells in rows:
         for task, cell in zip(head[1:], cells, strict=True):

@@ -43,6 +43,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         (tmp_path / name).write_text(text)
     broken = write_run(tmp_path / "broken")
     (broken / "config.yaml").write_text("a: [")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
     for argv, *parts in (
         ([], "RUN"),
         (["nope"], "There is no run 'nope'"),
@@ -56,6 +57,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         ([tmp_path / "e.txt"], "neither a run folder"),
         ([tmp_path / "f.csv"], "no column run: its first line is 'run;env_steps;episode_return'"),
         ([tmp_path / "g.csv"], "Line 2 of", "has more than 3 fields"),
+        ([tmp_path / "loop.csv"], "There is no run"),
         ([tmp_path / "h.csv"], "no column run: it is empty"),
         ([tmp_path / "own/curves.csv", "--out", tmp_path / "own"], "would be overwritten"),
         ([f"T={tmp_path}/own/curves.csv", "--out", tmp_path / "own"], "would be overwritten"),

@@ -86,17 +86,17 @@ def test_recorded_curves_give_the_published_table():
     assert rows["official"][4] == "-103,033"
 
 
-# Curves -----------------------------------------------------------------------------------------
-
-
 def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
-    """Which begins with a byte order mark, and may have blanks and line breaks in a name."""
+    """A byte order mark, blanks after commas, and a line break in a name."""
     path = tmp_path / "a.csv"
     text = '\ufeffrun, env_steps, episode_return\r\n"x\n_s3", 100, 2.5\r\n'
     path.write_bytes(text.encode())
     one, other = load([f"A={path}", f"B={path}"])
     assert (one.task, other.task, one.name, one.steps) == ("A", "B", "x _s3", 100)
     assert one.metrics["episode_return"].tolist() == [2.5]
+
+
+# Curves -----------------------------------------------------------------------------------------
 
 
 def test_means_weigh_episodes_and_look_back_over_the_window():

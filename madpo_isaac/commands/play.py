@@ -170,14 +170,13 @@ def _score(policy: Policy, env: VecEnv, count: int, *, each: bool) -> None:
     if each:
         for score, length in zip(returns.tolist(), lengths.tolist(), strict=True):
             console.info(f"reward: {score:.3f} steps: {length:.0f}")
-    diverged = int(episodes.causes["diverged"].sum())
     rate = f"success: {success.mean():.3f} " if env.has_success else ""
     console.info(
         f"av reward: {returns.mean():.3f} av steps: {lengths.mean():.1f} "
         f"{rate}episodes: {len(returns)}"
     )
-    if diverged:
-        console.warning(f"{diverged} of these {len(returns)} episodes diverged: this is no score.")
+    if diverged := int(episodes.causes["diverged"].sum()):
+        console.warning(f"{diverged} of these {len(returns)} episodes diverged.")
 
 
 def _introduce(facts: dict[str, Any], *, has_success: bool) -> None:

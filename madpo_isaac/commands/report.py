@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 
@@ -45,8 +46,9 @@ def main(argv: Sequence[str]) -> int:
     window, *more = numbers(options.window, "--window") if options.window else [0.0]
     if options.window and (window < 1.0 or more):
         raise UserError(f"--window {options.window} must be one number, at least 1 step.")
+    written = [os.path.realpath(options.out / name) for name in CSV_FILES]
     for _, path in map(named, options.runs):
-        if path.resolve() in [(options.out / name).resolve() for name in CSV_FILES]:
+        if os.path.realpath(path) in written:
             raise UserError(f"--out {options.out}: '{path}' would be overwritten by its report.")
     tell = console.Progress()
     try:

@@ -186,11 +186,10 @@ def brief(value: float) -> str:
 
 
 def widened(low: float, high: float, share: float) -> tuple[float, float]:
-    """Returns the ends of a range with room beside them: a share of it, or 0.5 if it is empty.
+    """Returns the ends of a range with room beside them: a share of it.
 
-    There is always enough room that rounding leaves the ends apart.
+    A range that is empty but for rounding gets 0.5, or what keeps the ends of huge numbers apart.
     """
-    space = share * (high - low) if high > low else 0.5
-    if share or high <= low:
-        space = max(space, 1e-7 * max(abs(low), abs(high)))
+    least = 1e-7 * max(abs(low), abs(high))
+    space = share * (high - low) if high - low > least else max(0.5, least)
     return low - space, high + space

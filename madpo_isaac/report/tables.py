@@ -289,20 +289,16 @@ def every_run(study: Study, out: Path) -> Table:
 
 def write_csv(study: Study, path: Path) -> None:
     """Writes run, env_steps, episode_return and success_rate, a row per window; load() reads it."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("run", "env_steps", "episode_return", "success_rate"))
+    head, rows = ["run", "env_steps", "episode_return", "success_rate"], []
     for (task, _), runs in study.cells.items():
         window = study.window(task)
         for run in runs:
             stops = _stops(run, window)
-            keys = ("episode_return", "success_rate")
-            columns = (run.means(key, stops, window) for key in keys)
+            columns = (run.means(key, stops, window) for key in head[2:])
             for stop, *values in zip(stops, *columns, strict=True):
                 if np.isfinite(values[0]):
-                    steps = f"{stop:.0f}"
-                    writer.writerow((run.name, steps, *(f"{value:.5g}" for value in values)))
-    write_atomic(path, file.getvalue().encode(errors="replace"))
+                    rows.append([run.name, f"{stop:.0f}", *(f"{value:.5g}" for value in values)])
+    write_atomic(path, Table("", head, rows).csv().encode(errors="replace"))
 
 
 def _stops(run: Run, window: float) -> np.ndarray:

@@ -201,11 +201,11 @@ def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
 
 def _unfinished(job: Job, returncode: int) -> str:
     """Returns why a run whose process has ended is neither finished nor failed; else ''."""
+    again = "run the same command again to continue it"
     if returncode < 0:
-        return f"killed by signal {-returncode}; run the same command again to continue it"
+        return f"killed by signal {-returncode}; {again}"
     if returncode > _SIGNALLED:
-        number = returncode - _SIGNALLED
-        return f"stopped by signal {number}; run the same command again to continue it"
+        return f"stopped by signal {returncode - _SIGNALLED}; {again}"
     if returncode == 0 and not job.finished():
         steps, _ = job.progress()
         return (

@@ -50,8 +50,9 @@ def reproduce(
     if code:
         console.info("run the same command again to continue")
         return code
+    missing = {*failed, *unfinished}
     for out, request in requests.items():
-        shown = [job for job in jobs[out] if job.name not in {*failed, *unfinished}]
+        shown = [job for job in jobs[out] if job.name not in missing]
         if shown:
             _report(request, shown, out, reps)
         if shown and request.figure.conclude is not None:
@@ -63,7 +64,7 @@ def reproduce(
         console.error(f"{name} failed: {reason}")
     for name, reason in unfinished.items():
         console.error(f"{name} is unfinished: {reason}")
-    return 1 if failed or unfinished else 0
+    return 1 if missing else 0
 
 
 def union(figures: Iterable[Sequence[Job]]) -> list[Job]:

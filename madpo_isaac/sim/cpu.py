@@ -59,7 +59,8 @@ class MjBatchSim:
         self._state = torch.from_numpy(self._batch.bind("state"))
         first, last = _columns(model, "qfrc_applied"), _columns(model, "xfrc_applied")
         self._applied = slice(first.start, last.stop)
-        self._moving = slice(_columns(model, "qpos").start, _columns(model, "qvel").stop)
+        first, last = _columns(model, "qpos"), _columns(model, "qvel")
+        self._moving = self._state[:, first.start : last.stop]
         self._fatal = self._warning[:, _FATAL, 1]
         self.reset(torch.ones(num_envs, dtype=torch.bool))
         self.forward()
@@ -124,7 +125,7 @@ class MjBatchSim:
         ids = mask.nonzero()[:, 0]
         # A float32 number that equals the last one is no change to mjbatch. Where a pose or speed
         # was one by rounding alone, what was rounded off would reach the next episode.
-        self._state[ids, self._moving] = self._state[ids, self._moving].float().double()
+        self._moving[ids] = self._moving[ids].float().double()
         self.qpos[ids] = self._key_qpos
         cleared = (self.qvel, self.ctrl, self._warmstart, self._time, self._warning)
         for field in (*cleared, *self._forces.values()):
