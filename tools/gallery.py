@@ -47,7 +47,9 @@ return has a 95 % bootstrap interval in brackets, and a rate has a 95 % Wilson i
 actions" are those of the policy without noise; "sampled actions" are drawn from it as in
 training. Each policy is that of one run with one seed; the intervals do not cover how much runs
 with other seeds differ. An episode of a robot is a success if it reaches its time limit; for the
-robots the page therefore gives the share of episodes without a fall.
+robots the page therefore gives the share of episodes without a fall. The
+[results](results/README.md) have earlier evaluations of the same runs, over 64 episodes, and for
+Pen with the reward that it was trained with.
 
 The doors and the pen start every episode in the same state. With mean actions the episodes of a
 policy are then nearly alike, and rounding decides what they are: on another processor such a mean
