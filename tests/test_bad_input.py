@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from report_runs import write_run
 from madpo_isaac import tasks
 from madpo_isaac.__main__ import main
 from madpo_isaac.commands import listing
+from madpo_isaac.config.nodes import read_record
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.evaluate import Record
 from madpo_isaac.report import tables, write
@@ -146,6 +148,32 @@ def test_references_of_a_foreign_checkpoint_are_refused_and_not_shown(
         torch.save({**content, "config": f"{config}{line}\n"}, tmp_path / "x.pth")
         message = refused(capsys, "train", f"checkpoint={tmp_path / 'x.pth'}")
         assert "refers to '${" in message and "hunter2" not in message
+
+
+def test_a_checkpoint_outside_a_run_folder_chooses_no_code(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = tmp_path / "ran"
+    Path("planted_plugin.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    Path("planted.sh").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    Path("planted.sh").chmod(0o755)
+    config = "task: {name: ShadowHandOver}\nalgo: {name: happo}\n"
+    content = {"format_version": 1, "task": "ShadowHandOver", "algo": "happo"}
+    content |= {"algo_state": {}, "iteration": 1}
+    lines = {
+        "sim: {name: mujoco}\nplugins: [planted_plugin.py]": "outside a run folder",
+        f"sim: {{name: isaacgym, python: {tmp_path / 'planted.sh'}}}": "needs sim.python=<interp",
+    }
+    for line, said in lines.items():
+        torch.save({**content, "config": f"{config}{line}\n"}, "x.pth")
+        for command in (("train", "checkpoint=x.pth"), ("play", "x.pth"), ("export", "x.pth")):
+            message = refused(capsys, *command)
+            assert said in message or (command[0] == "export" and "isaacgym" in message), message
+            assert not ran.exists()
+    with pytest.raises(UserError, match="outside a run folder"):
+        read_record("plugins: [planted_plugin.py]", Path("x.pth"), alone=True)
+    with pytest.raises(UserError, match="which task it is for"):  # one that the user names is run
+        read_record("plugins: [x.py]", Path("x.pth"), ["planted_plugin.py"], alone=True)
+    assert ran.exists()
 
 
 def test_plain_settings_are_read():

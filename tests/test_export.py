@@ -296,3 +296,18 @@ def test_the_file_needs_only_onnxruntime(runs, tmp_path):
         "assert action.shape == command.shape == (3, 5) and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("change", ["nan", "whole numbers"])
+def test_parameters_that_are_no_policy_are_named(runs, tmp_path, change):
+    path = tmp_path / "x.pth"
+    content = torch.load(runs / "near/nn/last.pth", weights_only=True)
+    actors = content["algo_state"]["actors"]
+    if change == "nan":
+        actors[0, 3] = torch.nan
+    else:
+        content["algo_state"]["actors"] = actors.long()
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"x\.pth' has actors that are not finite floating"):
+        export(str(path), kind="torchscript", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

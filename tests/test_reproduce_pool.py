@@ -26,6 +26,10 @@ with open(folder + "/arguments", "a") as file:
     file.write(" ".join(sys.argv[1:]) + "\\n")
 if "fail" in options["experiment"]:
     sys.exit("error: it failed")
+if "late" in options["experiment"] and not os.path.exists(folder + "/lock"):
+    while not os.path.exists(folder + "/held"):
+        time.sleep(0.02)
+    sys.exit("error: in use by another process")
 if "short" in options["experiment"]:
     sys.exit(0)
 if "killed" in options["experiment"]:
@@ -137,6 +141,37 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(tmp_path, stub, capsys):
     out = capsys.readouterr().out
     assert all(f"{name}: waiting for another process" in out for name in ("done", "left"))
     assert "done: finished by another process" in out
+
+
+@pytest.mark.parametrize("ends", ["finished", "unfinished", "at once"])
+def test_a_run_that_another_process_took_a_moment_before_is_waited_for(
+    tmp_path, stub, capsys, ends
+):
+    """Between the start of a run and its lock lie seconds, in which a second one may start it."""
+    (job,) = jobs_named(tmp_path / "runs", "late")
+    other = jobs_named(tmp_path / "other", "b")
+    pool.run(other, 1, 1)
+
+    def take_it():
+        while not (job.folder / "arguments").exists():
+            threading.Event().wait(0.02)
+        lock = Lock(job.folder / "lock")
+        assert lock.acquire()
+        if ends != "unfinished":
+            for name in ("metrics.jsonl", "status.json"):
+                shutil.copy(other[0].folder / name, job.folder)
+        if ends == "at once":
+            lock.release()
+        (job.folder / "held").touch()
+        threading.Event().wait(1.0)
+        lock.release()
+
+    threading.Thread(target=take_it).start()
+    assert pool.run([job], 1, 1) == ({}, {}, 0)
+    assert starts(tmp_path / "runs") == {"late": 2 if ends == "unfinished" else 1}
+    out = capsys.readouterr().out
+    assert ("late: waiting for another process" in out) == (ends != "at once")
+    assert "late: finished" in out and "failed" not in out
 
 
 def test_a_run_with_other_settings_is_not_taken(tmp_path):

@@ -71,18 +71,29 @@ def _task_node(settings: type) -> type:
     return dataclasses.make_dataclass(f"{settings.__qualname__}Node", extra, bases=(settings,))
 
 
-def read_record(text: Any, where: Path, files: Sequence[str] = ()) -> DictConfig:
+def read_record(
+    text: Any, where: Path, files: Sequence[str] = (), *, alone: bool = False
+) -> DictConfig:
     """Reads the configuration that a run has recorded, see :func:`from_record`.
 
     Args:
         text: its YAML.
         where: the file that it comes from, for messages.
         files: plugins in place of those of the run, if there are any.
+        alone: the file lies outside a run folder. It may come from somebody else, so it cannot
+            choose what is executed: its plugins are refused, and its ``sim.python`` is left out.
 
     Raises:
-        UserError: it is not the record of a run of this project.
+        UserError: it is not the record of a run of this project, or it names plugins.
     """
     record = plain_settings(text, where)
+    if alone and record.get("plugins") and not files:
+        raise UserError(
+            f"'{where}' names plugins={record.plugins}. It lies outside a run folder and may come "
+            "from somebody else, so put it back there, or give plugins= yourself."
+        )
+    if alone and OmegaConf.is_dict(record.get("sim")) and "python" in record.sim:
+        del record.sim["python"]
     try:
         if files:
             record.plugins = list(files)

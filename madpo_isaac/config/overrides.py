@@ -108,7 +108,7 @@ def canonical(overrides: Sequence[str]) -> list[str]:
 
 
 def as_text(text: str) -> str:
-    """Returns a text in quotes, with any characters."""
+    """Returns a text in quotes, with any characters except for references such as ``${x}``."""
     quoted = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{quoted}'"
 

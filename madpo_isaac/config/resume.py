@@ -134,7 +134,7 @@ def _record(path: Path, folder: RunFolder | None, plugins: Sequence[str]) -> Dic
     """
     if folder is None:
         text = checkpoint.load(path, torch.device("cpu")).get("config", "")
-        return read_record(text, path, plugins)
+        return read_record(text, path, plugins, alone=True)
     return read_file(folder.path / "config.yaml", plugins)
 
 

@@ -117,6 +117,8 @@ class ParallelView(ParallelEnv):
     def render(self) -> np.ndarray:
         """Returns a picture of the environment as it stands. (height, width, 3) uint8
 
+        After the last step of an episode this is the start of the next one.
+
         Raises:
             UserError: the environment was made without ``render_mode``.
         """

@@ -154,6 +154,10 @@ def run(jobs: Sequence[Job], workers: int, threads: int) -> Result:
                         del running[job]
                         if stop:
                             view.ended(job, "stopped")
+                        elif process.returncode and job.taken():  # it came a moment too late
+                            waiting.append(job)
+                        elif process.returncode and job.finished():
+                            view.ended(job, "finished by another process")
                         elif reason := _unfinished(job, process.returncode):
                             unfinished[job.name] = reason
                             view.ended(job, f"unfinished ({reason})")

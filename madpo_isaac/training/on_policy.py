@@ -107,11 +107,16 @@ class OnPolicyLearner(Learner):
         if not playing:
             networks["critic"] = self.algo.critic.stack
         for name, stack in networks.items():
-            found, wanted = tuple(content["algo_state"][name].shape), tuple(stack.flat.shape)
+            values = content["algo_state"][name]
+            found, wanted = tuple(values.shape), tuple(stack.flat.shape)
             if found != wanted:
                 raise UserError(
                     f"Checkpoint '{path}' has other {name} (parameters {found}, here {wanted}): "
                     "use the task.agents and algo.hidden it was trained with."
+                )
+            if not values.is_floating_point() or not torch.isfinite(values).all():
+                raise UserError(
+                    f"Checkpoint '{path}' has {name} that are not finite floating-point numbers."
                 )
         saved = bool(content["algo_state"].get("moments", {}).get("actors"))
         if saved != self.config.running_moments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
 
 def _config(path: Path, content: dict[str, Any]) -> Config:
     """The checked configuration of a dump's run, and whether the dump is one of it."""
-    record = read_record(content["config"], path)
+    in_run = (Path(os.path.realpath(path)).parent.parent / "config.yaml").is_file()
+    record = read_record(content["config"], path, alone=not in_run)
     try:
         config = OmegaConf.to_object(record)
     except UserError:
