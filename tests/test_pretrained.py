@@ -194,29 +194,32 @@ def test_a_run_becomes_a_policy(tmp_path, capsys, algo):
 def test_a_policy_of_a_run_that_began_with_another_one(tmp_path, capsys):
     """Its commands, run in their order, make the same policy."""
     options = [text for text in SMALL if not text.startswith("max_iterations")]
-    begin = ["train", f"runs_dir={tmp_path}", *options, "algo=happo", "save_frequency=1"]
-    assert main([*begin, "experiment=x", "max_iterations=3"]) == 0
-    more = [f"checkpoint={tmp_path}/x/nn/ep_2.pth", "experiment=y", "max_iterations=4"]
-    more += ["algo.std_on_restore=initial", "algo.init_std=0.2"]
-    assert main(["train", f"runs_dir={tmp_path}", *more]) == 0
-    assert make([str(tmp_path / "y"), f"--out={tmp_path}", "--episodes=1"]) == 0
+    train = ["train", f"runs_dir={tmp_path}", "save_frequency=1"]
+    assert main([*train, *options, "algo=happo", "experiment=x", "max_iterations=3"]) == 0
+    more = [f"checkpoint={tmp_path}/x/nn/ep_2.pth", "experiment=y", "max_iterations=5"]
+    assert main([*train, *more, "algo.std_on_restore=initial", "algo.init_std=0.2"]) == 0
+    more = [f"checkpoint={tmp_path}/y/nn/ep_4.pth", "experiment=z", "max_iterations=6"]
+    assert main([*train, *more, "algo.gamma=0.9"]) == 0
+    assert make([str(tmp_path / "z"), f"--out={tmp_path}", "--episodes=1"]) == 0
     facts = json.loads((tmp_path / "HalfCheetah-2x3.json").read_text())
     commands = [text.split()[2:] for text in facts["command"].split(" && ")]
     assert "max_iterations=2" in commands[0] and "checkpoint=runs/first" in commands[1]
+    assert "max_iterations=4" in commands[1] and "checkpoint=runs/second" in commands[2]
     for settings in commands:
-        given = [text.replace("runs/first", f"{tmp_path}/first") for text in settings]
+        given = [text.replace("=runs/", f"={tmp_path}/") for text in settings]
         assert main(["train", f"runs_dir={tmp_path}", "num_threads=1", *given]) == 0
     own, again = (
         torch.load(tmp_path / name / "nn" / "last.pth", weights_only=True)["algo_state"]["actors"]
-        for name in ("y", "second")
+        for name in ("z", "third")
     )
     assert torch.equal(own, again)
     means = rows(tmp_path / "HalfCheetah-2x3.csv")["mean_actions"]
-    assert [row[0] for row in means] == [16, 32, 48, 64]
-    third = [f"checkpoint={tmp_path}/y", "experiment=z", "max_iterations=5"]
-    assert main(["train", f"runs_dir={tmp_path}", *third]) == 0
+    assert [row[0] for row in means] == [16, 32, 48, 64, 80, 96]
+    recorded = tmp_path / "x" / "config.yaml"  # a loop, which no run makes
+    text = recorded.read_text().replace("checkpoint: ''", f"checkpoint: {tmp_path}/z")
+    recorded.write_text(text.replace(f"{tmp_path}/z", f"{tmp_path}/z/nn/last.pth"))
     assert make([str(tmp_path / "z"), f"--out={tmp_path}", "--episodes=1"]) == 2
-    assert "three commands are too many" in capsys.readouterr().err
+    assert "is the last of more than 5 runs: too many" in capsys.readouterr().err
 
 
 def test_what_cannot_be_used_is_one_line(tmp_path, capsys):

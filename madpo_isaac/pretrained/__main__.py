@@ -9,7 +9,9 @@ for example the original's reward if it was trained with another one.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ _LENGTH = "max_iterations"
 """The key that a continued run may have changed since its first command."""
 _POINTS = 40
 """Points of the curve of the training's episodes."""
+_STAGES = ("first", "second", "third", "fourth", "fifth")
+"""Names of runs of which each begins with a checkpoint of the one before."""
 
 
 def main(argv: list[str]) -> int:
@@ -83,24 +87,21 @@ def make(argv: list[str]) -> Path:
     split = getattr(config.task, "agents", "hands")
     name = pretrained.name_of(content["task"], split)
     path = options.out / f"{name}{pretrained.SUFFIX}"
-    (run,) = load([str(folder.path)])
+    runs = history(folder.path)
     with checkpoint.using(source):
         facts = {
             **{name: content[name] for name in ("task", "algo", "iteration", "env_steps")},
             **origin(folder.path),
+            "command": command_line(runs),
             "hours": content["wall_s"] / 3600.0,
             "config": record(config),
         }
-    if begun := began(folder.path):
-        facts["command"] = both_commands(*begun, facts["command"])
-        (before,) = load([str(begun[0])])
-        run = joined(before, run, begun[1])
     given = {key: getattr(options, key) for key in ("revision", "machine", "note")}
     facts |= {key: value for key, value in given.items() if value}
     pretrained.save(path, content, facts)
     scored = scores(playing(str(path), *options.settings), options.episodes)
     pretrained.save(path, content, {**scored, **facts})
-    write_atomic(path.with_suffix(".csv"), curve(run, content["env_steps"]).encode())
+    write_atomic(path.with_suffix(".csv"), curve(curves(runs), content["env_steps"]).encode())
     return path
 
 
@@ -119,23 +120,43 @@ def began(run: Path) -> tuple[Path, int] | None:
     return folder.path, checkpoint.load(Path(path), torch.device("cpu"))["iteration"]
 
 
-def both_commands(before: Path, iteration: int, command: str) -> str:
-    """Returns the commands of a run that began with a checkpoint of the run ``before``.
+def history(run: Path) -> list[tuple[Path, int | None]]:
+    """Returns the runs that led to a run, the first one first, and the run itself.
+
+    Each has the iteration of the checkpoint with which the next one began; the last has None.
 
     Raises:
-        UserError: that run began with a checkpoint, too.
+        UserError: there are too many of them, or a checkpoint is gone.
     """
-    if began(before):
-        raise UserError(f"'{before}' began with a checkpoint, too: three commands are too many.")
-    first = origin(before, iteration)["command"]
-    return f"{first} experiment=first && {command} checkpoint=runs/first experiment=second"
+    found: list[tuple[Path, int | None]] = [(run, None)]
+    while begun := began(found[0][0]):
+        found.insert(0, begun)
+        if len(found) > len(_STAGES):
+            raise UserError(f"'{run}' is the last of more than {len(_STAGES)} runs: too many.")
+    return found
 
 
-def joined(before: Run, run: Run, iteration: int) -> Run:
-    """Returns a run with the first iterations of the one that it began with."""
-    old, new = before.metrics, run.metrics
-    metrics = {key: np.append(old[key][:iteration], new[key]) for key in old.keys() & new.keys()}
-    return dataclasses.replace(run, metrics=metrics)
+def command_line(runs: Sequence[tuple[Path, int | None]]) -> str:
+    """Returns the commands of a :func:`history`, in their order."""
+    commands = [origin(run, iteration)["command"] for run, iteration in runs]
+    if len(commands) == 1:
+        return commands[0]
+    for k, stage in enumerate(_STAGES[: len(commands)]):
+        begin = f" checkpoint=runs/{_STAGES[k - 1]}" if k else ""
+        commands[k] += f"{begin} experiment={stage}"
+    return " && ".join(commands)
+
+
+def curves(runs: Sequence[tuple[Path, int | None]]) -> Run:
+    """Returns the last run of a :func:`history` with the iterations that led to it."""
+    (whole,) = load([str(runs[0][0])])
+    for (_, iteration), (folder, _) in itertools.pairwise(runs):
+        (run,) = load([str(folder)])
+        old, new = whole.metrics, run.metrics
+        kept = old["iteration"] <= iteration
+        metrics = {key: np.append(old[key][kept], new[key]) for key in old.keys() & new.keys()}
+        whole = dataclasses.replace(run, metrics=metrics)
+    return whole
 
 
 def origin(run: Path, iterations: int | None = None) -> dict[str, Any]:
