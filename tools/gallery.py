@@ -51,7 +51,7 @@ robots the page therefore gives the share of episodes without a fall. The
 [results](results/README.md) have earlier evaluations of the same runs, over 64 episodes, and for
 Pen with the reward that it was trained with.
 
-The doors and the pen start every episode in the same state. With mean actions the episodes of a
+The doors, the pen and the blocks start every episode in the same state. With mean actions the episodes of a
 policy are then nearly alike, and rounding decides what they are: on another processor such a mean
 may lie outside its interval. Their sampled actions are the better measure.
 
@@ -157,7 +157,7 @@ def section(name: str, facts: dict[str, Any]) -> str:
     )
     whole = facts["config"]["max_iterations"]
     if facts["iteration"] < whole:
-        made += f". The policy is that of iteration {facts['iteration']} of {whole} of this run"
+        made += f". The policy is that of iteration {facts['iteration']} of {whole}"
     note = f"{facts['note']}\n\n" if "note" in facts else ""
     return (
         f"## {name}\n\n"
@@ -178,13 +178,15 @@ def _rate_name(facts: dict[str, Any], name: str) -> str:
 
 
 def _broken(command: str) -> str:
-    """A command in lines of at most 110 characters."""
-    lines = [""]
-    for word in command.split(" "):
-        if lines[-1] and len(lines[-1]) + len(word) > 110:
-            lines[-1] += " \\"
-            lines.append("   ")
-        lines[-1] += f" {word}" if lines[-1] else word
+    """Commands one after another, in lines of at most 110 characters."""
+    lines: list[str] = []
+    for part in command.split(" && "):
+        lines.append("")
+        for word in part.split(" "):
+            if lines[-1] and len(lines[-1]) + len(word) > 110:
+                lines[-1] += " \\"
+                lines.append("   ")
+            lines[-1] += f" {word}" if lines[-1] else word
     return "\n".join(lines)
 
 
