@@ -51,9 +51,9 @@ robots the page therefore gives the share of episodes without a fall. The
 [results](results/README.md) have earlier evaluations of the same runs, over 64 episodes, and for
 Pen with the reward that it was trained with.
 
-The doors, the pen and the blocks start every episode in the same state. With mean actions the episodes of a
-policy are then nearly alike, and rounding decides what they are: on another processor such a mean
-may lie outside its interval. Their sampled actions are the better measure.
+The doors, the pen and the blocks start every episode in the same state. With mean actions the
+episodes of a policy are then nearly alike, and rounding decides what they are: on another processor
+such a mean may lie outside its interval. Their sampled actions are the better measure.
 
 """
 TAIL = """## Adding a policy
