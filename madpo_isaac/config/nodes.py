@@ -90,7 +90,7 @@ def read_record(
     if alone and record.get("plugins") and not files:
         raise UserError(
             f"'{where}' names plugins={record.plugins}. It lies outside a run folder and may come "
-            "from somebody else, so put it back there, or give plugins= yourself."
+            "from somebody else. Put it back there, or give a command that takes settings plugins=."
         )
     if alone and OmegaConf.is_dict(record.get("sim")) and "python" in record.sim:
         del record.sim["python"]

@@ -101,7 +101,7 @@ def make(argv: list[str]) -> Path:
     pretrained.save(path, content, facts)
     scored = scores(playing(str(path), *options.settings), options.episodes)
     pretrained.save(path, content, {**scored, **facts})
-    write_atomic(path.with_suffix(".csv"), curve(curves(runs), content["env_steps"]).encode())
+    write_atomic(path.with_suffix(".csv"), curve(joined(runs), content["env_steps"]).encode())
     return path
 
 
@@ -147,7 +147,7 @@ def command_line(runs: Sequence[tuple[Path, int | None]]) -> str:
     return " && ".join(commands)
 
 
-def curves(runs: Sequence[tuple[Path, int | None]]) -> Run:
+def joined(runs: Sequence[tuple[Path, int | None]]) -> Run:
     """Returns the last run of a :func:`history` with the iterations that led to it."""
     (whole,) = load([str(runs[0][0])])
     for (_, iteration), (folder, _) in itertools.pairwise(runs):

@@ -83,9 +83,18 @@ class RunFolder:
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
         """Returns the run folder a checkpoint lies in, or None if it lies elsewhere."""
-        nn = Path(os.path.realpath(checkpoint)).parent  # which takes loops of links, too
-        inside = nn.name == "nn" and (nn.parent / "config.yaml").is_file()
-        return cls(nn.parent) if inside else None
+        return cls._around(checkpoint, "nn")
+
+    @classmethod
+    def of_dump(cls, dump: Path) -> RunFolder | None:
+        """Returns the run folder a dump lies in, or None if it lies elsewhere."""
+        return cls._around(dump, "dumps")
+
+    @classmethod
+    def _around(cls, file: Path, place: str) -> RunFolder | None:
+        folder = Path(os.path.realpath(file)).parent  # which takes loops of links, too
+        inside = folder.name == place and (folder.parent / "config.yaml").is_file()
+        return cls(folder.parent) if inside else None
 
     def complete(self, overrides: list[str]) -> None:
         """Makes the folders and records that are not there yet; a kill may have come between."""

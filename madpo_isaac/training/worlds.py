@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from madpo_isaac.env import Step
 from madpo_isaac.errors import RunFailed, UserError, reason_of
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.checkpoint import check_sums
+from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.sim import physics
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.training.callback import Callback
@@ -126,8 +126,7 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
 
 def _config(path: Path, content: dict[str, Any]) -> Config:
     """The checked configuration of a dump's run, and whether the dump is one of it."""
-    in_run = (Path(os.path.realpath(path)).parent.parent / "config.yaml").is_file()
-    record = read_record(content["config"], path, alone=not in_run)
+    record = read_record(content["config"], path, alone=RunFolder.of_dump(path) is None)
     try:
         config = OmegaConf.to_object(record)
     except UserError:
