@@ -176,7 +176,25 @@ def test_resuming_with_another_number_of_processes_is_refused(tmp_path, capsys):
     capsys.readouterr()
     assert main([*alone, f"runs_dir={tmp_path}", f"checkpoint={path}", "max_iterations=2"]) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"error: [^\n]*by 2 processes, so 1 cannot continue it\.\n", error)
+    assert re.fullmatch(r"error: [^\n]*with processes=2, not 1, so its run cannot [^\n]*\n", error)
+
+
+def test_two_processes_go_on_from_the_checkpoint_of_one_in_a_new_folder(tmp_path, zygote):
+    alone = [setting for setting in SMALL if not setting.startswith("multi_gpu")]
+    assert main([*alone, f"runs_dir={tmp_path}", "experiment=x", "max_iterations=1"]) == 0
+    new = f"runs_dir={tmp_path}", f"checkpoint={tmp_path}/x", "experiment=y", "max_iterations=2"
+    out = forked(zygote, "multi_gpu=True", *new)
+    assert out.count("processes=1, not 2: networks and optimizers go on") == 1
+    content = torch.load(tmp_path / "y/nn/last.pth", weights_only=True)
+    (shard,) = content["shards"]
+    assert not torch.equal(shard["state"], content["state"])
+    assert not torch.equal(shard["generator"], content["algo_state"]["generator"])
+    assert [line["env_steps"] for line in timeless(tmp_path / "y")] == [24 + 48]
+    # Adam has counted the gradient steps of both parts.
+    steps = [adam["step"].item() for adam in content["algo_state"]["actor_optimisers"]]
+    first = torch.load(tmp_path / "x/nn/last.pth", weights_only=True)["algo_state"]
+    before = [adam["step"].item() for adam in first["actor_optimisers"]]
+    assert steps == [2 * number for number in before]
 
 
 def test_without_torchrun_it_is_refused(tmp_path, capsys, monkeypatch):

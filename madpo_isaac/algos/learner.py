@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,9 @@ from madpo_isaac.env import AgentSpec, Policy, Step
 
 OnStep = Callable[[Tensor, Step], None]
 """A function that gets the joint actions (N, A) and the outcome of a step of all environments."""
+
+GENERATORS = ("generator", "order_generator", "random")
+"""Keys of the states of random generators, wherever they are in a checkpoint."""
 
 
 class Collected(NamedTuple):
@@ -94,3 +97,14 @@ class Learner(ABC):
     @abstractmethod
     def load_draws(self, content: dict[str, Any]) -> None:
         """Restores :meth:`draws`, whose keys ``content`` contains."""
+
+
+def with_generators(content: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a checkpoint's content with the generators of another content in place of its own."""
+    changed = dict(content)
+    for key in content.keys() & ours.keys():
+        if key in GENERATORS:
+            changed[key] = ours[key]
+        elif isinstance(content[key], Mapping) and isinstance(ours[key], Mapping):
+            changed[key] = with_generators(content[key], ours[key])
+    return changed

@@ -32,8 +32,11 @@ STRUCTURE = (
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
 )
 """Keys that decide the meaning of the tensors in a checkpoint."""
-TRAINING = ("num_envs", "seed", "algo.divergence.age")
+TRAINING = ("algo.divergence.age",)
 """Further keys that a continued training cannot change; a policy can be played with others."""
+WORLDS = ("num_envs", "seed")
+"""Keys that a continued training can change only in a folder of its own, since its environments and
+random numbers then begin anew; so do those of another kind of ``sim_device``."""
 
 
 @dataclass
@@ -69,12 +72,8 @@ class Source:
                     f"{key}={_show(wanted)}: '{name}' was made with {key}={_show(had)}, which "
                     f"cannot change when a run is {when}."
                 )
-        had, wanted = self.record.sim_device, config.sim_device
-        if not config.test and self.path and had.split(":")[0] != wanted.split(":")[0]:
-            raise UserError(
-                f"sim_device={wanted}: '{name}' was made with sim_device={had}. A continued run "
-                "needs the same kind of device, because the random generators differ."
-            )
+        if self.path is not None and not (config.test or _leaves(self.folder, config)):
+            self._check_worlds(config)
         for key in ("recipe", "task.train"):
             had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
             if had != wanted:
@@ -86,6 +85,17 @@ class Source:
         if self.folder is not None and not config.test and not config.experiment:
             config.experiment, config.runs_dir = self.folder.name, str(self.folder.parent)
             config.resume = config.resume if self.begun else "auto"
+
+    def _check_worlds(self, config: DictConfig) -> None:
+        """Refuses settings with which the run's own folder cannot be continued exactly."""
+        for key in (*WORLDS, "sim_device"):
+            had, wanted = (c[key] for c in (self.record, config))
+            if had != wanted and (key in WORLDS or _kind(had) != _kind(wanted)):
+                raise UserError(
+                    f"{key}={wanted}: '{self.path}' was made with {key}={had}, which cannot change "
+                    "when a run is continued in its folder. Name a new folder with "
+                    "experiment=<name> for a run from this checkpoint with new environments."
+                )
 
 
 def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
@@ -107,7 +117,9 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
     path = checkpoint.find(name, runs, chosen.get("task"), chosen.get("algo"))
     folder = RunFolder.of_checkpoint(path)
     record = _record(path, folder, config.plugins)
-    if config.test and {record.sim.name, engine := chosen.get("sim", "auto")} <= set(ENGINES):
+    engine = chosen.get("sim", "auto" if config.test else record.sim.name)
+    other = config.test or (engine != record.sim.name and _leaves(folder and folder.path, config))
+    if other and {record.sim.name, engine} <= set(ENGINES):
         # A policy means the same on every engine; which one plays it goes by the device.
         record.sim = OmegaConf.structured(SIM_SCHEMAS[engine](name=engine))
         chosen = {group: value for group, value in chosen.items() if group != "sim"}
@@ -172,35 +184,54 @@ def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:
     return None
 
 
-def check_state(
-    path: Path,
-    content: Mapping[str, Any],
-    config: Config,
-    processes: int,
-    ours: Mapping[str, Any],
-) -> None:
-    """Makes sure that training can be continued exactly from a checkpoint.
+def new_worlds(
+    path: Path, content: Mapping[str, Any], config: Config, processes: int
+) -> str | None:
+    """Settings that keep a checkpoint's environments and generators from going on, or None.
 
     Args:
         path: the checkpoint.
         content: content of the checkpoint.
         config: configuration of the run to continue.
         processes: number of processes that train together.
-        ours: content of a checkpoint of the same run before its first iteration.
+
+    Returns:
+        For example "num_envs=128, not 512".
+    """
+    recorded = plain_settings(content.get("config", ""), path)
+    had = {
+        "num_envs": len(content["state"]),
+        "processes": 1 + len(content.get("shards", [])),
+        "seed": seed_of(path, content, config.seed),
+        "sim": OmegaConf.select(recorded, "sim.name", default=config.sim.name),
+        "sim_device": _kind(str(recorded.get("sim_device", config.sim_device))),
+    }
+    wanted = {
+        "num_envs": config.num_envs,
+        "processes": processes,
+        "seed": config.seed,
+        "sim": config.sim.name,
+        "sim_device": _kind(config.sim_device),
+    }
+    changes = [f"{key}={had[key]}, not {wanted[key]}" for key in had if had[key] != wanted[key]]
+    return "; ".join(changes) or None
+
+
+def check_state(
+    path: Path, content: Mapping[str, Any], config: Config, ours: Mapping[str, Any]
+) -> None:
+    """Makes sure that training can be continued from a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        content: content of the checkpoint.
+        config: configuration of the run to continue.
+        ours: content of a checkpoint of the same run before its first iteration, or the part of
+            it that is restored.
 
     Raises:
-        UserError: the checkpoint has other environments or another number of processes, or its
-            run is complete.
+        UserError: the checkpoint has other environments, or its run is complete.
     """
-    trained = f"Checkpoint '{path}' was trained"
-    num_envs, by = len(content["state"]), 1 + len(content.get("shards", []))
-    if num_envs != config.num_envs:
-        raise UserError(
-            f"{trained} with num_envs={num_envs}, so it cannot be continued with "
-            f"num_envs={config.num_envs}."
-        )
-    if by != processes:
-        raise UserError(f"{trained} by {by} processes, so {processes} cannot continue it.")
     other = difference(ours, content)
     if other is not None and other.startswith(("env_state", "state")):
         raise UserError(
@@ -275,6 +306,17 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
 def _are_files(key: str, *hands: object) -> bool:
     """Returns whether hands are files of the user's: a file may move, its model is compared."""
     return key == "task.hand" and all(str(hand).endswith(".yaml") for hand in hands)
+
+
+def _leaves(folder: Path | None, config: DictConfig) -> bool:
+    """Returns whether training from a checkpoint that lies in ``folder`` gets another folder."""
+    named = Path(config.runs_dir) / config.experiment
+    return folder is None or bool(config.experiment and named.resolve() != folder.resolve())
+
+
+def _kind(device: str) -> str:
+    """Returns ``cpu`` or ``cuda``."""
+    return device.partition(":")[0]
 
 
 def _show(value: Any) -> str:

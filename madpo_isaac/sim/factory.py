@@ -85,7 +85,9 @@ def _mujoco(
     from madpo_isaac.sim.cpu import MjBatchSim
 
     if device.type != "cpu":
-        raise UserError(f"sim=mujoco runs on the CPU: use sim_device=cpu, not '{device}'.")
+        raise UserError(
+            f"sim=mujoco runs on the CPU: use sim_device=cpu or sim=warp, not '{device}'."
+        )
     return MjBatchSim(model, num_envs, threads)
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from madpo_isaac import console
 from madpo_isaac.algos import AGENT_METRICS
-from madpo_isaac.algos.learner import OnStep
+from madpo_isaac.algos.learner import OnStep, with_generators
 from madpo_isaac.config import resume
 from madpo_isaac.config.schema import Config
 from madpo_isaac.env import Step
@@ -173,8 +174,14 @@ class Run:
         """The configuration as it is recorded, which stays the same."""
         return as_yaml(self.config)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, *, elsewhere: bool = False) -> None:
         """Continues from a checkpoint.
+
+        Args:
+            path: the checkpoint.
+            elsewhere: True if it is another run's. It may then have been trained with another
+                ``num_envs``, seed, kind of device or number of processes; in this case the
+                environments and all generators stay as they are here.
 
         Raises:
             UserError: it is damaged, or it has another task, algorithm or size.
@@ -185,8 +192,22 @@ class Run:
                 raise UserError(f"'{path}' holds a policy only: play it with test=True.")
             resume.check_physics(path, content, self.env.physics())
             self.learner.check(path, content, playing=False)
-            ours = self._state(self.now())
-            resume.check_state(path, content, self.config, self.ranks.count, ours)
+            now = self.now()
+            ours = self._state(now)
+            changes = resume.new_worlds(path, content, self.config, self.ranks.count)
+            if changes and not elsewhere:
+                raise UserError(
+                    f"Checkpoint '{path}' was trained with {changes}, so its run cannot be "
+                    "continued exactly. Name a new folder with experiment=<name>."
+                )
+            if changes:
+                console.info(
+                    f"'{path}' was trained with {changes}: networks and optimizers go on, "
+                    "environments and random numbers begin anew"
+                )
+                shards = [{**now.worlds, **now.draws}] * (self.ranks.count - 1)
+                content = {**with_generators(content, ours), **now.worlds, "shards": shards}
+            resume.check_state(path, content, self.config, ours)
             self._load(content)
 
     def _state(self, moment: Moment) -> dict[str, Any]:

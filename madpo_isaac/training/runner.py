@@ -85,7 +85,9 @@ def _run(config: Config, overrides: list[str], ranks: Ranks) -> Ended:
             stack.callback(own.release)
             own.acquire()
         if path is not None:
-            work.restore(path)
+            source = RunFolder.of_checkpoint(path)
+            apart = source is None or own is None or source.path != own.path
+            work.restore(path, elsewhere=ranks.broadcast(apart))
             if work.iteration >= config.max_iterations:
                 console.info(f"'{path}' is of iteration {work.iteration}: nothing left to do")
                 return Ended(0, path if own is None else own.path)
