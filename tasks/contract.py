@@ -27,9 +27,17 @@ def check_state(env: VecEnv, state: Tensor, name: str = "state") -> None:
     _check(env, name, state, (env.num_envs, env.state_dim), torch.float32)
 
 
+def check_observations(env: VecEnv, state: Tensor) -> None:
+    """Raises UserError unless every agent observes (N, obs_dim), float32, of ``state`` (N, S)."""
+    check_state(env, state)
+    for agent, observed in zip(env.agents, env.observations(state), strict=True):
+        shape = (env.num_envs, agent.obs_dim)
+        _check(env, f"The observation of {agent.name}", observed, shape, torch.float32)
+
+
 def check_step(env: VecEnv, step: Step) -> None:
     """Raises UserError unless a step has the shapes and types of :class:`Step`, and success."""
-    check_state(env, step.state)
+    check_observations(env, step.state)
     check_state(env, step.final_state, "final_state")
     _check(env, "reward", step.reward, (env.num_envs,), torch.float32)
     for name in ("terminated", "truncated"):

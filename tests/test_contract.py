@@ -14,7 +14,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.evaluate import evaluate, summary
 from madpo_isaac.evaluation.film import film
-from madpo_isaac.tasks.contract import check_agents, check_state
+from madpo_isaac.tasks.contract import check_agents, check_observations, check_state
 
 
 def with_agents(**changed):
@@ -80,6 +80,21 @@ def test_training_ends_with_one_line_at_the_first_step(tmp_path, monkeypatch, ca
 def test_states_are_float32():
     with pytest.raises(UserError, match=r"it must be \(6, 6\) torch\.float32"):
         check_state(ToyEnv(), torch.zeros(6, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        (lambda state: state[:, :2].double(), r"observation of \w+ of ToyEnv is .*float64"),
+        (lambda state: state[:, :1], r"of ToyEnv is \(6, 1\) .*must be \(6, \d\)"),
+    ],
+)
+def test_every_agent_observes_float32_of_its_size(monkeypatch, seen, message):
+    env = ToyEnv()
+    good = env.observations(env.reset())
+    monkeypatch.setattr(env, "observations", lambda state: [*good[:-1], seen(state)])
+    with pytest.raises(UserError, match=message):
+        check_observations(env, env.reset())
 
 
 @pytest.mark.parametrize("episodes", [0, -1, 1.5, None])

@@ -308,6 +308,6 @@ def test_parameters_that_are_no_policy_are_named(runs, tmp_path, change):
     else:
         content["algo_state"]["actors"] = actors.long()
     torch.save(content, path)
-    with pytest.raises(UserError, match=r"x\.pth' has actors that are not finite floating"):
+    with pytest.raises(UserError, match=r"x\.pth' has .*actors that are no"):
         export(str(path), kind="torchscript", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

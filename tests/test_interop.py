@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AutoresetMode
 from toy import ToyEnv
 
@@ -350,6 +351,30 @@ def test_pettingzoo_draws_what_gymnasium_draws():
     assert np.array_equal(view.render(), envs.render()[0])
     view.close()
     envs.close()
+
+
+def refuses_everything(view, *calls):
+    for call in calls:
+        with pytest.raises(ClosedEnvironmentError, match="the environment is closed"):
+            call()
+    view.close()  # once more does no harm
+
+
+def test_a_closed_vector_env_does_nothing():
+    envs = vector_env("HalfCheetah-2x3", 2, num_threads=1, render_mode="rgb_array")
+    envs.reset()
+    envs.close()
+    refuses_everything(envs, envs.reset, envs.render, lambda: envs.step(np.zeros((2, 6))))
+
+
+@needs_pettingzoo
+def test_a_closed_parallel_env_does_nothing():
+    view = parallel_env("HalfCheetah-2x3", num_threads=1, render_mode="rgb_array")
+    view.reset()
+    actions = {agent: view.action_space(agent).sample() for agent in view.agents}
+    view.close()
+    assert view.agents == []
+    refuses_everything(view, view.reset, view.render, lambda: view.step(actions))
 
 
 def test_pictures_nobody_asked_for_and_modes_that_do_not_exist():

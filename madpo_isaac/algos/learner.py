@@ -12,6 +12,7 @@ from torch import Tensor
 
 from madpo_isaac.algos.steps import Faults
 from madpo_isaac.env import AgentSpec, Policy, Step
+from madpo_isaac.errors import UserError
 
 OnStep = Callable[[Tensor, Step], None]
 """A function that gets the joint actions (N, A) and the outcome of a step of all environments."""
@@ -79,7 +80,7 @@ class Learner(ABC):
 
     @abstractmethod
     def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
-        """Makes sure that a checkpoint's networks have the sizes of those here.
+        """Makes sure that a checkpoint has networks of the sizes here, and finite numbers.
 
         Args:
             path: the checkpoint.
@@ -87,7 +88,7 @@ class Learner(ABC):
             playing: True if only the policies have to fit.
 
         Raises:
-            UserError: a network has another size.
+            UserError: a network has another size, or a number is not finite.
         """
 
     @abstractmethod
@@ -108,3 +109,25 @@ def with_generators(content: Mapping[str, Any], ours: Mapping[str, Any]) -> dict
         elif isinstance(content[key], Mapping) and isinstance(ours[key], Mapping):
             changed[key] = with_generators(content[key], ours[key])
     return changed
+
+
+def check_finite(path: Path, name: str, tree: Any) -> None:
+    """Makes sure that all numbers in a part of a checkpoint are finite.
+
+    Args:
+        path: the checkpoint.
+        name: name of the part.
+        tree: its tensors, in nested mappings and sequences.
+
+    Raises:
+        UserError: naming the first tensor with another number.
+    """
+    if isinstance(tree, Tensor):
+        if tree.is_floating_point() and not torch.isfinite(tree).all():
+            raise UserError(f"Checkpoint '{path}' has numbers in {name} that are not finite.")
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            check_finite(path, f"{name}/{key}", value)
+    elif isinstance(tree, (list, tuple)):
+        for index, value in enumerate(tree):
+            check_finite(path, f"{name}/{index}", value)

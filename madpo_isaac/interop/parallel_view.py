@@ -12,9 +12,10 @@ from pettingzoo import ParallelEnv
 from torch import Tensor
 
 from madpo_isaac.env import VecEnv
-from madpo_isaac.interop.pictures import Camera
+from madpo_isaac.interop.pictures import Camera, check_open
 from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import action_box, box, observation_box
+from madpo_isaac.tasks.contract import check_observations
 
 
 class ParallelView(ParallelEnv):
@@ -47,6 +48,7 @@ class ParallelView(ParallelEnv):
         self.action_spaces = {a.name: action_box(env, a) for a in env.agents}
         self.state_space = box(env.readings())
         self._state = torch.zeros(1, env.state_dim)
+        self._closed = False
 
     def observation_space(self, agent: str) -> Space:
         """Returns the space of an agent's observations (obs_dim,)."""
@@ -59,10 +61,16 @@ class ParallelView(ParallelEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
-        """Starts an episode, the same for the same ``seed``; ``options`` have no effect."""
+        """Starts an episode, the same for the same ``seed``; ``options`` have no effect.
+
+        Raises:
+            ClosedEnvironmentError: :meth:`close` was called.
+        """
         del options
+        check_open(self._closed)
         reseed(self.env, seed)
         self._state = self.env.reset()
+        check_observations(self.env, self._state)
         self.agents = list(self.possible_agents)
         return self._observations(), {agent: {} for agent in self.agents}
 
@@ -85,7 +93,9 @@ class ParallelView(ParallelEnv):
 
         Raises:
             ValueError: the episode is over, or the actions are not one of its shape for each agent.
+            ClosedEnvironmentError: :meth:`close` was called.
         """
+        check_open(self._closed)
         if not self.agents:
             raise ValueError("the episode is over: call reset")
         if actions.keys() != self.specs.keys():
@@ -121,11 +131,14 @@ class ParallelView(ParallelEnv):
 
         Raises:
             UserError: the environment was made without ``render_mode``.
+            ClosedEnvironmentError: :meth:`close` was called.
         """
+        check_open(self._closed)
         return self._camera.picture(0)
 
     def close(self) -> None:
-        """Gives the OpenGL context back."""
+        """Gives the OpenGL context back; no episode goes on."""
+        self._closed, self.agents = True, []
         self._camera.close()
 
     def _observations(self) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from gymnasium.error import ClosedEnvironmentError
 from numpy.typing import NDArray
 
 from madpo_isaac.env import VecEnv
@@ -64,3 +65,9 @@ class Camera:
         if self._painter is not None:
             self._painter.close()
             self._painter = None
+
+
+def check_open(closed: bool) -> None:
+    """Raises Gymnasium's ClosedEnvironmentError if an interface was closed."""
+    if closed:
+        raise ClosedEnvironmentError("the environment is closed: make another one")

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.interop.pictures import Camera
+from madpo_isaac.interop.pictures import Camera, check_open
 from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import box
+from madpo_isaac.tasks.contract import check_state
 
 
 class VectorView(VectorEnv):
@@ -56,13 +57,17 @@ class VectorView(VectorEnv):
 
         Raises:
             UserError: there are several seeds, a bad one, or options.
+            ClosedEnvironmentError: :meth:`close` was called.
         """
         if isinstance(seed, list):
             raise UserError(f"seed={seed}: the environments share one generator, give one number.")
         if options:
             raise UserError(f"options={options}: reset takes no options, all environments start.")
+        check_open(self.closed)
         reseed(self.env, seed)
-        return _on_host(self.env.reset()), {}
+        state = self.env.reset()
+        check_state(self.env, state)
+        return _on_host(state), {}
 
     def step(
         self, actions: np.ndarray
@@ -71,7 +76,11 @@ class VectorView(VectorEnv):
 
         Returns:
             States (N, S), rewards (N,), terminations (N,), truncations (N,) and infos.
+
+        Raises:
+            ClosedEnvironmentError: :meth:`close` was called.
         """
+        check_open(self.closed)
         joint = torch.as_tensor(np.asarray(actions), dtype=torch.float32, device=self.env.device)
         step = self.env.step(joint)
         everywhere = np.ones(self.num_envs, dtype=bool)
@@ -89,7 +98,9 @@ class VectorView(VectorEnv):
 
         Raises:
             UserError: the environments were made without ``render_mode``.
+            ClosedEnvironmentError: :meth:`close` was called.
         """
+        check_open(self.closed)
         return tuple(self._camera.picture(index) for index in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from madpo_isaac.algos import ALGORITHMS
-from madpo_isaac.algos.learner import Collected, Learner, OnStep
+from madpo_isaac.algos.learner import Collected, Learner, OnStep, check_finite
 from madpo_isaac.algos.settings import AlgoConfig
 from madpo_isaac.algos.storage import Rollout
 from madpo_isaac.config.resume import difference
@@ -103,30 +103,34 @@ class OnPolicyLearner(Learner):
 
     def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
         """See :meth:`Learner.check`."""
+        state = content["algo_state"]
         networks = {"actors": self.algo.actors.stack}
         if not playing:
             networks["critic"] = self.algo.critic.stack
         for name, stack in networks.items():
-            values = content["algo_state"][name]
+            values = state[name]
             found, wanted = tuple(values.shape), tuple(stack.flat.shape)
             if found != wanted:
                 raise UserError(
                     f"Checkpoint '{path}' has other {name} (parameters {found}, here {wanted}): "
                     "use the task.agents and algo.hidden it was trained with."
                 )
-            if not values.is_floating_point() or not torch.isfinite(values).all():
+            if not values.is_floating_point():
                 raise UserError(
-                    f"Checkpoint '{path}' has {name} that are not finite floating-point numbers."
+                    f"Checkpoint '{path}' has {name} that are no floating-point numbers."
                 )
-        saved = bool(content["algo_state"].get("moments", {}).get("actors"))
-        if saved != self.config.running_moments:
+        saved = state.get("moments", {}).get("actors", [])
+        if bool(saved) != self.config.running_moments:
             raise UserError(
                 f"Checkpoint '{path}' was trained {'with' if saved else 'without'} running "
                 f"moments, not with algo.input_norm={self.config.input_norm}."
             )
         moments = [each.state_dict() for each in self.algo.actors.moments]
-        if other := difference({"moments": {"actors": moments}}, content["algo_state"]):
+        if other := difference({"moments": {"actors": moments}}, state):
             raise UserError(f"Checkpoint '{path}' lacks {other}, or has it in another size.")
+        acting = {"actors": state["actors"], "moments/actors": saved}
+        for name, part in (acting if playing else state).items():
+            check_finite(path, name, part)
 
     def draws(self) -> dict[str, Any]:
         """See :meth:`Learner.draws`."""

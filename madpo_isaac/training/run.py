@@ -21,7 +21,7 @@ from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.runs.metrics import EpisodeTracker, episodes, to_numbers
 from madpo_isaac.system import device
 from madpo_isaac.system.distributed import ALONE, Ranks
-from madpo_isaac.tasks.contract import check_state, check_step
+from madpo_isaac.tasks.contract import check_observations, check_step
 from madpo_isaac.training.factory import make_env, make_learner, seeds
 from madpo_isaac.training.policy import read_checkpoint
 
@@ -56,7 +56,7 @@ class Run:
         self.tracker = EpisodeTracker(config.num_envs, self.env.device)
         self.state = self.env.reset()
         """Joint state to act on next. (N, S)"""
-        check_state(self.env, self.state)
+        check_observations(self.env, self.state)
         if config.stagger_episodes:
             self.tracker.partial |= self.env.stagger()
         self.iteration = 0

@@ -16,7 +16,7 @@ from rl_games.common.algo_observer import AlgoObserver
 from rl_games.common.diagnostics import DefaultDiagnostics
 from torch import Tensor
 
-from madpo_isaac.algos.learner import Collected, Learner, OnStep
+from madpo_isaac.algos.learner import Collected, Learner, OnStep, check_finite
 from madpo_isaac.algos.ppo.params import rl_games_params
 from madpo_isaac.algos.ppo.settings import PpoConfig
 from madpo_isaac.algos.steps import Faults
@@ -202,8 +202,10 @@ class PpoLearner(Learner):
                 f"Checkpoint '{path}' has another network: use the task settings, algo.hidden, "
                 "algo.normalize_input and algo.normalize_value it was trained with."
             )
+        check_finite(path, "model", content["model"])
         if not playing:
             self._check_moments(path, content["optimizer"]["state"])
+            check_finite(path, "optimizer", content["optimizer"]["state"])
 
     def _check_moments(self, path: Path, saved: dict[int, dict[str, Tensor]]) -> None:
         """Checks the state of Adam, which torch takes in any shape and which is empty at first."""
