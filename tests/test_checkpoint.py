@@ -25,7 +25,7 @@ def content(**changes):
 def test_saved_content_comes_back(tmp_path):
     path = tmp_path / "nn" / "last.pth"
     checkpoint.save(path, content(best_return=-float("inf"), name="é"))
-    loaded = checkpoint.load(path, CPU)
+    loaded = checkpoint.load(path)
     assert loaded["format_version"] == checkpoint.FORMAT_VERSION
     assert (loaded["task"], loaded["iteration"], loaded["name"]) == ("T", 7, "é")
     assert loaded["best_return"] == -float("inf")
@@ -44,7 +44,7 @@ def test_load_executes_nothing(tmp_path, recwarn):
     (tmp_path / "b.pth").write_bytes(pickle.dumps(Payload()))
     for name in ("a.pth", "b.pth"):
         with pytest.raises(UserError, match=f"{name}' is damaged or not a checkpoint"):
-            checkpoint.load(tmp_path / name, CPU)
+            checkpoint.load(tmp_path / name)
     assert not (tmp_path / "made").exists()
     assert not recwarn.list
 
@@ -94,7 +94,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, stage):
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(path, content(iteration=8))
     assert list(tmp_path.iterdir()) == [path]
-    assert checkpoint.load(path, CPU)["iteration"] == 7
+    assert checkpoint.load(path)["iteration"] == 7
 
 
 def test_the_data_is_on_disk_before_the_name_points_to_it_and_the_name_follows(
@@ -135,7 +135,7 @@ def test_several_names_of_one_checkpoint(tmp_path, monkeypatch, links):
     checkpoint.write(paths, checkpoint.serialize(content()))
     assert order == ["ep_3.pth", "best.pth", "last.pth"]
     checkpoint.save(paths[-1], content(iteration=8))
-    assert [checkpoint.load(path, CPU)["iteration"] for path in paths] == [7, 7, 8]
+    assert [checkpoint.load(path)["iteration"] for path in paths] == [7, 7, 8]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pth", "ep_3.pth", "last.pth"]
 
 
@@ -145,7 +145,7 @@ def test_what_a_kill_left_is_not_written_to(tmp_path):
     checkpoint.save(tmp_path / "last.pth", content(iteration=8))
     files.remove_temporary(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"ep_3.pth", "last.pth"}
-    assert checkpoint.load(tmp_path / "ep_3.pth", CPU)["iteration"] == 7
+    assert checkpoint.load(tmp_path / "ep_3.pth")["iteration"] == 7
 
 
 def test_later_changes_do_not_reach_what_was_serialized(tmp_path):
@@ -153,7 +153,7 @@ def test_later_changes_do_not_reach_what_was_serialized(tmp_path):
     data = checkpoint.serialize(whole)
     whole["algo_state"]["actors"].zero_()
     checkpoint.write([tmp_path / "last.pth"], data)
-    loaded = checkpoint.load(tmp_path / "last.pth", CPU)["algo_state"]["actors"]
+    loaded = checkpoint.load(tmp_path / "last.pth")["algo_state"]["actors"]
     assert torch.equal(loaded, content()["algo_state"]["actors"])
 
 
@@ -223,7 +223,7 @@ def test_bad_file(tmp_path, kind, message):
     path = tmp_path / "x.pth"
     write(path, kind)
     with pytest.raises(UserError, match=rf"x\.pth' {message}") as error:
-        checkpoint.load(path, CPU)
+        checkpoint.load(path)
     assert "\n" not in str(error.value)
 
 

@@ -48,7 +48,7 @@ def test_two_iterations(algo, case, tmp_path):
     assert OmegaConf.load(run / "config.yaml").algo.name == algo
     if algo != "ppo":
         first, last = (
-            checkpoint.load(run / "nn" / name, torch.device("cpu"))["algo_state"]["actors"]
+            checkpoint.load(run / "nn" / name)["algo_state"]["actors"]
             for name in ("ep_1.pth", "last.pth")
         )
         assert torch.isfinite(last).all()

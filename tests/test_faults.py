@@ -62,7 +62,7 @@ def saved(run):
     """The iteration of the last checkpoint, after reading all of them; 0 without one."""
     if not (run / "nn").exists():
         return 0
-    found = {p.stem: checkpoint.load(p, CPU)["iteration"] for p in (run / "nn").glob("*.pth")}
+    found = {p.stem: checkpoint.load(p)["iteration"] for p in (run / "nn").glob("*.pth")}
     assert all(i == int(name[3:]) for name, i in found.items() if name.startswith("ep_"))
     return found.get("last", 0)
 

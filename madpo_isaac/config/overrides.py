@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import os
@@ -134,12 +135,23 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
     for override in settings:
         if override.get_key_element() in (*resume.WHERE, "plugins"):
             _set(config, override, known)
-    source = resume.find(config, choices)
+        else:  # where a run is may refer to it; only the run's record may know it
+            with contextlib.suppress(UserError):
+                _set(config, override, known)
+    where = {key: config[key] for key in resume.WHERE}
+    source = resume.find(OmegaConf.merge(config, where), choices)
     if source is not None:
-        config = source.record.copy()
+        config = source.settings()
         known = tuple(_keys(config))
     for override in settings:
         _set(config, override, known)
+    for key, value in where.items():
+        if config[key] != value:
+            raise UserError(
+                f"{key}={config._get_node(key)._value()}: this is '{value}' on the command line "
+                f"alone, and '{config[key]}' with the settings of the run. Write it out."
+            )
+        config[key] = value
     if config.recipe not in recipes.names():
         raise unknown("recipe", config.recipe, recipes.names())
     if source is not None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -25,13 +24,14 @@ WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu", 
 """Keys that choose the run to continue, and its folder. They belong to a command line, and the
 record of a run does not contain them."""
 STRUCTURE = (
-    *("sim.name", "task.agents", "task.hand", "task.version", "task.agent_obsk"),
+    *("task.agents", "task.hand", "task.version", "task.agent_obsk"),
     *("algo.network", "algo.hidden", "algo.activation", "algo.share_parameters", "algo.input_norm"),
-    *("algo.hidden_norm", "algo.max_std", "algo.value_aux_coef"),
+    *("algo.hidden_norm", "algo.max_std", "algo.std_scale", "algo.value_aux_coef"),
     *("task.agents_see", "task.observation"),
     *("algo.normalize_input", "algo.normalize_value", "algo.divergence.preset"),
 )
-"""Keys that decide the meaning of the tensors in a checkpoint."""
+"""Keys that decide the meaning of the tensors in a checkpoint; so do the choices of task and algo,
+which :func:`find` compares. Of ``algo.value_aux_coef`` only whether it is 0 matters."""
 TRAINING = ("algo.divergence.age",)
 """Further keys that a continued training cannot change; a policy can be played with others."""
 WORLDS = ("num_envs", "seed")
@@ -51,6 +51,15 @@ class Source:
     """True if there is a checkpoint in the folder."""
     record: DictConfig
     """The run's configuration, without :data:`WHERE`."""
+    engine: str | None = None
+    """The engine that takes the place of the run's; None to keep it."""
+
+    def settings(self) -> DictConfig:
+        """Returns the run's configuration, with another engine if there is to be one."""
+        config = self.record.copy()
+        if self.engine is not None:
+            config.sim = OmegaConf.structured(SIM_SCHEMAS[self.engine](name=self.engine))
+        return config
 
     def check(self, config: DictConfig) -> None:
         """Refuses settings that a continued run cannot change, and places it in its folder.
@@ -61,18 +70,19 @@ class Source:
         Raises:
             UserError: naming the first setting.
         """
-        if config.seed == -1:
+        apart = config.test or _leaves(self.folder, config)
+        if config.seed == -1 and (config.test or not apart):
             config.seed = self.record.seed  # drawn when the run began
-        name = self.path or self.folder
+        name = self.path if self.begun else self.folder
         for key in STRUCTURE if config.test else (*STRUCTURE, *TRAINING):
             had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
-            if had != wanted and self.path is not None and not _are_files(key, had, wanted):
+            if self.path is not None and not _are_alike(key, had, wanted):
                 when = "continued" if key in TRAINING else "continued or played"
                 raise UserError(
                     f"{key}={_show(wanted)}: '{name}' was made with {key}={_show(had)}, which "
                     f"cannot change when a run is {when}."
                 )
-        if self.path is not None and not (config.test or _leaves(self.folder, config)):
+        if self.begun and not apart:
             self._check_worlds(config)
         for key in ("recipe", "task.train"):
             had, wanted = (OmegaConf.select(c, key) for c in (self.record, config))
@@ -117,13 +127,14 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
     path = checkpoint.find(name, runs, chosen.get("task"), chosen.get("algo"))
     folder = RunFolder.of_checkpoint(path)
     record = _record(path, folder, config.plugins)
-    engine = chosen.get("sim", "auto" if config.test else record.sim.name)
-    other = config.test or (engine != record.sim.name and _leaves(folder and folder.path, config))
-    if other and {record.sim.name, engine} <= set(ENGINES):
-        # A policy means the same on every engine; which one plays it goes by the device.
-        record.sim = OmegaConf.structured(SIM_SCHEMAS[engine](name=engine))
-        chosen = {group: value for group, value in chosen.items() if group != "sim"}
-    for group, value in chosen.items():
+    own, engine = record.sim.name, chosen.get("sim", "auto" if config.test else record.sim.name)
+    apart = config.test or (engine != own and _leaves(folder and folder.path, config))
+    # A policy means the same on every engine. The bridges' environments differ from the project's.
+    other = engine if apart and {own, engine} <= set(ENGINES) else None
+    if other is None and engine == "auto":  # the run's own record has the engine by its name
+        engine = SIM_SCHEMAS["auto"]("auto").check(record.sim_device).name
+    compared = {**chosen, "sim": own if other else engine}
+    for group, value in compared.items():
         had = record[group].name
         if value != had:
             raise UserError(f"Checkpoint '{path}' is of {group}={had}, not {group}={value}.")
@@ -136,7 +147,7 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
     defaults = OmegaConf.structured(Config)
     for key in WHERE:
         record[key] = defaults[key]
-    return Source(path, None if folder is None else folder.path, begun, record)
+    return Source(path, folder and folder.path, begun, record, other)
 
 
 def _record(path: Path, folder: RunFolder | None, plugins: Sequence[str]) -> DictConfig:
@@ -145,7 +156,7 @@ def _record(path: Path, folder: RunFolder | None, plugins: Sequence[str]) -> Dic
     ``plugins``, if there are any, replace those of the run, since their files may have moved.
     """
     if folder is None:
-        text = checkpoint.load(path, torch.device("cpu")).get("config", "")
+        text = checkpoint.load(path).get("config", "")
         return read_record(text, path, plugins, alone=True)
     return read_file(folder.path / "config.yaml", plugins)
 
@@ -165,8 +176,12 @@ def read_file(path: Path, plugins: Sequence[str] = ()) -> DictConfig:
 
 def seed_of(path: Path, content: Mapping[str, Any], otherwise: int) -> int:
     """The seed with which the policy of a checkpoint was trained."""
-    recorded = plain_settings(content.get("config", ""), path).get("seed", otherwise)
-    return recorded if type(recorded) is int else otherwise
+    return _seed(plain_settings(content.get("config", ""), path), otherwise)
+
+
+def _seed(recorded: DictConfig, otherwise: int) -> int:
+    seed = recorded.get("seed", otherwise)
+    return seed if type(seed) is int else otherwise
 
 
 def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:
@@ -202,7 +217,7 @@ def new_worlds(
     had = {
         "num_envs": len(content["state"]),
         "processes": 1 + len(content.get("shards", [])),
-        "seed": seed_of(path, content, config.seed),
+        "seed": _seed(recorded, config.seed),
         "sim": OmegaConf.select(recorded, "sim.name", default=config.sim.name),
         "sim_device": _kind(str(recorded.get("sim_device", config.sim_device))),
     }
@@ -218,7 +233,12 @@ def new_worlds(
 
 
 def check_state(
-    path: Path, content: Mapping[str, Any], config: Config, ours: Mapping[str, Any]
+    path: Path,
+    content: Mapping[str, Any],
+    config: Config,
+    ours: Mapping[str, Any],
+    *,
+    elsewhere: bool,
 ) -> None:
     """Makes sure that training can be continued from a checkpoint.
 
@@ -228,9 +248,11 @@ def check_state(
         config: configuration of the run to continue.
         ours: content of a checkpoint of the same run before its first iteration, or the part of
             it that is restored.
+        elsewhere: True if the checkpoint is another run's.
 
     Raises:
-        UserError: the checkpoint has other environments, or its run is complete.
+        UserError: the checkpoint has other environments, or nothing is left to do. The latter is
+            no error for a run with ``resume=auto`` that is itself complete.
     """
     other = difference(ours, content)
     if other is not None and other.startswith(("env_state", "state")):
@@ -240,7 +262,8 @@ def check_state(
         )
     if other is not None:
         raise UserError(f"Checkpoint '{path}' lacks {other}, or has it in another size.")
-    if content["iteration"] >= config.max_iterations and config.resume != "auto":
+    complete = content["iteration"] >= config.max_iterations
+    if complete and (elsewhere or config.resume != "auto"):
         raise UserError(
             f"Checkpoint '{path}' is of iteration {content['iteration']}, so max_iterations="
             f"{config.max_iterations} is reached: max_iterations counts the whole run, raise it."
@@ -303,9 +326,13 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     return None if same else name
 
 
-def _are_files(key: str, *hands: object) -> bool:
-    """Returns whether hands are files of the user's: a file may move, its model is compared."""
-    return key == "task.hand" and all(str(hand).endswith(".yaml") for hand in hands)
+def _are_alike(key: str, had: Any, wanted: Any) -> bool:
+    """Returns whether two values of a key of :data:`STRUCTURE` mean the same tensors."""
+    if key == "algo.value_aux_coef":
+        return bool(had) == bool(wanted)
+    if key == "task.hand" and all(str(hand).endswith(".yaml") for hand in (had, wanted)):
+        return True  # a file may move, its model is compared
+    return bool(had == wanted)
 
 
 def _leaves(folder: Path | None, config: DictConfig) -> bool:

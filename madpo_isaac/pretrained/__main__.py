@@ -83,7 +83,7 @@ def make(argv: list[str]) -> Path:
     folder = RunFolder.of_checkpoint(source)
     if folder is None:
         raise UserError(f"'{source}' is not in a run folder, which tells how it was made.")
-    content = checkpoint.load(source, torch.device("cpu"))
+    content = checkpoint.load(source)
     split = getattr(config.task, "agents", "hands")
     name = pretrained.name_of(content["task"], split)
     path = options.out / f"{name}{pretrained.SUFFIX}"
@@ -117,7 +117,7 @@ def began(run: Path) -> tuple[Path, int] | None:
     folder = RunFolder.of_checkpoint(Path(path))
     if folder is None:
         raise UserError(f"'{run}' began with '{path}', which is in no run folder.")
-    return folder.path, checkpoint.load(Path(path), torch.device("cpu"))["iteration"]
+    return folder.path, checkpoint.load(Path(path))["iteration"]
 
 
 def history(run: Path) -> list[tuple[Path, int | None]]:

@@ -51,8 +51,12 @@ def write(paths: Sequence[Path], data: io.BytesIO) -> None:
         raise UserError(f"Cannot write checkpoint '{path}': {problem}.") from problem
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Reads a checkpoint or a policy; raises :class:`UserError` if the file is neither."""
+def load(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint or a policy, whose tensors are then on the CPU.
+
+    Raises:
+        UserError: the file is neither.
+    """
     if not os.path.isfile(path):
         raise UserError(f"Checkpoint '{path}' does not exist.")
     if path.suffix == pretrained.SUFFIX:

@@ -92,9 +92,11 @@ class RunFolder:
 
     @classmethod
     def _around(cls, file: Path, place: str) -> RunFolder | None:
-        folder = Path(os.path.realpath(file)).parent  # which takes loops of links, too
-        inside = folder.name == place and (folder.parent / "config.yaml").is_file()
-        return cls(folder.parent) if inside else None
+        # realpath takes loops of links, too; the folder itself may be a link to another disk.
+        for folder in (Path(os.path.realpath(file)).parent, Path(os.path.abspath(file)).parent):
+            if folder.name == place and (folder.parent / "config.yaml").is_file():
+                return cls(Path(os.path.realpath(folder.parent)))
+        return None
 
     def complete(self, overrides: list[str]) -> None:
         """Makes the folders and records that are not there yet; a kill may have come between."""
@@ -327,7 +329,7 @@ def _iteration_of(path: Path) -> float:
     if not path.exists():
         return -float("inf")
     try:
-        return checkpoints.load(path, torch.device("cpu"))["iteration"]
+        return checkpoints.load(path)["iteration"]
     except UserError:
         return float("inf")
 

@@ -81,10 +81,10 @@ def configure(num_threads: int, sim_device: str = "cpu", products: str = "float3
     _keep_freed_memory()
     threads = num_threads or cores()
     torch.set_num_threads(threads)
-    if sim_device == "cpu" and _onednn_is_faster_and_exact():
-        # "medium" lets torch choose oneDNN, which on these CPUs computes in full float32 with
-        # AVX-512; the default, MKL, is half as fast there. On a GPU "medium" means TF32.
-        torch.set_float32_matmul_precision("medium")
+    # "medium" lets torch choose oneDNN, which on these CPUs computes in full float32 with AVX-512;
+    # "highest" means MKL, which is half as fast there. On a GPU "medium" means TF32.
+    exact = sim_device == "cpu" and _onednn_is_faster_and_exact()
+    torch.set_float32_matmul_precision("medium" if exact else "highest")
     return threads
 
 

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import torch
 
+CPU = torch.device("cpu")
 _STATUS = Path("/proc/self/status")
 
 
-def peak_mb() -> dict[str, float]:
+def peak_mb(device: torch.device = CPU) -> dict[str, float]:
     """Returns the peaks so far in MB of 10^6 bytes: ``peak_memory_mb`` of main memory.
 
-    If tensors were on a GPU, also ``peak_gpu_memory_mb``, as torch's allocator counts it.
+    If ``device`` is a GPU, also its ``peak_gpu_memory_mb``, as torch's allocator counts it.
     """
     peaks = {"peak_memory_mb": round(_resident() / 1e6, 1)}
-    if torch.cuda.is_initialized():
-        peaks["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    if device.type == "cuda":
+        peaks["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     return peaks
 
 

@@ -28,6 +28,9 @@ def config_for_rank(config: Config, ranks: Ranks, checkpoint: str) -> Config:
         config: the configuration of the command line.
         ranks: the processes.
         checkpoint: the file to continue from, or an empty text.
+
+    Raises:
+        UserError: several processes are to share one GPU, or it is not there.
     """
     seed, checkpoint = ranks.broadcast((config.seed, checkpoint))
     threads = config.num_threads or _share(device.cores())

@@ -73,7 +73,7 @@ def read_checkpoint(path: Path, config: Config, env: VecEnv) -> dict[str, Any]:
     Raises:
         UserError: the checkpoint does not exist, is damaged, or has another task or algorithm.
     """
-    content = checkpoint.load(path, env.device)
+    content = checkpoint.load(path)
     for kind, wanted in (("task", config.task.name), ("algo", config.algo.name)):
         if content[kind] != wanted:
             raise UserError(

@@ -102,7 +102,8 @@ class Run:
             on_step(action, step)
 
         self.state, self._step_s = self.learner.collect(self.state, watch)
-        (totals,) = to_numbers(self.tracker.take(self.ranks))
+        (totals,) = to_numbers(self.tracker.take(self.ranks))  # on a GPU this waits for the steps
+        self._collect_s = time.perf_counter() - self._started
         self.episodes = episodes(totals)
 
     def update(self) -> dict[str, Any]:
@@ -111,13 +112,14 @@ class Run:
         Raises:
             RunFailed: a network skipped ``max_skipped`` gradient steps in a row.
         """
-        cfg, collected = self.config, time.perf_counter()
+        cfg, begun = self.config, time.perf_counter()
         done = self.iteration / cfg.max_iterations
         metrics = self.learner.update(done, self.env_steps, all_valid=self.bad_steps == 0)
         (numbers,) = to_numbers(metrics)  # the update's one read of the device
         if any(number for name, number in numbers.items() if name.endswith("/skipped")):
             self.learner.faults.check(cfg.max_skipped)
-        total_s, collect_s = time.perf_counter() - self._started, collected - self._started
+        end = time.perf_counter()
+        total_s, update_s, collect_s = end - self._started, end - begun, self._collect_s
         steps = cfg.num_envs * cfg.algo.horizon * self.ranks.count
         self.iteration += 1
         self.env_steps += steps
@@ -131,7 +133,7 @@ class Run:
             "fps_total": steps / total_s,
             "time_step": self._step_s,
             "time_infer": collect_s - self._step_s,
-            "time_update": total_s - collect_s,
+            "time_update": update_s,
             **self.episodes,
             "clip": self.learner.clip,
             **_all_columns(numbers, len(self.learner.agents)),
@@ -184,7 +186,8 @@ class Run:
                 environments and all generators stay as they are here.
 
         Raises:
-            UserError: it is damaged, or it has another task, algorithm or size.
+            UserError: it is damaged, has another task, algorithm, size or model, was trained in
+                other environments though it is this run's own, or leaves nothing to do.
         """
         with using(path):
             content = read_checkpoint(path, self.config, self.env)
@@ -201,14 +204,15 @@ class Run:
                     "continued exactly. Name a new folder with experiment=<name>."
                 )
             if changes:
+                content = with_generators(content, ours)
+                ours = {name: part for name, part in ours.items() if name not in now.worlds}
+            resume.check_state(path, content, self.config, ours, elsewhere=elsewhere)
+            if changes:
                 console.info(
                     f"'{path}' was trained with {changes}: networks and optimizers go on, "
                     "environments and random numbers begin anew"
                 )
-                shards = [{**now.worlds, **now.draws}] * (self.ranks.count - 1)
-                content = {**with_generators(content, ours), **now.worlds, "shards": shards}
-            resume.check_state(path, content, self.config, ours)
-            self._load(content)
+            self._load(content, worlds=not changes)
 
     def _state(self, moment: Moment) -> dict[str, Any]:
         """Returns everything that changes in the course of a run, as this process has it."""
@@ -221,8 +225,19 @@ class Run:
             "best_return": self.best_return,
         }
 
-    def _load(self, content: dict[str, Any]) -> None:
+    def _load(self, content: dict[str, Any], *, worlds: bool) -> None:
+        """Restores :meth:`_state`; without ``worlds`` the environments' part stays as it is."""
         self.learner.load_state_dict(content)
+        if worlds:
+            self._load_worlds(content)
+        else:
+            self.env.adopt(content["env_state"])
+        self.iteration, self.env_steps = content["iteration"], content["env_steps"]
+        self._wall_before = content["wall_s"]
+        if content.get("best_by", _scorer(self.config)) == _scorer(self.config):
+            self.best_return = content["best_return"]
+
+    def _load_worlds(self, content: dict[str, Any]) -> None:
         own = content
         if self.ranks.index:
             own = content["shards"][self.ranks.index - 1]
@@ -231,10 +246,6 @@ class Run:
             self.env.load_state_dict(own["env_state"])
             self.tracker.load_state_dict(own["tracker"])
             self.state = own["state"].to(self.env.device)
-        self.iteration, self.env_steps = content["iteration"], content["env_steps"]
-        self._wall_before = content["wall_s"]
-        if content.get("best_by", _scorer(self.config)) == _scorer(self.config):
-            self.best_return = content["best_return"]
 
 
 def _scorer(config: Config) -> str:

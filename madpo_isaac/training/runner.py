@@ -46,6 +46,12 @@ def run(config: Config, overrides: Sequence[str] = ()) -> Ended:
     Args:
         config: a validated configuration.
         overrides: settings of the command line, which the run folder records.
+
+    Raises:
+        UserError: something that the run needs is missing, the checkpoint cannot be continued, or
+            a file cannot be read or written.
+        RunFailed: too many environments became unstable, or too many gradients were not finite.
+        KeyboardInterrupt: Ctrl-C was pressed a second time.
     """
     if config.capture_video:
         choose_backend()  # fails before anything is built
@@ -109,7 +115,7 @@ def _train(work: Run, folder: RunFolder) -> int:
         total, caught = work.config.max_iterations, signals.request.signal
         name = None if caught is None else caught.name
         facts = {"iteration": work.iteration, "max_iterations": total, "signal": name}
-        folder.mark(state, **facts, **memory.peak_mb())
+        folder.mark(state, **facts, **memory.peak_mb(work.env.device))
 
     try:
         state = "running"

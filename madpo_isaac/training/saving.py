@@ -120,7 +120,7 @@ class Saver:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._problem: UserError | None = None
+        self._problem: Exception | None = None
 
     def save(self, paths: Sequence[Path], content: dict[str, Any]) -> None:
         """Writes ``content`` to all ``paths``, in their order.
@@ -149,5 +149,5 @@ class Saver:
     def _write(self, paths: Sequence[Path], data: io.BytesIO) -> None:
         try:
             checkpoint.write(paths, data)
-        except UserError as problem:
+        except Exception as problem:  # noqa: BLE001  whatever it is, wait() raises it
             self._problem = problem

@@ -424,6 +424,10 @@ class HandTaskEnv(VecEnv):
             **{name: getattr(self, name).clone() for name in self._episode_tensors()},
         }
 
+    def adopt(self, state: dict[str, Any]) -> None:
+        """See :meth:`VecEnv.adopt`."""
+        self.shaping.adopt(state.get("shaping", {}))
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
         self.sim.load_state_dict(state["sim"])

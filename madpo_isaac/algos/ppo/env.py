@@ -15,7 +15,8 @@ from madpo_isaac.env import VecEnv
 class RlGamesEnv(IVecEnv):
     """One agent that sees the joint state and chooses the joint action.
 
-    rl_games' agent gets it as an object, so that nothing has to be registered.
+    rl_games' agent gets it as an object, so that nothing has to be registered. The run keeps the
+    environments' state in its checkpoints itself.
     """
 
     def __init__(self, env: VecEnv) -> None:
@@ -43,11 +44,3 @@ class RlGamesEnv(IVecEnv):
         done = step.terminated | step.truncated
         infos = {"time_outs": step.truncated, "step": step, "actions": actions}
         return {"obs": step.state}, step.learned_reward, done, infos
-
-    def get_env_state(self) -> dict[str, Any]:
-        """Returns the environments' part of a checkpoint."""
-        return self.env.state_dict()
-
-    def set_env_state(self, env_state: dict[str, Any]) -> None:
-        """Restores :meth:`get_env_state`."""
-        self.env.load_state_dict(env_state)

@@ -95,6 +95,7 @@ class PpoLearner(Learner):
         max_iterations: int,
         playing: bool = False,
     ) -> None:
+        self._config = config
         self._devices = [env.device] if env.device.type == "cuda" else []
         init_seed, act_seed = seeds
         watch = _Watch()
@@ -183,10 +184,12 @@ class PpoLearner(Learner):
         return {**self.agent.get_full_state_weights(), "algo_state": own}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`, the environments included."""
+        """Restores :meth:`state_dict`; a constant learning rate is the present configuration's."""
         self.agent.set_full_state_weights(content)
         self.load_draws(content["algo_state"])
-        self.agent.last_lr = content["algo_state"]["lr"]
+        constant = self._config.lr_schedule == "constant"
+        self.agent.last_lr = self._config.lr if constant else content["algo_state"]["lr"]
+        self.agent.update_lr(self.agent.last_lr)
 
     def load_policy(self, content: dict[str, Any]) -> None:
         """Restores the network and its normalizers only, enough to play."""
