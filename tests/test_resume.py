@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_runner import (
     _keep_torch_settings,  # noqa: F401
-    assert_same,
     files,
     metrics,
     timeless,
@@ -23,7 +22,6 @@ from madpo_isaac import tasks
 from madpo_isaac.commands.train import main
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.training import runner
-from madpo_isaac.training.run import Run
 
 TINY = (
     *("task=HalfCheetah-2x3", "num_envs=4", "num_threads=1", "task.episode_length=12"),
@@ -250,78 +248,6 @@ def test_what_cannot_change_is_one_line(half, capsys, case):
     total = () if "whole run" in parts[0] else ("max_iterations=4",)
     error = refused(capsys, half.parent, f"checkpoint={half}", *total, *overrides)
     assert all(part in error for part in parts), error
-
-
-def by_path(tree, above=()):
-    """The leaves of nested mappings and lists, by the keys that lead to them."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, value in items:
-        if isinstance(value, (dict, list, tuple)):
-            yield from by_path(value, (*above, key))
-        else:
-            yield (*above, key), value
-
-
-@pytest.mark.parametrize(
-    "algo",
-    [OWN[:1], ("algo=ppo",), ("algo=madpo", "algo.divergence.preset=printed"), ("algo=a2po",)],
-    ids=str,
-)
-def test_a_new_folder_may_have_other_environments(tmp_path, algo, capsys):
-    tiny = [text for text in TINY if algo != ("algo=ppo",) or text not in ONCE[:2]]
-    train(tmp_path, *tiny, *algo, "seed=7", "experiment=x", "max_iterations=2")
-    saved = weights(tmp_path / "x")
-    new = f"checkpoint={tmp_path}/x", "experiment=y", "num_envs=6", "seed=9", "max_iterations=4"
-    config = compose([f"runs_dir={tmp_path}", *new])
-    untouched, work = Run(config), Run(config)
-    capsys.readouterr()
-    work.restore(tmp_path / "x" / "nn" / "last.pth", elsewhere=True)
-    said = capsys.readouterr().out
-    assert "was trained with num_envs=4, not 6; seed=7, not 9" in said
-    fresh = dict(by_path(untouched.checkpoint(untouched.now())))
-    anew = {"env_state", "tracker", "state"}
-    drawn = {"generator", "order_generator", "random"}
-    taken = 0
-    for path, value in by_path(work.checkpoint(work.now())):
-        if path[0] in ("config", "wall_s"):
-            continue
-        own = path[0] in anew or drawn & set(map(str, path))
-        assert_same(value, (fresh if own else dict(by_path(saved)))[path], str(path))
-        taken += not own and isinstance(value, torch.Tensor)
-    assert taken > 4
-    train(tmp_path, *new)
-    last = metrics(tmp_path / "y")[-1]
-    assert (last["iteration"], last["env_steps"]) == (4, 2 * 4 * 8 + 2 * 6 * 8)
-    assert recorded(tmp_path / "y").num_envs == 6
-
-
-def test_seeds_part_after_a_common_checkpoint(half, tmp_path):
-    for name, seed in (("a", 8), ("b", 9), ("c", 8)):
-        command = f"checkpoint={half}", f"experiment={name}", f"seed={seed}", "max_iterations=3"
-        train(tmp_path, *command)
-    a, b, c = (weights(tmp_path / name)["algo_state"]["actors"] for name in "abc")
-    assert torch.equal(a, c)
-    assert not torch.equal(a, b)
-
-
-def test_a_run_with_other_environments_starts_again_and_goes_on(half, tmp_path, capsys):
-    """It is killed before its first checkpoint, and after it; the same command starts it."""
-    command = f"checkpoint={half}", "experiment=y", "num_envs=6", "resume=auto"
-    train(tmp_path, *command, "max_iterations=4")
-    whole, run = timeless(tmp_path / "y"), tmp_path / "y"
-    shutil.rmtree(run / "nn")
-    (run / "status.json").write_text(json.dumps(status(run) | {"state": "running"}))
-    train(tmp_path, *command, "max_iterations=3")
-    assert "environments and random numbers begin anew" in capsys.readouterr().out
-    train(tmp_path, *command, "max_iterations=4")
-    assert "begin anew" not in capsys.readouterr().out
-    assert timeless(run) == whole
-
-
-def test_a_new_folder_may_have_another_engine(half, tmp_path):
-    new = f"checkpoint={half}", "experiment=y", "sim=auto", "sim_device=cuda:0"
-    config = compose([f"runs_dir={tmp_path}", *new, "max_iterations=4"])
-    assert (config.sim.name, config.sim_device, config.seed) == ("warp", "cuda:0", 7)
 
 
 @pytest.mark.parametrize(
