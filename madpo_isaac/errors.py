@@ -22,7 +22,12 @@ def lacks_memory(problem: Exception) -> bool:
 
 
 def reason_of(problem: Exception) -> str:
-    """Returns the first line of an exception's message, or the name of its type; no full stop."""
+    """Returns the first line of an exception's message, or the name of its type; no full stop.
+
+    Of YAML that cannot be read it is the line of the file, and what is wrong there.
+    """
+    if (mark := getattr(problem, "problem_mark", None)) is not None:
+        return f"line {mark.line + 1}: {getattr(problem, 'problem', '')}"
     return (str(problem).strip() or type(problem).__name__).partition("\n")[0].rstrip(".")
 
 

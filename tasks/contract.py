@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,19 @@ from madpo_isaac.errors import UserError
 def check_agents(env: VecEnv) -> None:
     """Raises UserError unless agents have names of their own and share out all actions."""
     names = [agent.name for agent in env.agents]
+    for agent in env.agents:
+        if not re.fullmatch(r"\w[\w.+-]*", agent.name):
+            raise UserError(
+                f"agent name '{agent.name}' of {_name(env)} must be letters, digits, '_', '-', '+' "
+                "and '.', because exported files are called so."
+            )
+        columns = agent.action_slice
+        open_end = isinstance(columns, slice) and (columns.stop is None or columns.stop < 0)
+        if open_end or not isinstance(columns, (slice, Tensor)):
+            raise UserError(
+                f"action_slice={columns} of agent '{agent.name}' of {_name(env)} must be a slice "
+                "with an end counted from the start, or a tensor of columns."
+            )
     if len(set(names)) < len(names):
         raise UserError(f"Agents of {_name(env)} must have different names: {', '.join(names)}.")
     columns = sorted(column for agent in env.agents for column in agent.action_columns)
@@ -44,6 +59,12 @@ def check_step(env: VecEnv, step: Step) -> None:
         _check(env, name, getattr(step, name), (env.num_envs,), torch.bool)
     if "success" not in step.log:
         raise UserError(f"The log of a step of {_name(env)} must have 'success'.")
+    for name, value in step.log.items():
+        if not isinstance(value, Tensor) or tuple(value.shape) != (env.num_envs,):
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"log['{name}'] of {_name(env)} is {found}; it must be a tensor ({env.num_envs},)."
+            )
 
 
 def _check(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from madpo_isaac import plugins
 from madpo_isaac.env import VecEnv
-from madpo_isaac.errors import unknown
+from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import BRIDGES, SIM_SCHEMAS
 from madpo_isaac.tasks.contract import check_agents
 from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
@@ -20,6 +20,9 @@ from madpo_isaac.tasks.settings import check_settings, integer, plain
 MAX_ENVS = 10**7
 MAX_THREADS = 1024
 MAX_SEED = 2**63 - 1
+_ARGUMENTS = ("task", "num_envs", "device", "sim", "seed", "num_threads", "sim_settings")
+_ENTRIES = ("name", "train")
+"""Arguments of :func:`make` and entries of a task's YAML file, which no setting can be called."""
 
 Kind = TypeVar("Kind", bound=type[VecEnv])
 
@@ -64,8 +67,19 @@ def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
         settings: the dataclass of its settings.
 
     Raises:
-        UserError: another task has this name.
+        UserError: another task has this name, or ``settings`` is no dataclass whose fields have
+            defaults and names of their own.
     """
+    if not is_dataclass(settings):
+        raise UserError(f"The settings of task '{name}', {settings!r}, must be a dataclass.")
+    for field in fields(settings):
+        if field.name in (*_ARGUMENTS, *_ENTRIES):
+            raise UserError(
+                f"Setting '{field.name}' of task '{name}' needs another name: "
+                f"{', '.join((*_ARGUMENTS, *_ENTRIES))} have a meaning already."
+            )
+        if field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"Setting '{field.name}' of task '{name}' has no default.")
 
     def add(kind: Kind) -> Kind:
         known = TASKS.get(name)

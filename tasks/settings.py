@@ -74,14 +74,18 @@ def check_settings(config: Any) -> None:
     for field in fields(config):
         key, value = f"task.{field.name}", getattr(config, field.name)
         rule = field.metadata.get("rule")
-        if rule is not size and (allowed := _broken_type(str(field.type), value)):
+        kind = str(field.type)
+        if rule is not size and (allowed := _broken_type(kind, value, any_number=rule is not None)):
             raise UserError(f"{key}={value} must be {allowed}.")
         if rule is not None and (value is not None or rule is size):
             rule(key, value)
 
 
-def _broken_type(kind: str, value: Any) -> str:
-    """Returns the description of allowed values if a setting is not of its type, else nothing."""
+def _broken_type(kind: str, value: Any, *, any_number: bool) -> str:
+    """Returns the description of allowed values if a setting is not of its type, else nothing.
+
+    Without ``any_number`` whole numbers are sizes, and real ones finite.
+    """
     if kind == "bool":
         return "" if isinstance(value, bool) else "True or False"
     if kind == "str":
@@ -90,8 +94,10 @@ def _broken_type(kind: str, value: Any) -> str:
         good = value is None or (type(value) is int and value >= 0)
         return "" if good else "a whole number of at least 0, or null for all"
     if kind == "int":
-        good = type(value) is int and value >= 1
-        return "" if good else "a whole number of at least 1"
+        good = type(value) is int and (any_number or value >= 1)
+        return "" if good else "a whole number" + " of at least 1" * (not any_number)
+    if kind == "float" and any_number:
+        return "" if type(value) in (int, float) else "a number"
     return "a finite number" if kind == "float" and _is_not_finite(value) else ""
 
 

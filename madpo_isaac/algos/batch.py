@@ -84,8 +84,7 @@ def take(x: Tensor, rows: Rows) -> Tensor:
 
 def normalized(advantage: Tensor, ranks: Ranks) -> Tensor:
     """Advantages (B, ...) with mean 0 and standard deviation 1 over the rows of all processes."""
-    if ranks.count == 1:
-        return (advantage - advantage.mean(0)) / (advantage.std(0, correction=0) + 1e-5)
+    # In float64: the rounding of a float32 mean could be as large as the advantages' spread.
     centered = advantage - ranks.mean(advantage.mean(0, dtype=torch.float64))
     std = ranks.mean(centered.square().mean(0)).sqrt()
     return (centered / (std + 1e-5)).to(advantage.dtype)

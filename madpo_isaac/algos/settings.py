@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from madpo_isaac.errors import UserError
 from madpo_isaac.models import NETWORKS
+from madpo_isaac.models.mlp import ACTIVATIONS
 from madpo_isaac.settings import (
     decay,
     integer,
@@ -109,7 +110,7 @@ class AlgoConfig:
     """Kind of the policies' and critics' networks: mlp, residual, or one of your own."""
     hidden: list[int] = setting([256, 256, 256], widths)
     """Widths of the hidden layers."""
-    activation: str = "relu"
+    activation: str = setting("relu", one_of(ACTIVATIONS))
     """Function after every hidden layer."""
     init_std: float = setting(1.0, positive)
     """Policies' standard deviation at the start."""

@@ -7,9 +7,9 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -21,10 +21,12 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
 from madpo_isaac import plugins
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.config import launchers, recipes, renamed, resume
 from madpo_isaac.config.nodes import from_record, register
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, reason_of, unknown
+from madpo_isaac.sim import SIM_SCHEMAS
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
 """The YAML files, which are part of the package."""
@@ -201,6 +203,11 @@ def _sorted_out(
             if override.value() not in _options(group):
                 named = override.value()
                 named = named if isinstance(named, str) else _value(override)
+                if named in _registered(group):
+                    raise UserError(
+                        f"{group}={named} has no defaults: put cfg/{group}/{named}.yaml beside the "
+                        "file that registers it."
+                    )
                 raise unknown(group, named, _options(group))
             _refuse_plus(override)
             choices[group] = str(override.value())
@@ -228,6 +235,12 @@ def _refuse_plus(override: Override) -> None:
     text = str(override.input_line)
     if text.startswith("+"):
         raise UserError(f"'{text}': settings are given without '+', as {text.lstrip('+')}.")
+
+
+def _registered(group: str) -> Collection[str]:
+    from madpo_isaac.tasks import registry
+
+    return {"task": registry.TASKS, "algo": ALGO_SCHEMAS, "sim": SIM_SCHEMAS}[group]
 
 
 def _options(group: str) -> list[str]:
@@ -283,7 +296,9 @@ def _kind(example: Any) -> str:
     if isinstance(example, DictConfig):
         return "a group of settings, each of its own type"
     if isinstance(example, ListConfig):
-        return f"a list of whole numbers, such as [{','.join(map(str, example))}]"
+        of_texts = get_args(example._metadata.ref_type or list[int]) == (str,)
+        kind, such = ("texts", "[a,b]") if of_texts else ("whole numbers", "[64,64]")
+        return f"a list of {kind}, such as {such}"
     if isinstance(example, bool):
         return "True or False"
     if isinstance(example, (int, float)):

@@ -56,8 +56,9 @@ def value(recipe: str, task: str, algo: str, key: str, train: Mapping[str, Any])
 
     found = numbers(recipe, suite(task), task, algo)
     checked = _checked(train, f"task.train of {task}")
-    of_algos = (checked.get("algos", {}).get(name, {}) for name in _lineage(algo))
-    found = functools.reduce(dict.__or__, of_algos, found | checked)
+    found = {**found, **checked}
+    for name in _lineage(algo):
+        found.update(checked.get("algos", {}).get(name, {}))
     if key not in found:
         raise UserError(f"recipe={recipe} has no {key} for task={task}.")
     return found[key]
@@ -132,7 +133,7 @@ def _mapping(part: Any, where: str) -> Mapping[str, Any]:
 
 def _resolve(key: str, *, _root_: DictConfig) -> Any:
     train = OmegaConf.select(_root_, "task.train")
-    own = {} if train is None else {str(k): v for k, v in train.items()}
+    own = {} if train is None else {str(k): v for k, v in OmegaConf.to_container(train).items()}
     found = value(_root_.recipe, _root_.task.name, _root_.algo.name, key, own)
     return OmegaConf.create(found) if isinstance(found, list) else found
 

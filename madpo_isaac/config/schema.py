@@ -21,8 +21,9 @@ from madpo_isaac.settings import (
     texts,
     unit,
 )
-from madpo_isaac.sim import BRIDGES
+from madpo_isaac.sim import BRIDGES, parse_device
 from madpo_isaac.system.precision import PRECISIONS, ROUNDED
+from madpo_isaac.tasks.settings import check_settings
 
 RESUMES = ("never", "auto")
 MAX_THREADS = 1024
@@ -138,6 +139,7 @@ class Config:
             )
         if self.capture_video:
             self._check_video()
+        check_settings(self.task)
         self.algo.check(self)
         task = self.task
         self.algo.take(
@@ -145,6 +147,7 @@ class Config:
         )
 
     def _check_devices(self) -> None:
+        parse_device(self.sim_device)
         if self.rl_device and self.rl_device != self.sim_device:
             raise UserError(
                 f"rl_device={self.rl_device} must equal sim_device={self.sim_device}: "

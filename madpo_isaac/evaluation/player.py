@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from madpo_isaac.env import Policy, Step, VecEnv, is_success
+from madpo_isaac.errors import UserError
 from madpo_isaac.tasks.contract import check_step
 
 CAUSES = ("terminated", "time_limit", "diverged")
@@ -104,6 +105,9 @@ def play_episodes(env: VecEnv, act: Policy, episodes: int) -> Episodes:
         env: the environments, which are reset first.
         act: maps joint states (N, S) to joint actions (N, A).
         episodes: number of episodes in each environment.
+
+    Raises:
+        UserError: episodes are longer than the environments say, or returns are not finite.
     """
     scores = Scores(env, episodes)
     state = env.reset()
@@ -113,7 +117,15 @@ def play_episodes(env: VecEnv, act: Policy, episodes: int) -> Episodes:
         state = step.state
         if env.device.type == "cpu" and scores.complete():
             break
-    return scores.result()
+    name = type(env).__name__
+    if not scores.complete():
+        raise UserError(
+            f"Episodes of {name} go on after max_episode_length={env.max_episode_length} steps."
+        )
+    result = scores.result()
+    if odd := int((~result.returns.isfinite()).sum()):
+        raise UserError(f"{name} gave rewards that are not finite in {odd} episodes.")
+    return result
 
 
 def play_steps(env: VecEnv, act: Policy, steps: int, on_step: Callable[[Step], None]) -> None:

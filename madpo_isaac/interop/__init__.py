@@ -52,6 +52,11 @@ def parallel_env(
         ) from problem
     from madpo_isaac import tasks
 
+    if "num_envs" in settings:
+        raise UserError(
+            f"num_envs={settings['num_envs']}: parallel_env is one environment; vector_env has "
+            "several."
+        )
     env = tasks.make(task, num_envs=1, seed=seed, **settings)
     return ParallelView(env, render_mode, width, height)
 
@@ -79,7 +84,11 @@ def vector_env(
 
 
 def gymnasium_id(task: str) -> str:
-    """Returns the name by which Gymnasium knows a task, for ``gymnasium.make_vec``."""
+    """Returns the name by which Gymnasium knows a task, for ``gymnasium.make_vec``.
+
+    Gymnasium then also knows the tasks that were registered since this package was imported.
+    """
+    _register()
     return f"madpo_isaac/{task}-v0"
 
 
@@ -90,9 +99,9 @@ def _register() -> None:
     from madpo_isaac.tasks import TASKS
 
     for task in TASKS:
-        if gymnasium_id(task) not in gymnasium.registry:
+        if (name := f"madpo_isaac/{task}-v0") not in gymnasium.registry:
             gymnasium.register(
-                gymnasium_id(task),
+                name,
                 vector_entry_point="madpo_isaac.interop:vector_env",
                 kwargs={"task": task},
             )

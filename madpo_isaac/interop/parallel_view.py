@@ -15,7 +15,7 @@ from madpo_isaac.env import VecEnv
 from madpo_isaac.interop.pictures import Camera, check_open
 from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import action_box, box, observation_box
-from madpo_isaac.tasks.contract import check_observations
+from madpo_isaac.tasks.contract import check_observations, check_step
 
 
 class ParallelView(ParallelEnv):
@@ -108,6 +108,7 @@ class ParallelView(ParallelEnv):
                 raise ValueError(f"{name}'s action has shape {shape}, expected ({spec.act_dim},)")
             joint[0, spec.action_slice] = part.to(self.env.device)
         step = self.env.step(joint)
+        check_step(self.env, step)
         self._state = step.final_state
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         info = {name: float(value[0]) for name, value in step.log.items()}

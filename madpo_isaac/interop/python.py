@@ -33,6 +33,12 @@ def train(*overrides: str, **settings: Any) -> Path:
         UserError: a setting is wrong, or a file cannot be read or written.
         RunFailed: too many environments became unstable, or too many gradients were not finite.
     """
+    for given in overrides:
+        if not isinstance(given, str):
+            raise UserError(
+                f"{given!r} is no setting: give texts such as 'num_envs=64', or settings by name "
+                "such as checkpoint=run, or **settings for a dictionary."
+            )
     argv = [*overrides, *as_overrides(settings)]
     config = compose(argv)
     if config.test:

@@ -15,7 +15,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.interop.pictures import Camera, check_open
 from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import box
-from madpo_isaac.tasks.contract import check_state
+from madpo_isaac.tasks.contract import check_state, check_step
 
 
 class VectorView(VectorEnv):
@@ -78,11 +78,15 @@ class VectorView(VectorEnv):
             States (N, S), rewards (N,), terminations (N,), truncations (N,) and infos.
 
         Raises:
+            ValueError: the actions have another shape.
             ClosedEnvironmentError: :meth:`close` was called.
         """
         check_open(self.closed)
         joint = torch.as_tensor(np.asarray(actions), dtype=torch.float32, device=self.env.device)
+        if tuple(joint.shape) != (shape := (self.num_envs, self.env.action_dim)):
+            raise ValueError(f"actions have shape {tuple(joint.shape)}, expected {shape}")
         step = self.env.step(joint)
+        check_step(self.env, step)
         everywhere = np.ones(self.num_envs, dtype=bool)
         infos: dict[str, Any] = {}
         for name, value in step.log.items():

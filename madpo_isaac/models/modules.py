@@ -59,7 +59,7 @@ class ModuleStack:
         hidden_norm: see :class:`NetworkSpec`.
 
     Raises:
-        UserError: the module has buffers.
+        UserError: the module has buffers, no parameters, frozen ones, or another output width.
     """
 
     def __init__(
@@ -191,11 +191,18 @@ def _made(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = kind(spec).eval()
+    made = f"A network of class {type(module).__name__}"
     if (name := next((name for name, _ in module.named_buffers()), None)) is not None:
-        raise UserError(
-            f"A network of class {type(module).__name__} has the buffer '{name}': networks have "
-            "parameters only."
-        )
+        raise UserError(f"{made} has the buffer '{name}': networks have parameters only.")
+    frozen = (name for name, value in module.named_parameters() if not value.requires_grad)
+    if (name := next(frozen, None)) is not None:
+        raise UserError(f"{made} has the frozen parameter '{name}': all parameters are trained.")
+    if not list(module.parameters()):
+        raise UserError(f"{made} has no parameters.")
+    with torch.no_grad():
+        found, wanted = tuple(module(torch.zeros(2, spec.in_dim)).shape), (2, spec.out_dim)
+    if found != wanted:
+        raise UserError(f"{made} maps (2, {spec.in_dim}) to {found}; it must be {wanted}.")
     return module
 
 

@@ -1,6 +1,6 @@
 """Physics engines behind one contract."""
 
-from madpo_isaac.sim.base import Sim, SimConfig, check_device
+from madpo_isaac.sim.base import Sim, SimConfig, check_device, parse_device
 from madpo_isaac.sim.factory import (
     BRIDGES,
     ENGINES,
@@ -19,5 +19,6 @@ __all__ = [
     "WarpConfig",
     "check_device",
     "make_sim",
+    "parse_device",
     "register_engine",
 ]

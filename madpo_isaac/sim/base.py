@@ -133,17 +133,23 @@ class Sim(Protocol):
         ...
 
 
+def parse_device(device: str | torch.device) -> torch.device:
+    """Returns ``device`` as a torch device; raises UserError for a kind that is not supported."""
+    try:
+        parsed = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"Unknown device '{device}'. Allowed: cpu, cuda, cuda:<index>.") from None
+    if parsed.type not in ("cpu", "cuda") or (parsed.type == "cpu" and parsed.index):
+        raise UserError(f"Device '{device}' is not supported. Allowed: cpu, cuda, cuda:<index>.")
+    return parsed
+
+
 def check_device(device: str | torch.device) -> torch.device:
     """Returns ``device`` as a torch device; raises if it is unknown or not on this machine.
 
     ``cuda`` is the GPU of this process, see :func:`madpo_isaac.training.parallel.config_for_rank`.
     """
-    try:
-        checked = torch.device(device)
-    except RuntimeError:
-        raise UserError(f"Unknown device '{device}'. Allowed: cpu, cuda, cuda:<index>.") from None
-    if checked.type not in ("cpu", "cuda") or (checked.type == "cpu" and checked.index):
-        raise UserError(f"Device '{device}' is not supported. Allowed: cpu, cuda, cuda:<index>.")
+    checked = parse_device(device)
     if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise UserError(f"Device '{device}' is not there: torch finds {found} CUDA devices.")

@@ -58,12 +58,13 @@ class OnPolicyLearner(Learner):
             rollout.final_value.zero_()
             for t in range(self.config.horizon):
                 decision = policy(env.observations(state))
+                rollout.state[t] = state  # before the step, which may write into the same tensor
+                rollout.action[t] = decision.action
+                rollout.log_prob[t] = decision.log_prob
                 before = time.perf_counter()
                 step = env.step(decision.action)
                 step_s += time.perf_counter() - before
-                rollout.state[t] = state
-                rollout.action[t] = decision.action
-                rollout.log_prob[t] = decision.log_prob
+                on_step(decision.action, step)  # which checks the first step
                 rollout.reward[t] = step.learned_reward
                 rollout.terminated[t] = step.terminated
                 rollout.truncated[t] = step.truncated
@@ -71,7 +72,6 @@ class OnPolicyLearner(Learner):
                 final_value = algo.final_value(step.truncated, step.final_state)
                 if final_value is not None:
                     rollout.final_value[t] = final_value
-                on_step(decision.action, step)
                 state = step.state
             rollout.last_state.copy_(state)
         return Collected(state, step_s)

@@ -42,22 +42,34 @@ class WorldGuard(Callback):
         self._dumps = ByProduct("dumps of bad worlds")
         self._actions: list[Tensor] = []
         self._bad: list[Tensor] = []
+        self._odd: list[Tensor] = []
 
     def on_step(self, run: Run, action: Tensor, step: Step) -> None:
         """Takes in a step."""
         self._actions.append(action)
         self._bad.append(step.diverged)
+        sound = step.state.isfinite().all() & step.learned_reward.isfinite().all()
+        self._odd.append(~sound)
 
     def on_rollout(self, run: Run) -> None:
         """Counts the bad steps of all processes; writes a dump if there are any.
 
         Raises:
-            RunFailed: if they are more than ``max_bad_share`` of the steps, or all of a process.
+            RunFailed: if they are more than ``max_bad_share`` of the steps, or all of a process;
+                or if an environment gave numbers that are not finite, and did not report it.
         """
         bad, actions = torch.stack(self._bad), torch.stack(self._actions)
-        self._bad, self._actions = [], []
-        counts = torch.stack((bad.sum(), bad.all().long(), torch.full_like(bad.sum(), bad.numel())))
-        number, hopeless, total = run.ranks.sum(counts).tolist()
+        odd = torch.stack(self._odd).sum()
+        self._bad, self._actions, self._odd = [], [], []
+        total = torch.full_like(odd, bad.numel())
+        counts = torch.stack((bad.sum(), bad.all().long(), total, odd))
+        number, hopeless, total, unsound = run.ranks.sum(counts).tolist()
+        if unsound:
+            raise RunFailed(
+                f"{type(run.env).__name__} gave states or rewards that are not finite in {unsound} "
+                f"steps of iteration {run.iteration + 1}. It has to reset such worlds, give "
+                "them the reward 0, and report them in log['diverged']."
+            )
         run.bad_steps = number
         if not number:
             return

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.settings import one_of, setting
+from madpo_isaac.settings import integer, one_of, setting
 from madpo_isaac.sim import SimConfig, make_sim, physics
 from madpo_isaac.system import device as devices
 from madpo_isaac.tasks.mujoco import readings
 from madpo_isaac.tasks.mujoco.nearest import nearest_columns
 from madpo_isaac.tasks.mujoco.partitions import SCENARIOS, joint_role
-from madpo_isaac.tasks.mujoco.robots import ROBOTS, control_cost, locomotion_reward
+from madpo_isaac.tasks.mujoco.robots import ROBOTS, VERSIONS, control_cost, locomotion_reward
 
 OBSERVATIONS = ("standardized", "physical")
 _NO_VARIANCE = 1e-30
@@ -32,13 +32,13 @@ class Config:
     """Settings of every scenario."""
 
     suite: ClassVar[str] = "mujoco"
-    version: str = "v2"
+    version: str = setting("v2", one_of(VERSIONS))
     """v2: the papers' version; v5: Gymnasium's newest (HalfCheetah and Walker2d)."""
     observation: str = setting("standardized", one_of(OBSERVATIONS))
     """physical: agents and critic observe the state itself. standardized: each agent observes the
     state and its own number, and the critic the state; each of these vectors is standardized over
     its own entries, as in HARL and the papers."""
-    agent_obsk: int | None = None
+    agent_obsk: int | None = setting(None, integer(0))
     """Distance in joints: an agent observes the joints up to this distance from its own ones, and
     the torso. null: every agent observes everything, see ``observation``."""
     episode_length: int = 1000
