@@ -103,6 +103,29 @@ def test_a_task_of_ones_own_has_numbers_of_its_own():
         recipes.value(*place, "happo", "gamma", {"lam": 0.4})
 
 
+def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path):
+    """They are read from its YAML file, where they are not plain dictionaries."""
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from madpo_isaac.tasks.registry import register_task\n"
+        "from toy import ToyEnv\n"
+        "@dataclass\n"
+        "class Own:\n"
+        "    many: int = 3\n"
+        "register_task('Own', Own)(ToyEnv)\n"
+    )
+    place = tmp_path / "cfg" / "task"
+    place.mkdir(parents=True)
+    (place / "Own.yaml").write_text(
+        "defaults: [base_Own, _self_]\n"
+        "train: {gamma: 0.5, algos: {madpo: {lam: 0.25, hidden: [7, 5]}, happo: {horizon: 5}}}\n"
+    )
+    own = f"plugins=[{tmp_path}/own.py]", "task=Own"
+    madpo, happo = compose([*own, "algo=madpo"]), compose([*own, "algo=happo"])
+    assert (madpo.algo.gamma, madpo.algo.divergence.lam, madpo.algo.hidden) == (0.5, 0.25, [7, 5])
+    assert (happo.algo.gamma, happo.algo.horizon) == (0.5, 5)
+
+
 def test_a_recipe_that_is_not_there():
     with pytest.raises(UserError, match=r"Unknown recipe 'tunde'\. Did you mean 'tuned'"):
         compose(["recipe=tunde"])

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 from tiny_run import ONCE
-from toy import ToyEnv
+from toy import ToyEnv, settings
 
 from madpo_isaac import tasks
+from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.commands.train import main
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.evaluate import evaluate, summary
 from madpo_isaac.evaluation.film import film
-from madpo_isaac.tasks.contract import check_agents, check_observations, check_state
+from madpo_isaac.tasks.contract import check_agents, check_observations, check_state, check_step
+from madpo_isaac.training.on_policy import OnPolicyLearner
 
 
 def with_agents(**changed):
@@ -95,6 +97,109 @@ def test_every_agent_observes_float32_of_its_size(monkeypatch, seen, message):
     monkeypatch.setattr(env, "observations", lambda state: [*good[:-1], seen(state)])
     with pytest.raises(UserError, match=message):
         check_observations(env, env.reset())
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [(torch.zeros(6, 2), r"\(6, 2\)"), (torch.zeros(()), r"\(\)"), (0.5, "float")],
+)
+def test_what_is_logged_is_one_number_an_environment(entry, found):
+    env = ToyEnv()
+    env.reset()
+    step = env.step(torch.zeros(6, 6))
+    step.log["odd"] = entry
+    with pytest.raises(UserError, match=rf"log\['odd'\] of ToyEnv is {found}; .*tensor \(6,\)"):
+        check_step(env, step)
+
+
+@pytest.mark.parametrize("name", ["", "../../escaped", "a/b", ".hidden", "a b"])
+def test_agents_are_called_as_files_can_be(name):
+    with pytest.raises(UserError, match=r"agent name '.*' of ToyEnv must be letters"):
+        check_agents(with_agents(name=name))
+
+
+@pytest.mark.parametrize("columns", [slice(4, None), slice(-2, None), slice(0, -1), [4], 4])
+def test_columns_are_a_slice_with_an_end_or_a_tensor(columns):
+    with pytest.raises(UserError, match=r"action_slice=.* of agent 'thumb' of ToyEnv must be"):
+        check_agents(with_agents(action_slice=columns))
+
+
+def one_bad_number(monkeypatch, name, worth):
+    """Lets the toys give a reward or a state that is not finite, in their third step."""
+    step, count = ToyEnv.step, iter(range(10**6))
+
+    def odd(self, action):
+        found = step(self, action)
+        if next(count) == 2:
+            getattr(found, name).view(-1)[0] = worth
+        return found
+
+    monkeypatch.setattr(ToyEnv, "step", odd)
+
+
+@pytest.mark.parametrize("worth", [float("nan"), float("inf")])
+def test_returns_that_are_not_finite_are_refused(monkeypatch, worth):
+    one_bad_number(monkeypatch, "reward", worth)
+    with pytest.raises(UserError, match="ToyEnv gave rewards that are not finite in 1 episodes"):
+        evaluate(lambda state: torch.zeros(6, 6), ToyEnv())
+
+
+def test_episodes_longer_than_the_limit_are_refused(monkeypatch):
+    monkeypatch.setattr(ToyEnv, "max_episode_length", 5)
+    env = ToyEnv()
+    env.max_episode_length = 2  # as an instance says; the class truncates after five
+    step = env.step
+    monkeypatch.setattr(
+        env,
+        "step",
+        lambda action: step(action)._replace(
+            truncated=torch.zeros(6, dtype=torch.bool), terminated=torch.zeros(6, dtype=torch.bool)
+        ),
+    )
+    with pytest.raises(UserError, match="ToyEnv go on after max_episode_length=2 steps"):
+        evaluate(lambda state: torch.zeros(6, 6), env)
+
+
+@pytest.mark.parametrize("name", ["reward", "state"])
+@pytest.mark.parametrize("algo", ["happo", "ppo"])
+def test_a_number_that_is_not_finite_ends_the_run_with_one_line(
+    tmp_path, monkeypatch, capsys, name, algo
+):
+    world = type(tasks.make("HalfCheetah-2x3", num_envs=1, num_threads=1))
+    step, count = world.step, iter(range(100))
+
+    def odd(self, action):
+        found = step(self, action)
+        if next(count) == 2:
+            getattr(found, name).view(-1)[0] = torch.nan
+        return found
+
+    monkeypatch.setattr(world, "step", odd)
+    small = ["num_envs=2", "algo.horizon=4", "algo.hidden=[8]", "num_threads=1"]
+    small += ["algo.num_minibatches=1", "max_iterations=1"]
+    assert main(["task=HalfCheetah-2x3", f"algo={algo}", *small, f"runs_dir={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "gave a state or reward that is not finite in iteration 1" in error
+
+
+def test_a_state_that_the_step_writes_into_is_kept_as_it_was(monkeypatch):
+    """Environments may return one tensor again and again; the rollout has what was acted on."""
+    env, other = ToyEnv(), ToyEnv()
+    buffer, reset, step = torch.zeros(6, 6), env.reset, env.step
+
+    def again(state):
+        return buffer.copy_(state)
+
+    monkeypatch.setattr(env, "reset", lambda: again(reset()))
+    monkeypatch.setattr(env, "step", lambda a: (s := step(a))._replace(state=again(s.state)))
+    config, rollouts = dataclasses.replace(settings(ALGO_SCHEMAS["happo"]), name="happo"), []
+    for each in (env, other):
+        learner = OnPolicyLearner(config, each, (1, 2))
+        learner.collect(each.reset(), lambda action, step: None)
+        rollouts.append(learner.rollout)
+    assert torch.equal(rollouts[0].state, rollouts[1].state)
+    assert torch.equal(rollouts[0].action, rollouts[1].action)
 
 
 @pytest.mark.parametrize("episodes", [0, -1, 1.5, None])

@@ -148,6 +148,35 @@ def test_a_network_with_buffers_is_refused():
         make(kind=Counting)
 
 
+class Odd(nn.Module):
+    """A layer that is no network: ``change`` says what is wrong with it."""
+
+    def __init__(self, spec, change):
+        super().__init__()
+        wide = spec.out_dim + (change == "wide")
+        self.layer = nn.Linear(spec.in_dim, 1 if change == "narrow" else wide)
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=change != "frozen")
+        if change == "none":
+            del self.layer, self.scale
+
+    def forward(self, x):
+        return self.scale * self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("narrow", r"class Odd maps \(2, \d\) to \(2, 1\); it must be \(2, 2\)"),
+        ("wide", r"class Odd maps \(2, \d\) to \(2, 3\); it must be \(2, 2\)"),
+        ("frozen", r"class Odd has the frozen parameter 'scale'"),
+        ("none", r"class Odd has no parameters"),
+    ],
+)
+def test_a_module_that_is_no_network_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        make(kind=lambda spec: Odd(spec, change))
+
+
 def test_names_of_networks():
     assert {"mlp", "residual"} <= set(NETWORKS)
     with pytest.raises(UserError, match=r"algo\.network 'residal'\. Did you mean 'residual'"):

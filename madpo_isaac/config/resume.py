@@ -131,10 +131,12 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
     apart = config.test or (engine != own and _leaves(folder and folder.path, config))
     # A policy means the same on every engine. The bridges' environments differ from the project's.
     other = engine if apart and {own, engine} <= set(ENGINES) else None
-    if other is None and engine == "auto":  # the run's own record has the engine by its name
-        engine = SIM_SCHEMAS["auto"]("auto").check(record.sim_device).name
-    compared = {**chosen, "sim": own if other else engine}
-    for group, value in compared.items():
+    chosen = {**chosen}
+    if other is not None:
+        chosen.pop("sim", None)
+    elif chosen.get("sim") == "auto":  # the record has the engine by its own name
+        chosen["sim"] = SIM_SCHEMAS["auto"]("auto").check(record.sim_device).name
+    for group, value in chosen.items():
         had = record[group].name
         if value != had:
             raise UserError(f"Checkpoint '{path}' is of {group}={had}, not {group}={value}.")

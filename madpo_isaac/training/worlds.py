@@ -48,8 +48,10 @@ class WorldGuard(Callback):
         """Takes in a step."""
         self._actions.append(action)
         self._bad.append(step.diverged)
-        sound = step.state.isfinite().all() & step.learned_reward.isfinite().all()
-        self._odd.append(~sound)
+        odd = ~(step.state.isfinite().all() & step.learned_reward.isfinite().all())
+        if odd.device.type == "cpu":  # at once, since a learner may not survive the next step
+            self._refuse(run, bool(odd))
+        self._odd.append(odd)
 
     def on_rollout(self, run: Run) -> None:
         """Counts the bad steps of all processes; writes a dump if there are any.
@@ -64,12 +66,7 @@ class WorldGuard(Callback):
         total = torch.full_like(odd, bad.numel())
         counts = torch.stack((bad.sum(), bad.all().long(), total, odd))
         number, hopeless, total, unsound = run.ranks.sum(counts).tolist()
-        if unsound:
-            raise RunFailed(
-                f"{type(run.env).__name__} gave states or rewards that are not finite in {unsound} "
-                f"steps of iteration {run.iteration + 1}. It has to reset such worlds, give "
-                "them the reward 0, and report them in log['diverged']."
-            )
+        self._refuse(run, bool(unsound))
         run.bad_steps = number
         if not number:
             return
@@ -83,6 +80,16 @@ class WorldGuard(Callback):
             f"{number} of {total} environment steps of iteration {iteration} went bad "
             f"({share:.1%}, max_bad_share={most}){cause}{where}."
         )
+
+    @staticmethod
+    def _refuse(run: Run, odd: bool) -> None:
+        """Raises RunFailed if an environment gave such numbers and did not report it."""
+        if odd:
+            raise RunFailed(
+                f"{type(run.env).__name__} gave a state or reward that is not finite in iteration "
+                f"{run.iteration + 1}. It has to reset such an environment, give it the reward 0, "
+                "and report it in log['diverged']."
+            )
 
     def _dump(self, run: Run, bad: Tensor, actions: Tensor) -> Path | None:
         """Writes the rollout up to its last bad step, if there is room for one more file."""
