@@ -70,6 +70,22 @@ def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
         UserError: another task has this name, or ``settings`` is no dataclass whose fields have
             defaults and names of their own.
     """
+
+    def add(kind: Kind) -> Kind:
+        known = TASKS.get(name)
+        owner = None if known is None else ""  # a task of this package
+        if isinstance(known, Task):
+            owner = known.Config.__module__
+        plugins.refuse_taken("a task", name, owner, settings.__module__)
+        _check_fields(name, settings)
+        TASKS[name] = Task(settings, kind)
+        return kind
+
+    return add
+
+
+def _check_fields(name: str, settings: type) -> None:
+    """Raises UserError unless settings have defaults, and names that mean nothing else."""
     if not is_dataclass(settings):
         raise UserError(f"The settings of task '{name}', {settings!r}, must be a dataclass.")
     for field in fields(settings):
@@ -80,17 +96,6 @@ def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
             )
         if field.default is MISSING and field.default_factory is MISSING:
             raise UserError(f"Setting '{field.name}' of task '{name}' has no default.")
-
-    def add(kind: Kind) -> Kind:
-        known = TASKS.get(name)
-        owner = None if known is None else ""  # a task of this package
-        if isinstance(known, Task):
-            owner = known.Config.__module__
-        plugins.refuse_taken("a task", name, owner, settings.__module__)
-        TASKS[name] = Task(settings, kind)
-        return kind
-
-    return add
 
 
 def canonical(task: str) -> str:

@@ -74,7 +74,8 @@ def check_settings(config: Any) -> None:
     for field in fields(config):
         key, value = f"task.{field.name}", getattr(config, field.name)
         rule = field.metadata.get("rule")
-        kind = str(field.type)
+        # A class, unless annotations are postponed.
+        kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
         if rule is not size and (allowed := _broken_type(kind, value, any_number=rule is not None)):
             raise UserError(f"{key}={value} must be {allowed}.")
         if rule is not None and (value is not None or rule is size):

@@ -25,7 +25,8 @@ from toy import (
 
 from madpo_isaac import tasks
 from madpo_isaac.algos import HAPPO
-from madpo_isaac.algos.batch import AgentView, Batch
+from madpo_isaac.algos.batch import AgentView, Batch, normalized
+from madpo_isaac.system.distributed import ALONE
 
 
 class Recorded(HAPPO):
@@ -465,3 +466,14 @@ def test_training_continues_exactly_from_its_state(tmp_path):
 
 def test_it_learns():
     check_it_learns(fresh, actor_lr=5e-3, epochs=5)
+
+
+@pytest.mark.parametrize("base", [0.0, 1e4, 123456.7])
+def test_advantages_close_to_each_other_are_normalized_as_in_float64(base):
+    """A float32 mean of equal numbers is not always that number."""
+    equal = torch.full((3200,), base)
+    assert normalized(equal, ALONE).abs().max() < 1e-6
+    two = torch.tensor([base, float(np.nextafter(np.float32(base), np.float32(1e9)))])
+    exact = two.double().numpy()
+    expected = (exact - exact.mean()) / (exact.std() + 1e-5)
+    np.testing.assert_allclose(normalized(two, ALONE).numpy(), expected, rtol=1e-5, atol=1e-6)

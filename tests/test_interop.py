@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from toy import ToyEnv
 
 from madpo_isaac import tasks
+from madpo_isaac.env import Command, Reading
 from madpo_isaac.errors import UserError
 from madpo_isaac.interop import gymnasium_id, parallel_env, vector_env
 from madpo_isaac.interop.vector_view import VectorView
@@ -384,3 +385,41 @@ def test_pictures_nobody_asked_for_and_modes_that_do_not_exist():
         vector_env("HalfCheetah-2x3", 1, num_threads=1, render_mode="rgb_aray")
     with pytest.raises(UserError, match="no pictures"):
         VectorView(ToyEnv(), "rgb_array")
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (3, 6), (12,)])
+def test_joint_actions_have_a_row_for_each_environment(shape):
+    envs = vector_env("HalfCheetah-2x3", 2, num_threads=1)
+    envs.reset()
+    with pytest.raises(ValueError, match=r"actions have shape .*, expected \(2, 6\)"):
+        envs.step(np.zeros(shape))
+
+
+def test_an_odd_environment_is_named_by_both_interfaces(monkeypatch):
+    """float64 states of environments of one's own fit no space."""
+    monkeypatch.setattr(ToyEnv, "readings", lambda self: [Reading(f"x{i}") for i in range(6)])
+    monkeypatch.setattr(ToyEnv, "commands", lambda self: [Command(f"u{i}") for i in range(6)])
+    view = VectorView(ToyEnv())
+    reset, step = view.env.reset, view.env.step
+    monkeypatch.setattr(view.env, "step", lambda a: step(a)._replace(reward=torch.zeros(6, 1)))
+    view.reset()
+    with pytest.raises(UserError, match=r"reward of ToyEnv is \(6, 1\)"):
+        view.step(np.zeros((6, 6)))
+    monkeypatch.setattr(view.env, "reset", lambda: reset().double())
+    with pytest.raises(UserError, match=r"state of ToyEnv is .*float64"):
+        view.reset()
+
+
+@needs_pettingzoo
+def test_parallel_env_is_one_environment():
+    with pytest.raises(UserError, match="num_envs=3: parallel_env is one environment"):
+        parallel_env("HalfCheetah-2x3", num_envs=3)
+
+
+def test_gymnasium_knows_tasks_that_come_later(monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "Later", tasks.TASKS["HalfCheetah-2x3"])
+    assert "madpo_isaac/Later-v0" not in gymnasium.registry
+    try:
+        assert gymnasium_id("Later") in gymnasium.registry
+    finally:
+        gymnasium.registry.pop("madpo_isaac/Later-v0", None)

@@ -101,3 +101,9 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
         exec(compile(source, "cell", "exec"), names)  # noqa: S102
     assert names["scores"]["episodes"] >= 8
     assert (tmp_path / "over.gif").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("given", [{"num_envs": 2}, Path("runs"), 3, None])
+def test_what_is_no_text_is_no_setting(given):
+    with pytest.raises(UserError, match="is no setting: give texts such as 'num_envs=64'"):
+        madpo.train(given)

@@ -9,7 +9,9 @@ import torch
 from madpo_isaac import tasks
 from madpo_isaac.env import AgentSpec, VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.settings import integer, one_of, setting
 from madpo_isaac.tasks.registry import TASKS
+from madpo_isaac.tasks.settings import check_settings
 
 TASK = "ShadowHandOver"
 FINGERS = [[0], [1], [2], [3], [4], [5]]
@@ -235,3 +237,60 @@ def test_an_environment_says_its_sizes():
         ", ".join(f"agent{p} ({17 + 6} -> 1)" for p in range(4)) + ", 2 more"
     )  # with its number
     assert repr(env) == f"<Env: 2 environments on cpu, state 17, action 6, agents {agents}>"
+
+
+# Tasks of one's own -------------------------------------------------------------------------------
+
+
+def settings_with(**columns):
+    """A dataclass with these fields: their types, or types with defaults."""
+    listed = [
+        (name, *kind) if isinstance(kind, tuple) else (name, kind) for name, kind in columns.items()
+    ]
+    return dataclasses.make_dataclass("Settings", listed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict, "settings of task 'Mine', .* must be a dataclass"),
+        (settings_with(mass=float), "Setting 'mass' of task 'Mine' has no default"),
+        *(
+            (
+                settings_with(**{name: (int, 1)}),
+                f"Setting '{name}' of .* needs another name",
+            )
+            for name in ("seed", "num_envs", "device", "sim", "name", "train")
+        ),
+    ],
+)
+def test_settings_of_a_task_are_a_dataclass_with_defaults(settings, message):
+    with pytest.raises(UserError, match=message):
+        tasks.register_task("Mine", settings)(VecEnv)
+    assert "Mine" not in TASKS
+
+
+def number(key, value):
+    """A rule that takes any number."""
+
+
+@dataclasses.dataclass
+class Ruled:
+    free: int = setting(0, integer(-3, 3))
+    size: int = 2
+    reach: float = setting(math.inf, number)
+    kind: str = setting("a", one_of(("a", "b")))
+
+
+def test_a_rule_takes_the_place_of_the_usual_range():
+    for good in ({"free": -3}, {"size": 1}, {"reach": -1e9}, {"kind": "b"}):
+        check_settings(dataclasses.replace(Ruled(), **good))
+    for bad, message in (
+        ({"free": -4}, "task.free=-4"),
+        ({"free": True}, "task.free=True must be a whole number"),
+        ({"size": 0}, "task.size=0 must be a whole number of at least 1"),
+        ({"reach": "far"}, "task.reach=far must be a number"),
+        ({"kind": "c"}, "task.kind"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_settings(dataclasses.replace(Ruled(), **bad))

@@ -335,7 +335,7 @@ def test_a_tensor_of_another_type_or_size_is_refused(half, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("a: [", "cannot be used"),
+        ("a: 1\nb: [", "cannot be used: line 2: "),
         ("- 1", "holds no configuration"),
         ("task: {name: Nothing}\nalgo: {name: happo}\nsim: {name: mujoco}\n", "'Nothing'"),
         ("task: {name: HalfCheetah-2x3}\n", "does not say which algo"),

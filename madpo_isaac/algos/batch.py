@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from madpo_isaac.algos.storage import Rollout
@@ -85,7 +84,8 @@ def take(x: Tensor, rows: Rows) -> Tensor:
 def normalized(advantage: Tensor, ranks: Ranks) -> Tensor:
     """Advantages (B, ...) with mean 0 and standard deviation 1 over the rows of all processes."""
     # In float64: the rounding of a float32 mean could be as large as the advantages' spread.
-    centered = advantage - ranks.mean(advantage.mean(0, dtype=torch.float64))
+    exact = advantage.double()
+    centered = exact - ranks.mean(exact.mean(0))
     std = ranks.mean(centered.square().mean(0)).sqrt()
     return (centered / (std + 1e-5)).to(advantage.dtype)
 

@@ -24,7 +24,7 @@ BEST = (
     "the best; a single seed has no interval."
 )
 """The rule by which results are highlighted."""
-_OF_A_FOLDER = ("experiment", "runs_dir", "checkpoint", "resume")
+_OF_A_FOLDER = ("experiment", "runs_dir", "resume")
 """Settings of the place of a run, which do not affect its results."""
 _LONGEST = 1e13
 """Seconds that a timedelta can hold."""
