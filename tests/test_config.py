@@ -103,7 +103,7 @@ def test_a_task_of_ones_own_has_numbers_of_its_own():
         recipes.value(*place, "happo", "gamma", {"lam": 0.4})
 
 
-def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path):
+def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path, plugins_forgotten):
     """They are read from its YAML file, where they are not plain dictionaries."""
     (tmp_path / "own.py").write_text(
         "from dataclasses import dataclass\n"
@@ -124,6 +124,28 @@ def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path):
     madpo, happo = compose([*own, "algo=madpo"]), compose([*own, "algo=happo"])
     assert (madpo.algo.gamma, madpo.algo.divergence.lam, madpo.algo.hidden) == (0.5, 0.25, [7, 5])
     assert (happo.algo.gamma, happo.algo.horizon) == (0.5, 5)
+
+
+def test_a_task_needs_a_yaml_file_with_its_schema(tmp_path, plugins_forgotten):
+    (tmp_path / "bare.py").write_text(
+        "from dataclasses import make_dataclass\n"
+        "from madpo_isaac.tasks.registry import register_task\n"
+        "from toy import ToyEnv\n"
+        "for name in ('Bare', 'Barer'):\n"
+        "    register_task(name, make_dataclass(name, [('many', int, 3)]))(ToyEnv)\n"
+    )
+    (tmp_path / "cfg" / "task").mkdir(parents=True)
+    (tmp_path / "cfg" / "task" / "Bare.yaml").write_text("train: {gamma: 0.5}\n")
+    plugin = f"plugins=[{tmp_path}/bare.py]"
+    with pytest.raises(UserError, match=r"cfg/task/Bare\.yaml has no schema: .* base_Bare"):
+        compose([plugin, "task=Bare"])
+    with pytest.raises(UserError, match=r"task=Barer has no defaults: put cfg/task/Barer\.yaml"):
+        compose([plugin, "task=Barer"])
+
+
+def test_a_list_of_texts_is_not_one_of_numbers():
+    with pytest.raises(UserError, match=r"wandb_tags=a must be a list of texts, such as \[a,b\]"):
+        compose(["wandb_tags=a"])
 
 
 def test_a_recipe_that_is_not_there():

@@ -71,9 +71,9 @@ def test_a_policy_is_loaded_scored_and_filmed(run, tmp_path):
 
 def test_values_are_written_as_the_command_line_has_them():
     settings = {"a": None, "b": [1, 2.5], "c": True, "algo": {"name": "madpo", "x": {"y": "z=1"}}}
-    settings |= {"runs_dir": Path("it's/here"), "d": np.float64(0.5)}
+    settings |= {"runs_dir": Path("it's/here"), "d": np.float64(0.5), "e": np.array([8, 4])}
     expected = ["a=null", "b=[1,2.5]", "c=True", "algo='madpo'", "algo.x.y='z=1'"]
-    assert as_overrides(settings) == [*expected, r"runs_dir='it\'s/here'", "d=0.5"]
+    assert as_overrides(settings) == [*expected, r"runs_dir='it\'s/here'", "d=0.5", "e=[8,4]"]
 
 
 def test_bad_settings_are_one_line(run):

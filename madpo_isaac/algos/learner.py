@@ -112,7 +112,7 @@ def with_generators(content: Mapping[str, Any], ours: Mapping[str, Any]) -> dict
 
 
 def check_finite(path: Path, name: str, tree: Any) -> None:
-    """Makes sure that all numbers in a part of a checkpoint are finite.
+    """Makes sure that the tensors in a part of a checkpoint are finite.
 
     Args:
         path: the checkpoint.

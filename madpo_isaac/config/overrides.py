@@ -141,7 +141,9 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
             with contextlib.suppress(UserError):
                 _set(config, override, known)
     where = {key: config[key] for key in resume.WHERE}
-    source = resume.find(OmegaConf.merge(config, where), choices)
+    for key, value in where.items():
+        config[key] = value
+    source = resume.find(config, choices)
     if source is not None:
         config = source.settings()
         known = tuple(_keys(config))
@@ -149,9 +151,10 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
         _set(config, override, known)
     for key, value in where.items():
         if config[key] != value:
+            text = next(str(x.input_line) for x in settings if x.get_key_element() == key)
             raise UserError(
-                f"{key}={config._get_node(key)._value()}: this is '{value}' on the command line "
-                f"alone, and '{config[key]}' with the settings of the run. Write it out."
+                f"{text}: this is '{value}' on the command line alone, and '{config[key]}' with "
+                "the settings of the run. Write it out."
             )
         config[key] = value
     if config.recipe not in recipes.names():
@@ -171,6 +174,12 @@ def _chosen(choices: Sequence[str]) -> tuple[DictConfig, tuple[str, ...]]:
 
 def _read(choices: Sequence[str]) -> tuple[DictConfig, tuple[str, ...]]:
     config = hydra.compose("config", list(choices))
+    for group, _, name in (text.partition("=") for text in choices):
+        if group in _GROUPS and OmegaConf.select(config, f"{group}.name") is None:
+            raise UserError(
+                f"cfg/{group}/{name}.yaml has no schema: its list 'defaults' must begin with "
+                f"base_{name}."
+            )
     return config, tuple(_keys(config))
 
 

@@ -133,7 +133,9 @@ def _mapping(part: Any, where: str) -> Mapping[str, Any]:
 
 def _resolve(key: str, *, _root_: DictConfig) -> Any:
     train = OmegaConf.select(_root_, "task.train")
-    own = {} if train is None else {str(k): v for k, v in OmegaConf.to_container(train).items()}
+    content = {} if train is None else OmegaConf.to_container(train)
+    assert isinstance(content, dict)
+    own = {str(key): part for key, part in content.items()}
     found = value(_root_.recipe, _root_.task.name, _root_.algo.name, key, own)
     return OmegaConf.create(found) if isinstance(found, list) else found
 

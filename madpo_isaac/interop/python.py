@@ -11,6 +11,7 @@ from madpo_isaac.config.overrides import as_text, compose
 from madpo_isaac.config.playing import playing
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.tasks.settings import plain
 from madpo_isaac.training import runner
 from madpo_isaac.training.factory import make_env
 
@@ -82,7 +83,8 @@ def as_overrides(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _written(value: Any) -> str:
-    """One value in Hydra's grammar."""
+    """One value in Hydra's grammar; NumPy's numbers and arrays become Python's."""
+    value = plain(value)
     if value is None:
         return "null"
     if isinstance(value, Path | str):

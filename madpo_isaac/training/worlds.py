@@ -144,7 +144,7 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
 
 
 def _config(path: Path, content: dict[str, Any]) -> Config:
-    """The checked configuration of a dump's run, and whether the dump is one of it."""
+    """The checked configuration of a dump's run; raises UserError if the dump is of another."""
     record = read_record(content["config"], path, alone=RunFolder.of_dump(path) is None)
     try:
         config = OmegaConf.to_object(record)
