@@ -160,15 +160,17 @@ class VecEnv(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
 
-    def adopt(self, state: dict[str, Any]) -> None:
+    def adopt(self, state: dict[str, Any]) -> bool:
         """Takes over what other environments of the task have reached: the level of a curriculum.
-
-        By default nothing.
 
         Args:
             state: the other environments' :meth:`state_dict`; their number may differ.
+
+        Returns:
+            True if something was taken over, which counts from the next reset; by default False.
         """
         del state
+        return False
 
     def physics(self) -> dict[str, Any]:
         """Returns numbers of the model that must not change when a run is continued.

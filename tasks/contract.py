@@ -45,7 +45,10 @@ def check_state(env: VecEnv, state: Tensor, name: str = "state") -> None:
 def check_observations(env: VecEnv, state: Tensor) -> None:
     """Raises UserError unless every agent observes (N, obs_dim), float32, of ``state`` (N, S)."""
     check_state(env, state)
-    for agent, observed in zip(env.agents, env.observations(state), strict=True):
+    seen = env.observations(state)
+    if len(seen) != len(env.agents):
+        raise UserError(f"{_name(env)} has {len(env.agents)} agents and {len(seen)} observations.")
+    for agent, observed in zip(env.agents, seen, strict=True):
         shape = (env.num_envs, agent.obs_dim)
         _check(env, f"The observation of {agent.name}", observed, shape, torch.float32)
 
@@ -70,6 +73,8 @@ def check_step(env: VecEnv, step: Step) -> None:
 def _check(
     env: VecEnv, name: str, found: Tensor, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
+    if not isinstance(found, Tensor):
+        raise UserError(f"{name} of {_name(env)} is a {type(found).__name__}, not a tensor.")
     if (tuple(found.shape), found.dtype) != (shape, dtype):
         raise UserError(
             f"{name} of {_name(env)} is {tuple(found.shape)} {found.dtype}; it must be {shape} "

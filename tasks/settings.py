@@ -85,7 +85,7 @@ def check_settings(config: Any) -> None:
 def _broken_type(kind: str, value: Any, *, any_number: bool) -> str:
     """Returns the description of allowed values if a setting is not of its type, else nothing.
 
-    Without ``any_number`` whole numbers are sizes, and real ones finite.
+    Without ``any_number`` whole numbers are sizes.
     """
     if kind == "bool":
         return "" if isinstance(value, bool) else "True or False"
@@ -97,8 +97,6 @@ def _broken_type(kind: str, value: Any, *, any_number: bool) -> str:
     if kind == "int":
         good = type(value) is int and (any_number or value >= 1)
         return "" if good else "a whole number" + " of at least 1" * (not any_number)
-    if kind == "float" and any_number:
-        return "" if type(value) in (int, float) else "a number"
     return "a finite number" if kind == "float" and _is_not_finite(value) else ""
 
 

@@ -135,7 +135,7 @@ def test_an_iteration_that_is_no_count_is_refused(iteration, tmp_path):
     content = {"format_version": 1, "task": "x", "algo": "y", "algo_state": {}}
     torch.save({**content, "iteration": iteration}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"has iteration=.*, which is not a count"):
-        load_checkpoint(tmp_path / "x.pth", torch.device("cpu"))
+        load_checkpoint(tmp_path / "x.pth")
 
 
 def test_references_of_a_foreign_checkpoint_are_refused_and_not_shown(

@@ -118,12 +118,13 @@ def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path, plugins_forg
     place.mkdir(parents=True)
     (place / "Own.yaml").write_text(
         "defaults: [base_Own, _self_]\n"
-        "train: {gamma: 0.5, algos: {madpo: {lam: 0.25, hidden: [7, 5]}, happo: {horizon: 5}}}\n"
+        "train: {gamma: 0.5, horizon: '${task.many}',\n"
+        "  algos: {madpo: {lam: 0.25, hidden: [7, 5]}}}\n"
     )
     own = f"plugins=[{tmp_path}/own.py]", "task=Own"
     madpo, happo = compose([*own, "algo=madpo"]), compose([*own, "algo=happo"])
     assert (madpo.algo.gamma, madpo.algo.divergence.lam, madpo.algo.hidden) == (0.5, 0.25, [7, 5])
-    assert (happo.algo.gamma, happo.algo.horizon) == (0.5, 5)
+    assert (happo.algo.gamma, happo.algo.horizon) == (0.5, 3)
 
 
 def test_a_task_needs_a_yaml_file_with_its_schema(tmp_path, plugins_forgotten):

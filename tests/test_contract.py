@@ -84,6 +84,17 @@ def test_states_are_float32():
         check_state(ToyEnv(), torch.zeros(6, 6, dtype=torch.float64))
 
 
+def test_there_is_one_observation_for_each_agent(monkeypatch):
+    env = ToyEnv()
+    good = env.observations(env.reset())
+    monkeypatch.setattr(env, "observations", lambda state: good[:2])
+    with pytest.raises(UserError, match="ToyEnv has 3 agents and 2 observations"):
+        check_observations(env, env.reset())
+    monkeypatch.setattr(env, "observations", lambda state: [*good[:2], [0.0]])
+    with pytest.raises(UserError, match="observation of thumb of ToyEnv is a list, not a tensor"):
+        check_observations(env, env.reset())
+
+
 @pytest.mark.parametrize(
     ("seen", "message"),
     [

@@ -252,7 +252,7 @@ def test_damaged_checkpoints_are_refused(run, tmp_path, count):
         damaged = damage.tree(content)
         torch.save(damaged, path)
         try:
-            found = load(path, torch.device("cpu"))
+            found = load(path)
             assert type(found["iteration"]) is int and found["iteration"] >= 0
             resume.find(OmegaConf.create({**where, "checkpoint": str(path)}), {})
         except UserError:

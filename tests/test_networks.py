@@ -153,6 +153,7 @@ class Odd(nn.Module):
 
     def __init__(self, spec, change):
         super().__init__()
+        self.change = change
         wide = spec.out_dim + (change == "wide")
         self.layer = nn.Linear(spec.in_dim, 1 if change == "narrow" else wide)
         self.scale = nn.Parameter(torch.ones(()), requires_grad=change != "frozen")
@@ -160,7 +161,10 @@ class Odd(nn.Module):
             del self.layer, self.scale
 
     def forward(self, x):
-        return self.scale * self.layer(x)
+        if self.change == "raises":
+            raise ValueError("not today")
+        output = self.scale * self.layer(x)
+        return (output, None) if self.change == "tuple" else output
 
 
 @pytest.mark.parametrize(
@@ -170,6 +174,8 @@ class Odd(nn.Module):
         ("wide", r"class Odd maps \(2, \d\) to \(2, 3\); it must be \(2, 2\)"),
         ("frozen", r"class Odd has the frozen parameter 'scale'"),
         ("none", r"class Odd has no parameters"),
+        ("tuple", r"class Odd maps \(2, \d\) to tuple; it must be"),
+        ("raises", r"class Odd cannot map \(2, \d\): not today"),
     ],
 )
 def test_a_module_that_is_no_network_is_refused(change, message):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from test_resume import (
     OWN,
     TINY,
@@ -95,10 +96,35 @@ def test_a_run_with_other_environments_starts_again_and_goes_on(half, tmp_path, 
     assert timeless(run) == whole
 
 
-def test_a_new_folder_may_have_another_engine(half, tmp_path):  # noqa: F811
-    new = f"checkpoint={half}", "experiment=y", "sim=auto", "sim_device=cuda:0"
+@pytest.mark.parametrize(
+    ("sim", "engine", "device"),
+    [
+        ("auto", "warp", "cuda:0"),
+        ("warp", "warp", "cpu"),
+        ("auto", "mujoco", "cpu"),
+        ("mujoco", "mujoco", "cpu"),
+    ],
+)
+def test_a_new_folder_may_have_another_engine(half, tmp_path, sim, engine, device):  # noqa: F811
+    new = f"checkpoint={half}", "experiment=y", f"sim={sim}", f"sim_device={device}"
     config = compose([f"runs_dir={tmp_path}", *new, "max_iterations=4"])
-    assert (config.sim.name, config.sim_device, config.seed) == ("warp", "cuda:0", 7)
+    assert (config.sim.name, config.sim_device, config.seed) == (engine, device, 7)
+
+
+def test_the_engine_that_a_device_chooses_keeps_its_settings(half, tmp_path):  # noqa: F811
+    """They are lost only with the engine."""
+    record = recorded(half)
+    record.sim = {"name": "warp", "nconmax": 77, "njmax": None, "solver": "cg"}
+    record.sim_device = "cuda:0"
+    OmegaConf.save(record, half / "config.yaml")
+    for sim, device, found in (
+        ("auto", "cuda:0", ("warp", 77)),
+        ("warp", "cuda:0", ("warp", 77)),
+        ("auto", "cpu", ("mujoco", None)),
+    ):
+        new = f"checkpoint={half}", "experiment=y", f"sim={sim}", f"sim_device={device}"
+        config = compose([f"runs_dir={tmp_path}", *new, "max_iterations=4"])
+        assert (config.sim.name, getattr(config.sim, "nconmax", None)) == found
 
 
 def names(runs):
@@ -120,12 +146,15 @@ def test_a_sweep_over_seeds_continues_each_seed(tmp_path):
     assert [recorded(run).checkpoint for run in forks] == [str(r / "nn/last.pth") for r in runs]
 
 
-def test_a_name_that_the_runs_settings_change_is_refused(half, tmp_path, capsys):  # noqa: F811
-    new = f"checkpoint={half}", "experiment=y_s${seed}", "max_iterations=4"
-    error = refused(capsys, tmp_path, *new)
-    assert "experiment=y_s${seed}" in error and "'y_s1'" in error and "'y_s7'" in error
-    train(tmp_path, *new, "seed=7")
-    assert recorded(tmp_path / "y_s7").seed == 7
+@pytest.mark.parametrize(("resume", "name"), [("never", "y_s7"), ("auto", "y_s1")])
+def test_a_name_may_refer_to_settings(half, tmp_path, resume, name):  # noqa: F811
+    """To the run's own, but with resume=auto to the command line's, where it is looked for."""
+    new = f"checkpoint={half}", "experiment=y_s${seed}", f"resume={resume}"
+    train(tmp_path, *new, "max_iterations=3")
+    assert recorded(tmp_path / name).seed == 7
+    if resume == "auto":
+        train(tmp_path, *new, "max_iterations=4")
+        assert [line["iteration"] for line in metrics(tmp_path / name)] == [3, 4]
 
 
 def test_the_same_command_again_goes_on_with_the_engine_of_the_device(half, tmp_path):  # noqa: F811
@@ -157,6 +186,15 @@ def test_a_folder_of_checkpoints_may_be_a_link(half, tmp_path, capsys):  # noqa:
     assert [line["iteration"] for line in metrics(half)] == [1, 2, 3]
 
 
+def test_a_checkpoint_that_is_a_link_is_the_run_folders(half, tmp_path):  # noqa: F811
+    last, elsewhere = half / "nn" / "last.pth", tmp_path / "moved.pth"
+    last.rename(elsewhere)
+    last.symlink_to(elsewhere)
+    train(half.parent, f"checkpoint={half}", "max_iterations=3")
+    assert [line["iteration"] for line in metrics(half)] == [1, 2, 3]
+    assert not last.is_symlink() and elsewhere.is_file()
+
+
 def test_a_run_killed_before_its_first_checkpoint_may_change_everything_again(half, tmp_path):  # noqa: F811
     command = f"checkpoint={half}", "experiment=y", "resume=auto", "max_iterations=3"
     train(tmp_path, *command, "num_envs=6")
@@ -180,9 +218,13 @@ def test_the_level_of_a_curriculum_goes_on():
     one.reset()
     one.shaping.level.copy_(torch.tensor([0.5, 1.0]))
     assert other.shaping.level.tolist() == [0.25] * 3
-    other.adopt(one.state_dict())
+    other.reset()
+    easy = other.goal_positions.clone()
+    assert other.adopt(one.state_dict())
     assert other.shaping.level.tolist() == [0.75] * 3
-    tasks.make("HalfCheetah-2x3", num_envs=1, num_threads=1).adopt({})
+    other.reset()
+    assert not torch.equal(other.goal_positions, easy)  # farther away, from the reset on
+    assert not tasks.make("HalfCheetah-2x3", num_envs=1, num_threads=1).adopt({})
 
 
 @pytest.mark.parametrize("schedule", ["constant", "adaptive"])

@@ -9,7 +9,7 @@ import torch
 from madpo_isaac import tasks
 from madpo_isaac.env import AgentSpec, VecEnv
 from madpo_isaac.errors import UserError
-from madpo_isaac.settings import integer, one_of, setting
+from madpo_isaac.settings import integer, one_of, positive, setting
 from madpo_isaac.tasks.registry import TASKS
 from madpo_isaac.tasks.settings import check_settings
 
@@ -270,26 +270,24 @@ def test_settings_of_a_task_are_a_dataclass_with_defaults(settings, message):
     assert "Mine" not in TASKS
 
 
-def number(key, value):
-    """A rule that takes any number."""
-
-
 @dataclasses.dataclass
 class Ruled:
     free: int = setting(0, integer(-3, 3))
     size: int = 2
-    reach: float = setting(math.inf, number)
+    reach: float = setting(0.5, positive)
     kind: str = setting("a", one_of(("a", "b")))
 
 
 def test_a_rule_takes_the_place_of_the_usual_range():
-    for good in ({"free": -3}, {"size": 1}, {"reach": -1e9}, {"kind": "b"}):
+    for good in ({"free": -3}, {"size": 1}, {"reach": 1e9}, {"kind": "b"}):
         check_settings(dataclasses.replace(Ruled(), **good))
     for bad, message in (
         ({"free": -4}, "task.free=-4"),
         ({"free": True}, "task.free=True must be a whole number"),
         ({"size": 0}, "task.size=0 must be a whole number of at least 1"),
-        ({"reach": "far"}, "task.reach=far must be a number"),
+        ({"reach": "far"}, "task.reach=far must be a finite number"),
+        ({"reach": math.nan}, "task.reach=nan must be a finite number"),
+        ({"reach": -0.5}, "task.reach=-0.5 must be greater than 0"),
         ({"kind": "c"}, "task.kind"),
     ):
         with pytest.raises(UserError, match=message):

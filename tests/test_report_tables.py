@@ -127,7 +127,9 @@ def test_a_command_is_that_of_one_run_or_of_a_sweep(tmp_path):
     assert tables.command(load([str(write_run(tmp_path / "b"))])) == "-"
     fork = write_run(tmp_path / "fork")
     overrides(fork, "checkpoint=runs/x", "experiment=fork", "num_envs=6", "resume=auto")
-    assert tables.command(load([str(fork)])) == "python train.py checkpoint=runs/x num_envs=6"
+    assert tables.command(load([str(fork)])) == (
+        "python train.py checkpoint=runs/x num_envs=6 experiment=fork"
+    )
 
 
 # Reading ----------------------------------------------------------------------------------------

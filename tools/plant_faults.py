@@ -46,8 +46,8 @@ FAULTS = (
     Fault(
         "state stored after the step",
         ROLLOUT,
-        "rollout.state[t] = state\n",
-        "rollout.state[t] = step.state\n",
+        "rollout.reward[t] = step.learned_reward\n",
+        "rollout.reward[t], rollout.state[t] = step.learned_reward, step.state\n",
         f"{ITERATION}::test_the_rollout_is_what_the_environments_saw_and_did",
     ),
     Fault(

@@ -143,20 +143,17 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
     where = {key: config[key] for key in resume.WHERE}
     for key, value in where.items():
         config[key] = value
-    source = resume.find(config, choices)
+    devices = (str(x.value()) for x in settings if x.get_key_element() == "sim_device")
+    source = resume.find(config, choices, next(devices, None))
     if source is not None:
         config = source.settings()
         known = tuple(_keys(config))
     for override in settings:
         _set(config, override, known)
-    for key, value in where.items():
-        if config[key] != value:
-            text = next(str(x.input_line) for x in settings if x.get_key_element() == key)
-            raise UserError(
-                f"{text}: this is '{value}' on the command line alone, and '{config[key]}' with "
-                "the settings of the run. Write it out."
-            )
-        config[key] = value
+    # A new folder without resume=auto may be called after settings of the run.
+    kept = resume.WHERE if config.resume == "auto" else ("checkpoint", "runs_dir")
+    for key in kept:
+        config[key] = where[key]
     if config.recipe not in recipes.names():
         raise unknown("recipe", config.recipe, recipes.names())
     if source is not None:

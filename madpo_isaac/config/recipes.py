@@ -133,7 +133,7 @@ def _mapping(part: Any, where: str) -> Mapping[str, Any]:
 
 def _resolve(key: str, *, _root_: DictConfig) -> Any:
     train = OmegaConf.select(_root_, "task.train")
-    content = {} if train is None else OmegaConf.to_container(train)
+    content = {} if train is None else OmegaConf.to_container(train, resolve=True)
     assert isinstance(content, dict)
     own = {str(key): part for key, part in content.items()}
     found = value(_root_.recipe, _root_.task.name, _root_.algo.name, key, own)

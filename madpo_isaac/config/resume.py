@@ -108,12 +108,13 @@ class Source:
                 )
 
 
-def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
+def find(config: DictConfig, chosen: Mapping[str, str], device: str | None = None) -> Source | None:
     """Returns the run to continue or to play, or None for a new run.
 
     Args:
         config: a composed configuration, of which only the keys :data:`WHERE` are used.
         chosen: the command line's choices of ``task``, ``algo`` and ``sim``.
+        device: the command line's ``sim_device``; None if it is the run's.
 
     Raises:
         UserError: there is no such checkpoint, it is damaged, or of another task or algorithm.
@@ -128,15 +129,15 @@ def find(config: DictConfig, chosen: Mapping[str, str]) -> Source | None:
     folder = RunFolder.of_checkpoint(path)
     record = _record(path, folder, config.plugins)
     own, engine = record.sim.name, chosen.get("sim", "auto" if config.test else record.sim.name)
+    if engine == "auto" and not config.test:  # the record has the engine by its own name
+        engine = SIM_SCHEMAS["auto"]("auto").check(device or record.sim_device).name
     apart = config.test or (engine != own and _leaves(folder and folder.path, config))
     # A policy means the same on every engine. The bridges' environments differ from the project's.
     other = engine if apart and {own, engine} <= set(ENGINES) else None
-    chosen = {**chosen}
+    compared = {**chosen, **({"sim": engine} if "sim" in chosen else {})}
     if other is not None:
-        chosen.pop("sim", None)
-    elif chosen.get("sim") == "auto":  # the record has the engine by its own name
-        chosen["sim"] = SIM_SCHEMAS["auto"]("auto").check(record.sim_device).name
-    for group, value in chosen.items():
+        compared.pop("sim", None)
+    for group, value in compared.items():
         had = record[group].name
         if value != had:
             raise UserError(f"Checkpoint '{path}' is of {group}={had}, not {group}={value}.")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.errors import UserError, reason_of, unknown
 from madpo_isaac.models.mlp import ACTIVATIONS, standardize
 from madpo_isaac.models.protocol import Network
 from madpo_isaac.system.precision import network_products
@@ -191,6 +191,12 @@ def _made(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = kind(spec).eval()
+        _check_module(module, spec)
+    return module
+
+
+def _check_module(module: nn.Module, spec: NetworkSpec) -> None:
+    """Raises UserError unless a module maps (B, in_dim) to (B, out_dim) by parameters alone."""
     made = f"A network of class {type(module).__name__}"
     if (name := next((name for name, _ in module.named_buffers()), None)) is not None:
         raise UserError(f"{made} has the buffer '{name}': networks have parameters only.")
@@ -199,11 +205,14 @@ def _made(
         raise UserError(f"{made} has the frozen parameter '{name}': all parameters are trained.")
     if not list(module.parameters()):
         raise UserError(f"{made} has no parameters.")
-    with torch.no_grad():
-        found, wanted = tuple(module(torch.zeros(2, spec.in_dim)).shape), (2, spec.out_dim)
-    if found != wanted:
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(2, spec.in_dim))
+    except Exception as problem:
+        raise UserError(f"{made} cannot map (2, {spec.in_dim}): {reason_of(problem)}.") from problem
+    found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if found != (wanted := (2, spec.out_dim)):
         raise UserError(f"{made} maps (2, {spec.in_dim}) to {found}; it must be {wanted}.")
-    return module
 
 
 def _views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ BEST = (
 )
 """The rule by which results are highlighted."""
 _OF_A_FOLDER = ("experiment", "runs_dir", "resume")
-"""Settings of the place of a run, which do not affect its results."""
+"""Settings of the place of a run, which do not affect its results; a run from the checkpoint of
+another one needs a name, though."""
 _LONGEST = 1e13
 """Seconds that a timedelta can hold."""
 
@@ -220,6 +221,8 @@ def command(runs: Sequence[Run]) -> str:
                 if key not in _OF_A_FOLDER and not key.startswith("wandb_")
             }
         )
+        if "checkpoint" in each[-1]:
+            each[-1]["experiment"] = run.name
     if not each[0]:
         return "-"
     seeds = [found.pop("seed", None) for found in each]

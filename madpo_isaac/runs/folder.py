@@ -159,7 +159,8 @@ class RunFolder:
         Raises:
             UserError: the folder cannot be written, or has checkpoints, but not this one.
         """
-        inside = checkpoint is not None and checkpoint.resolve().parent == self.nn.resolve()
+        home = None if checkpoint is None else RunFolder.of_checkpoint(checkpoint)
+        inside = home is not None and home.path == self.path.resolve()
         last = self.nn / "last.pth"
         if not inside and last.exists():
             raise UserError(

@@ -54,11 +54,9 @@ class Run:
             config.algo, self.env, others, ranks=ranks, max_iterations=total
         )
         self.tracker = EpisodeTracker(config.num_envs, self.env.device)
-        self.state = self.env.reset()
+        self.state = self._begin()
         """Joint state to act on next. (N, S)"""
         check_observations(self.env, self.state)
-        if config.stagger_episodes:
-            self.tracker.partial |= self.env.stagger()
         self.iteration = 0
         self.env_steps = 0
         """Steps of all environments of all processes."""
@@ -76,6 +74,13 @@ class Run:
         self._checked = False
         self.beginning = self.now()
         """The moment at which the last rollout began."""
+
+    def _begin(self) -> Tensor:
+        """Starts episodes everywhere; returns the joint state. (N, S)"""
+        state = self.env.reset()
+        if self.config.stagger_episodes:
+            self.tracker.partial |= self.env.stagger()
+        return state
 
     # Training ---------------------------------------------------------------------------------
 
@@ -230,8 +235,8 @@ class Run:
         self.learner.load_state_dict(content)
         if worlds:
             self._load_worlds(content)
-        else:
-            self.env.adopt(content["env_state"])
+        elif self.env.adopt(content["env_state"]):
+            self.state = self._begin()
         self.iteration, self.env_steps = content["iteration"], content["env_steps"]
         self._wall_before = content["wall_s"]
         if content.get("best_by", _scorer(self.config)) == _scorer(self.config):

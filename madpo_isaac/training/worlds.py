@@ -48,8 +48,12 @@ class WorldGuard(Callback):
         """Takes in a step."""
         self._actions.append(action)
         self._bad.append(step.diverged)
-        odd = ~(step.state.isfinite().all() & step.learned_reward.isfinite().all())
-        if odd.device.type == "cpu":  # at once, since a learner may not survive the next step
+        cut_off = step.final_state.isfinite().all(1) | ~step.truncated
+        sound = step.state.isfinite().all() & step.learned_reward.isfinite().all() & cut_off.all()
+        odd = ~sound
+        if (
+            odd.device.type == "cpu" and run.ranks.count == 1
+        ):  # rl_games may not survive a step more
             self._refuse(run, bool(odd))
         self._odd.append(odd)
 

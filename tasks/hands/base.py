@@ -424,9 +424,9 @@ class HandTaskEnv(VecEnv):
             **{name: getattr(self, name).clone() for name in self._episode_tensors()},
         }
 
-    def adopt(self, state: dict[str, Any]) -> None:
+    def adopt(self, state: dict[str, Any]) -> bool:
         """See :meth:`VecEnv.adopt`."""
-        self.shaping.adopt(state.get("shaping", {}))
+        return self.shaping.adopt(state.get("shaping", {}))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""

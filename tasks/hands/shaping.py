@@ -148,10 +148,16 @@ class Shaping:
         level = {} if self.level is None else {"level": self.level}
         return {name: value.clone() for name, value in {**before, **level}.items()}
 
-    def adopt(self, state: Mapping[str, Tensor]) -> None:
-        """Sets every level to the mean of those in other environments' :meth:`state_dict`."""
-        if self.level is not None and "level" in state:
-            self.level.fill_(state["level"].mean())
+    def adopt(self, state: Mapping[str, Tensor]) -> bool:
+        """Sets every level to the mean of those in other environments' :meth:`state_dict`.
+
+        Returns:
+            False if there is no level, here or there.
+        """
+        if self.level is None or "level" not in state:
+            return False
+        self.level.fill_(state["level"].mean())
+        return True
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restores :meth:`state_dict`."""
