@@ -171,10 +171,11 @@ def test_episodes_longer_than_the_limit_are_refused(monkeypatch):
         evaluate(lambda state: torch.zeros(6, 6), env)
 
 
-@pytest.mark.parametrize("name", ["reward", "state"])
+@pytest.mark.parametrize("name", ["reward", "state", "final_state"])
+@pytest.mark.parametrize("worth", [float("nan"), -float("inf")])
 @pytest.mark.parametrize("algo", ["happo", "ppo"])
 def test_a_number_that_is_not_finite_ends_the_run_with_one_line(
-    tmp_path, monkeypatch, capsys, name, algo
+    tmp_path, monkeypatch, capsys, name, worth, algo
 ):
     world = type(tasks.make("HalfCheetah-2x3", num_envs=1, num_threads=1))
     step, count = world.step, iter(range(100))
@@ -182,7 +183,9 @@ def test_a_number_that_is_not_finite_ends_the_run_with_one_line(
     def odd(self, action):
         found = step(self, action)
         if next(count) == 2:
-            getattr(found, name).view(-1)[0] = torch.nan
+            value = getattr(found, name).clone()
+            value.view(-1)[0] = worth
+            found = found._replace(**{name: value}, truncated=torch.tensor([True, False]))
         return found
 
     monkeypatch.setattr(world, "step", odd)

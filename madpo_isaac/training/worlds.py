@@ -48,12 +48,11 @@ class WorldGuard(Callback):
         """Takes in a step."""
         self._actions.append(action)
         self._bad.append(step.diverged)
-        cut_off = step.final_state.isfinite().all(1) | ~step.truncated
-        sound = step.state.isfinite().all() & step.learned_reward.isfinite().all() & cut_off.all()
-        odd = ~sound
-        if (
-            odd.device.type == "cpu" and run.ranks.count == 1
-        ):  # rl_games may not survive a step more
+        # A sum is not finite if one of its numbers is not, and takes a tenth of isfinite's time.
+        final = torch.where(step.truncated, step.final_state.sum(1), 0.0)
+        odd = ~(step.state.sum() + step.learned_reward.sum() + final.sum()).isfinite()
+        # At once, if nothing has to be waited for: rl_games may not survive another step.
+        if odd.device.type == "cpu" and run.ranks.count == 1:
             self._refuse(run, bool(odd))
         self._odd.append(odd)
 
