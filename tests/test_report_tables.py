@@ -132,6 +132,18 @@ def test_a_command_is_that_of_one_run_or_of_a_sweep(tmp_path):
     )
 
 
+def test_the_pace_of_a_fork_is_its_own(tmp_path):
+    """200 steps a second, but its counters begin with another run's 100 seconds."""
+    run = write_run(tmp_path / "fork")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    moved = [line | {"wall_s": line["wall_s"] + 100.0} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in moved))
+    assert load([str(run)])[0].pace(2000) == pytest.approx(2000 / 110)
+    with (run / "config.yaml").open("a") as file:
+        file.write("checkpoint: runs/other/nn/last.pth\n")
+    assert load([str(run)])[0].pace(2000) == pytest.approx(200.0)
+
+
 # Reading ----------------------------------------------------------------------------------------
 
 

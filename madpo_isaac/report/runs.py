@@ -147,6 +147,18 @@ class Run:
         column = self.metrics.get(key)
         return float(column[reached[0]]) if column is not None and len(reached) else float("nan")
 
+    def pace(self, steps: float) -> float:
+        """Returns the environment steps per second until ``steps``; NaN where unknown.
+
+        A run from another one's checkpoint goes on with its counters, and the other one may have
+        run on another machine. Then the first line and what was before it are left out.
+        """
+        taken, seconds = self.until(steps, "env_steps"), self.until(steps)
+        if self.settings.get("checkpoint"):
+            first = self.metrics["env_steps"][0]
+            taken, seconds = taken - first, seconds - self.until(first)
+        return taken / seconds if seconds > 0.0 else float("nan")
+
 
 Tell = Callable[[str], None]
 """A function that gets a text about the progress of the work."""

@@ -246,7 +246,7 @@ def wall_time(study: Study, baseline: str) -> Table:
         seconds = _mean([run.until(stop) for run in runs])
         base = study.cells.get((task, baseline), [])
         ratio = _ratio(seconds, _mean([run.until(stop) for run in base])) if base else np.nan
-        pace = _mean([_ratio(run.until(stop, "env_steps"), run.until(stop)) for run in runs])
+        pace = _mean([run.pace(stop) for run in runs])
         memory = _mean([run.peak_mb for run in runs])
         more = memory - _mean([run.peak_mb for run in base]) if base else np.nan
         rows.append(
