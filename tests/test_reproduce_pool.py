@@ -128,7 +128,8 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(tmp_path, stub, capsys):
     assert [job.taken() for job in jobs] == [True, True, False]
 
     def end():
-        while not (tmp_path / "runs/b/status.json").exists():
+        status = tmp_path / "runs/b/status.json"
+        while not status.exists() or not status.read_text().endswith("}"):  # it is written in parts
             threading.Event().wait(0.02)
         shutil.copytree(tmp_path / "runs/b", tmp_path / "runs/done", dirs_exist_ok=True)
         (tmp_path / "runs/done/arguments").unlink()
