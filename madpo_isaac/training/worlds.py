@@ -89,7 +89,7 @@ class WorldGuard(Callback):
         """Raises RunFailed if an environment gave such numbers and did not report it."""
         if odd:
             raise RunFailed(
-                f"{type(run.env).__name__} gave a state or reward that is not finite in iteration "
+                f"{run.config.task.name} gave a state or reward that is not finite in iteration "
                 f"{run.iteration + 1}. It has to reset such an environment, give it the reward 0, "
                 "and report it in log['diverged']."
             )
