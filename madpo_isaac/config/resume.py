@@ -128,16 +128,14 @@ def find(config: DictConfig, chosen: Mapping[str, str], device: str | None = Non
     path = checkpoint.find(name, runs, chosen.get("task"), chosen.get("algo"))
     folder = RunFolder.of_checkpoint(path)
     record = _record(path, folder, config.plugins)
-    own, engine = record.sim.name, chosen.get("sim", "auto" if config.test else record.sim.name)
+    own = record.sim.name
+    engine = chosen.get("sim", "auto" if config.test and own in ENGINES else own)
     if engine == "auto" and not config.test:  # the record has the engine by its own name
         engine = SIM_SCHEMAS["auto"]("auto").check(device or record.sim_device).name
     apart = config.test or (engine != own and _leaves(folder and folder.path, config))
     # A policy means the same on every engine. The bridges' environments differ from the project's.
     other = engine if apart and {own, engine} <= set(ENGINES) else None
-    compared = {**chosen, **({"sim": engine} if "sim" in chosen else {})}
-    if other is not None:
-        compared.pop("sim", None)
-    for group, value in compared.items():
+    for group, value in {**chosen, "sim": engine if other is None else own}.items():
         had = record[group].name
         if value != had:
             raise UserError(f"Checkpoint '{path}' is of {group}={had}, not {group}={value}.")
@@ -217,21 +215,16 @@ def new_worlds(
         For example "num_envs=128, not 512".
     """
     recorded = plain_settings(content.get("config", ""), path)
-    had = {
-        "num_envs": len(content["state"]),
-        "processes": 1 + len(content.get("shards", [])),
-        "seed": _seed(recorded, config.seed),
-        "sim": OmegaConf.select(recorded, "sim.name", default=config.sim.name),
-        "sim_device": _kind(str(recorded.get("sim_device", config.sim_device))),
-    }
-    wanted = {
-        "num_envs": config.num_envs,
-        "processes": processes,
-        "seed": config.seed,
-        "sim": config.sim.name,
-        "sim_device": _kind(config.sim_device),
-    }
-    changes = [f"{key}={had[key]}, not {wanted[key]}" for key in had if had[key] != wanted[key]]
+    engine = OmegaConf.select(recorded, "sim.name", default=config.sim.name)
+    device = str(recorded.get("sim_device", config.sim_device))
+    compared = (
+        ("num_envs", len(content["state"]), config.num_envs),
+        ("processes", 1 + len(content.get("shards", [])), processes),
+        ("seed", _seed(recorded, config.seed), config.seed),
+        ("sim", engine, config.sim.name),
+        ("sim_device", _kind(device), _kind(config.sim_device)),
+    )
+    changes = [f"{key}={had}, not {wanted}" for key, had, wanted in compared if had != wanted]
     return "; ".join(changes) or None
 
 

@@ -48,7 +48,7 @@ class ParallelView(ParallelEnv):
         self.action_spaces = {a.name: action_box(env, a) for a in env.agents}
         self.state_space = box(env.readings())
         self._state = torch.zeros(1, env.state_dim)
-        self._closed = False
+        self._checked = self._closed = False
 
     def observation_space(self, agent: str) -> Space:
         """Returns the space of an agent's observations (obs_dim,)."""
@@ -108,7 +108,9 @@ class ParallelView(ParallelEnv):
                 raise ValueError(f"{name}'s action has shape {shape}, expected ({spec.act_dim},)")
             joint[0, spec.action_slice] = part.to(self.env.device)
         step = self.env.step(joint)
-        check_step(self.env, step)
+        if not self._checked:
+            check_step(self.env, step)
+            self._checked = True
         self._state = step.final_state
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         info = {name: float(value[0]) for name, value in step.log.items()}

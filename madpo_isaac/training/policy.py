@@ -52,7 +52,7 @@ def load_policy(path: str | Path, env: VecEnv, config: Config | None = None) -> 
     file = find_checkpoint(config)
     learner = make_learner(config.algo, env, seeds(config.seed)[1:], playing=True)
     with checkpoint.using(file):
-        content = read_checkpoint(file, config, env)
+        content = read_checkpoint(file, config)
         learner.check(file, content, playing=True)
         learner.load_policy(content)
         resume.check_physics(file, content, env.physics(), playing=True)
@@ -67,7 +67,7 @@ def find_checkpoint(config: Config) -> Path:
     return checkpoint.find(config.checkpoint, runs, config.task.name, config.algo.name)
 
 
-def read_checkpoint(path: Path, config: Config, env: VecEnv) -> dict[str, Any]:
+def read_checkpoint(path: Path, config: Config) -> dict[str, Any]:
     """Reads a checkpoint of a configuration's task and algorithm.
 
     Raises:

@@ -195,7 +195,7 @@ class Run:
                 other environments though it is this run's own, or leaves nothing to do.
         """
         with using(path):
-            content = read_checkpoint(path, self.config, self.env)
+            content = read_checkpoint(path, self.config)
             if "env_state" not in content:
                 raise UserError(f"'{path}' holds a policy only: play it with test=True.")
             resume.check_physics(path, content, self.env.physics())
