@@ -13,6 +13,9 @@ from typing import IO, TextIO, cast
 from rich.console import Console
 from rich.text import Text
 
+_LONGEST = 1e13
+"""Seconds beyond which a time is a fault of a clock or of a file."""
+
 
 class _Stream(io.TextIOBase):
     """``sys.stdout`` or ``sys.stderr``; once it cannot be written, all further output is dropped.
@@ -109,6 +112,14 @@ def notice(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if not out.quiet and select.select([], [1], [], 0.0)[1]:
             os.write(1, f"{text}\n".encode())
+
+
+def hours(seconds: float) -> str:
+    """Returns a time as h:mm:ss; ``-`` for one that no run takes."""
+    if not abs(seconds) < _LONGEST:
+        return "-"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 class Progress:

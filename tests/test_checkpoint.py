@@ -205,7 +205,7 @@ def write(path, kind):
     ("kind", "message"),
     [
         ("missing", "does not exist"),
-        ("folder", "does not exist"),
+        ("folder", "is not a file"),
         ("empty", "is damaged or not a checkpoint"),
         ("text", "is damaged or not a checkpoint"),
         ("truncated", "is damaged or not a checkpoint"),

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from madpo_isaac.training.display import BARS, POINTS, Trend, View, agent_columns, hours, steps
+from madpo_isaac import console
+from madpo_isaac.training.display import BARS, POINTS, Trend, View, agent_columns, steps
 from madpo_isaac.training.recording import closing, plain_line
 
 METRICS = ("loss", "entropy", "kl", "clip_fraction", "grad_norm", "lr", "skipped")
@@ -144,7 +145,7 @@ def test_a_plain_line_fits_into_120_columns():
     long = {"episode_return": -12345.678, "eval/return": -12345.678, "eval/success_rate": 0.1}
     long["success_rate"] = 0.51234
     metrics = line(12345, 2, fps_total=123456.0, **long) | {"env_steps": 12_345_678_901}
-    text = plain_line(metrics, 100_000, hours(290 * 3600 + 1))
+    text = plain_line(metrics, 100_000, console.hours(290 * 3600 + 1))
     assert len(text) <= 120, len(text)
     assert "iteration: 12345/100000 12.35 G steps return: -12346 " in text
     assert text.endswith("ETA: 290:00:01")

@@ -209,11 +209,11 @@ def write_film(name: str, path: Path) -> None:
     from madpo_isaac.evaluation.film import film
     from madpo_isaac.evaluation.video import as_gif
     from madpo_isaac.training.factory import make_env
-    from madpo_isaac.training.policy import load_policy
+    from madpo_isaac.training.policy import policy_of
 
     config = playing(name, "num_envs=1", "num_threads=1")
     env = make_env(config)
-    policy = load_policy(config.checkpoint, env, config)
+    policy = policy_of(config, env)
     seconds = _SECONDS
     with tempfile.TemporaryDirectory() as folder:
         while True:

@@ -71,6 +71,8 @@ class OnPolicy(ABC):
         self.critic_optimizer = self.critic.optimizer(config.critic_lr, config.max_grad_norm)
         self.rates = ActorRates(config, self.actor_optimizers, len(env.agents))
         self.entropy_coef = config.entropy_coef
+        self.critic_only = False
+        """True while ``critic_warmup`` lasts."""
         self.faults = Faults()
         self.ranks = ALONE
         on_cpu = env.device.type == "cpu"
@@ -182,14 +184,30 @@ class OnPolicy(ABC):
     def update(self, rollout: Rollout) -> dict[str, Tensor]:
         """Improves all agents and the critic on one rollout; returns scalar metrics by name."""
         batch = self._prepare(rollout)
-        self.begin_update(batch)
-        metrics = {**self.update_actors(batch), **self.update_critic(batch)}
+        if self.critic_only:
+            history = self.fit_critic(batch, self.config.critic_epochs)
+            metrics = {**self._unmoved(), **self.critic_metrics(history)}
+        else:
+            self.begin_update(batch)
+            metrics = {**self.update_actors(batch), **self.update_critic(batch)}
         if self.config.running_moments:
             moments = RowMoments.of(batch.state, self.ranks)
             self.actors.update_moments(batch.state, moments, self.ranks)
             self.critic.update_moments(batch.state, moments, self.ranks)
         means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
         return dict(zip(metrics, means, strict=True))
+
+    def _unmoved(self) -> dict[str, Tensor]:
+        """The metrics of policies that were not updated: most of them NaN."""
+        names = ["loss", "clip_fraction", "grad_norm", "kl", "entropy"]
+        names += ["value_aux_loss"] * self.actors.heads
+        names += ["lr"] * (self.config.actor_lr is not None)
+        none = torch.zeros((), device=self.device)
+        return {
+            f"agent{p}/{name}": value
+            for p in range(len(self.agents))
+            for name, value in (*((name, none / 0.0) for name in names), ("skipped", none))
+        }
 
     @torch.no_grad()
     def finish_agent(self, view: AgentView, stats: dict[str, Tensor]) -> Tensor:
@@ -417,7 +435,7 @@ class OnPolicy(ABC):
 
         The critic's decays linearly with the actors', and else stays as it is.
         """
-        del env_steps
+        self.critic_only = env_steps < self.config.critic_warmup
         self.rates.set_progress(done)
         scale = 1.0 - done if self.config.lr_schedule == "linear" else 1.0
         self.critic_optimizer.lr.fill_(self.config.critic_lr * scale)
@@ -447,6 +465,15 @@ class OnPolicy(ABC):
         self.actors.stack.flat.copy_(state["actors"])
         self._load_moments(state, "actors")
 
+    def begin_with_policy(self, state: dict[str, Any]) -> None:
+        """Restores the policies only, to train them with ``std_on_restore``."""
+        self.load_policy(state)
+        self._reset_std()
+
+    def _reset_std(self) -> None:
+        if self.config.std_on_restore == "initial":
+            self.actors.reset_std()
+
     def _load_moments(self, state: dict[str, Any], name: str) -> None:
         # Checkpoints had none before observations could be normalized.
         saved = state.get("moments", {}).get(name, [])
@@ -462,8 +489,7 @@ class OnPolicy(ABC):
         self.critic.stack.flat.copy_(state["critic"])
         self.value_norm.load_state_dict(state["value_norm"])
         self._load_moments(state, "critic")
-        if self.config.std_on_restore == "initial":
-            self.actors.reset_std()
+        self._reset_std()
         saved = zip(self.actor_optimizers, state["actor_optimisers"], strict=True)
         for optimizer, moments in saved:
             optimizer.load_state_dict(moments)

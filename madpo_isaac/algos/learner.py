@@ -78,6 +78,10 @@ class Learner(ABC):
     def load_policy(self, content: dict[str, Any]) -> None:
         """Restores the policies from a checkpoint, which is enough to act."""
 
+    def begin_with_policy(self, content: dict[str, Any]) -> None:
+        """Restores the policies from a policy file, to train them; the rest stays new."""
+        self.load_policy(content)
+
     @abstractmethod
     def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
         """Makes sure that a checkpoint has networks of the sizes here, and finite numbers.

@@ -83,6 +83,9 @@ class AlgoConfig:
     """Passes of a policy's update over the rollout."""
     critic_epochs: int = setting(5, integer())
     """Passes of the critic's update over the rollout."""
+    critic_warmup: int = setting(0, integer(0))
+    """Environment steps at the start of a run in which only the critic learns. 0 unless the run
+    begins with a policy, whose file has no critic."""
     num_minibatches: int = setting(1, integer())
     """Minibatches of a pass, with about equal numbers of samples."""
     entropy_coef: float = setting(0.01, not_negative)

@@ -15,7 +15,7 @@ from madpo_isaac.runs.folder import output_folder
 from madpo_isaac.system import device
 from madpo_isaac.system.files import check_writable, write_json
 from madpo_isaac.training.factory import make_env
-from madpo_isaac.training.policy import find_checkpoint, load_policy
+from madpo_isaac.training.policy import find_checkpoint, policy_of
 from madpo_isaac.training.runner import with_seed
 
 BELOW = 1
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     folder = options.out or output_folder(find_checkpoint(config), Path(config.runs_dir), "eval")
     check_writable(folder)
     env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
-    policy = load_policy(config.checkpoint, env, config)
+    policy = policy_of(config, env)
     source = policy.source
     generator = torch.Generator(env.device).manual_seed(config.seed)
     act = policy if options.deterministic else policy.sampled(generator)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import platform
 import re
 import sys
@@ -15,7 +14,8 @@ from typing import Any, NamedTuple, TypeGuard
 from madpo_isaac import console
 from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.system.files import parse_json
+from madpo_isaac.system.files import last_json, read_json
+from madpo_isaac.system.lock import is_alive
 
 _HANDS = "2, 12 or 1"
 
@@ -62,8 +62,6 @@ ALGORITHMS = {
     "ppo": "one agent for the joint action, by rl_games",
 }
 WHAT = ("tasks", "algorithms", "runs")
-_TAIL = 2**16
-"""Bytes at the end of a metrics.jsonl that are searched for the last line."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -146,7 +144,7 @@ def _row(run: Path, time: float) -> list[str]:
         else "-"
         for group in ("task", "algo")
     ]
-    status, last = _json(run / "status.json"), _last_line(run / "metrics.jsonl")
+    status, last = read_json(run / "status.json"), last_json(run / "metrics.jsonl")
     done, score = last.get("iteration"), last.get("episode_return")
     total = status.get("max_iterations")
     age = datetime.datetime.now().timestamp() - time
@@ -162,12 +160,7 @@ def _state(status: dict[str, Any]) -> str:
     """Returns the state of a run; one that says running and has no process was killed."""
     state, pid = str(status.get("state", "-")), status.get("pid")
     if state == "running" and status.get("host") == platform.node() and type(pid) is int:
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return "killed"
-        except OSError:
-            pass
+        return state if is_alive(pid) else "killed"
     return state
 
 
@@ -175,32 +168,6 @@ def _last_sign(run: Path) -> float:
     """Returns when a run wrote for the last time, in seconds since the epoch."""
     files = [run / name for name in ("metrics.jsonl", "status.json", "config.yaml")]
     return max(file.stat().st_mtime for file in files if file.exists())
-
-
-def _last_line(path: Path) -> dict[str, Any]:
-    """Returns the last whole line of a metrics.jsonl; empty if there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        try:
-            found = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = parse_json(_text(path))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _text(path: Path) -> str:

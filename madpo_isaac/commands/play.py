@@ -24,7 +24,7 @@ from madpo_isaac.sim import BRIDGES
 from madpo_isaac.system import device
 from madpo_isaac.training.display import steps
 from madpo_isaac.training.factory import make_env, seeds
-from madpo_isaac.training.policy import LoadedPolicy, find_checkpoint, load_policy
+from madpo_isaac.training.policy import LoadedPolicy, find_checkpoint, policy_of
 from madpo_isaac.training.runner import with_seed
 
 DEFAULT = Path()
@@ -132,7 +132,7 @@ def play(
     if checkpoint is None:
         policy = untrained(agent, env, seeds(config.seed)[2])
     else:
-        policy = load_policy(config.checkpoint, env, config)
+        policy = policy_of(config, env)
     if checkpoint and checkpoint.suffix == pretrained.SUFFIX:
         _introduce(pretrained.describe(checkpoint), has_success=env.has_success)
     if scores:

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from madpo_isaac import console
+from madpo_isaac import console, pretrained
 from madpo_isaac.config.nodes import read_record
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
@@ -37,6 +37,10 @@ TRAINING = ("algo.divergence.age",)
 WORLDS = ("num_envs", "seed")
 """Keys that a continued training can change only in a folder of its own, since its environments and
 random numbers then begin anew; so do those of another kind of ``sim_device``."""
+
+CRITIC_WARMUP = 50_000
+"""Default of ``algo.critic_warmup`` where a run begins with a policy. On
+ShadowHandOver the return then falls hardly, and without it by 5 at once (docs/runs.md)."""
 
 
 @dataclass
@@ -128,6 +132,8 @@ def find(config: DictConfig, chosen: Mapping[str, str], device: str | None = Non
     path = checkpoint.find(name, runs, chosen.get("task"), chosen.get("algo"))
     folder = RunFolder.of_checkpoint(path)
     record = _record(path, folder, config.plugins)
+    if path.suffix == pretrained.SUFFIX and not config.test:
+        record.algo.critic_warmup = CRITIC_WARMUP
     own = record.sim.name
     engine = chosen.get("sim", "auto" if config.test and own in ENGINES else own)
     if engine == "auto" and not config.test:  # the record has the engine by its own name

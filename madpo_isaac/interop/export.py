@@ -29,7 +29,7 @@ from madpo_isaac.system import device
 from madpo_isaac.system.files import write_atomic
 from madpo_isaac.training.factory import make_env
 from madpo_isaac.training.on_policy import OnPolicyLearner
-from madpo_isaac.training.policy import load_policy
+from madpo_isaac.training.policy import policy_of
 
 CONTRACT_VERSION = 1
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -71,7 +71,7 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
             "exported; rl_games' tools read the checkpoint."
         )
     env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
-    loaded = load_policy(config.checkpoint, env, config)
+    loaded = policy_of(config, env)
     assert isinstance(loaded.learner, OnPolicyLearner)
     source = loaded.source
     path = Path(source["checkpoint"])

@@ -33,7 +33,7 @@ from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.system import device
 from madpo_isaac.system.files import parse_json, write_atomic
 from madpo_isaac.training.factory import make_env
-from madpo_isaac.training.policy import load_policy
+from madpo_isaac.training.policy import policy_of
 
 _HERE = (*WHERE, "num_threads", "test_episodes")
 _FILES = ("save_frequency",)
@@ -208,7 +208,7 @@ def scores(config: Config, episodes: int) -> dict[str, Any]:
         episodes: are played at least; every environment plays equally many.
     """
     env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
-    policy = load_policy(config.checkpoint, env, config)
+    policy = policy_of(config, env)
     generator = torch.Generator(env.device).manual_seed(config.seed)
     each = -(-episodes // env.num_envs)
     mean, sampled = (

@@ -18,7 +18,7 @@ from madpo_isaac.config import renamed
 from madpo_isaac.errors import UserError
 from madpo_isaac.report.cache import read_columns
 from madpo_isaac.report.lines import is_number
-from madpo_isaac.system.files import flat, parse_json
+from madpo_isaac.system.files import flat, read_json
 
 EPISODE = "videos/episode.html"
 """The page that ``madpo play <run> --html`` writes by default, in the run folder."""
@@ -31,7 +31,7 @@ _SHOWN = 80
 _SEED = re.compile(r"(?P<label>.+?)_s(?P<seed>\d{1,19})(_\d{8}-\d{6}(-\d+)?)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One training run."""
 
@@ -58,20 +58,22 @@ class Run:
     def state(self) -> str:
         """``state`` of status.json; empty where there is none."""
         return (
-            "" if self.folder is None else str(_json(self.folder / "status.json").get("state", ""))
+            ""
+            if self.folder is None
+            else str(read_json(self.folder / "status.json").get("state", ""))
         )
 
     @property
     def peak_mb(self) -> float:
         """Peak of main memory, or of the GPU's if it was used, in MB; NaN where unknown."""
-        status = {} if self.folder is None else _json(self.folder / "status.json")
+        status = {} if self.folder is None else read_json(self.folder / "status.json")
         found = status.get("peak_gpu_memory_mb", status.get("peak_memory_mb"))
         return float(found) if is_number(found) else float("nan")
 
     @property
     def revision(self) -> str:
         """The source revision of env.json; empty where there is none."""
-        machine = {} if self.folder is None else _json(self.folder / "env.json")
+        machine = {} if self.folder is None else read_json(self.folder / "env.json")
         return str(machine.get("git_revision") or "")
 
     def overrides(self) -> list[str]:
@@ -91,7 +93,7 @@ class Run:
         trained = self.latest("eval/return", np.array([steps]))[0]
         if np.isfinite(trained) or self.folder is None or self.steps > steps:
             return float(trained)
-        scores = _json(self.folder / "eval" / "last_mean_summary.json").get("return")
+        scores = read_json(self.folder / "eval" / "last_mean_summary.json").get("return")
         mean = scores.get("mean") if isinstance(scores, dict) else None
         return float(mean) if is_number(mean) else float("nan")
 
@@ -332,11 +334,3 @@ def _rows(path: Path, file: Iterable[str]) -> Iterator[tuple[str, dict[str, floa
         if not is_number(numbers["env_steps"]):
             raise UserError(f"{where}: env_steps={row['env_steps']} must be a finite number.")
         yield name, {key: x if is_number(x) else np.nan for key, x in numbers.items()}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        loaded = parse_json(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}

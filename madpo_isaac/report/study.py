@@ -60,11 +60,9 @@ class Study:
         for key in by:
             if SHORT.get(key, key) not in known:
                 raise unknown("key", key, known | SHORT.keys())
-        idle = [run for run in runs if not run.metrics["episodes"].any()]
-        self._idle = [run.name for run in idle]
-        if len(idle) < len(runs):
-            runs = [run for run in runs if run not in idle]
-        self.runs = list(runs)
+        active = [run for run in runs if run.metrics["episodes"].any()]
+        self._idle = [run.name for run in runs if not run.metrics["episodes"].any()]
+        self.runs = runs = active or list(runs)
         self.by = list(by)
         self.caption = caption
         self._window = window
@@ -228,9 +226,9 @@ def show(value: Any) -> str:
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
-    """Key to sort names with their numbers by value."""
-    parts = re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|[^\d]+?(?=-?\d|$)", text)
-    return [(0, float(p), "") if re.match(r"-?\d", p) else (1, 0.0, p) for p in parts]
+    """Key to sort names with their numbers by value; a sign follows ``=``, as in ``coef=-1``."""
+    parts = re.split(r"((?:(?<==)-)?\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [(0, float(p), "") if k % 2 else (1, 0.0, p) for k, p in enumerate(parts)]
 
 
 def numbers(text: str, name: str) -> list[float]:

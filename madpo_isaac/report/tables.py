@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import os
 import shlex
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from madpo_isaac import console
 from madpo_isaac.report import statistics
 from madpo_isaac.report.runs import EPISODE, Run
 from madpo_isaac.report.study import Study, differences, show
@@ -27,8 +27,6 @@ BEST = (
 _OF_A_FOLDER = ("experiment", "runs_dir", "resume")
 """Settings of the place of a run, which do not affect its results; a run from the checkpoint of
 another one needs a name, though."""
-_LONGEST = 1e13
-"""Seconds that a timedelta can hold."""
 
 
 @dataclass(frozen=True)
@@ -251,8 +249,8 @@ def wall_time(study: Study, baseline: str) -> Table:
         more = memory - _mean([run.peak_mb for run in base]) if base else np.nan
         rows.append(
             [
-                *(task, group, _steps(stop), hours(seconds), _number(ratio, 2), _number(pace, 0)),
-                *(_number(memory, 0), _number(more, 0)),
+                *(task, group, _steps(stop), console.hours(seconds), _number(ratio, 2)),
+                *(_number(pace, 0), _number(memory, 0), _number(more, 0)),
             ]
         )
     head = ["task", "group", "steps", "wall time", f"/ {baseline}", "steps per second"]
@@ -283,7 +281,7 @@ def every_run(study: Study, out: Path) -> Table:
             rows.append(
                 [
                     *(run.name, task, group, show(run.settings.get("seed")), _steps(run.steps)),
-                    *(hours(run.until(run.steps)), run.state or "-", run.revision or "-"),
+                    *(console.hours(run.until(run.steps)), run.state or "-", run.revision or "-"),
                     *("-" if path is None else path.name for path in (settings, episode)),
                 ]
             )
@@ -309,11 +307,6 @@ def _stops(run: Run, window: float) -> np.ndarray:
     at = np.ceil(run.metrics["env_steps"] / window)
     near = np.unique(np.concatenate((at - 1.0, at, at + 1.0)))  # rounding may put it in the next
     return window * near[(near >= 1.0) & (near <= np.floor(run.steps / window + 1e-9))]
-
-
-def hours(seconds: float) -> str:
-    """Returns seconds as h:mm:ss."""
-    return str(datetime.timedelta(seconds=round(seconds))) if abs(seconds) < _LONGEST else "-"
 
 
 def _steps(value: float) -> str:

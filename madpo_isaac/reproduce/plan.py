@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -22,12 +21,10 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.arms import Arms
 from madpo_isaac.reproduce.cost import ONE_SECOND, Cost, expected
 from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
-from madpo_isaac.system.files import flat, parse_json
+from madpo_isaac.system.files import flat, last_json
 from madpo_isaac.system.lock import Lock
 from madpo_isaac.tasks import TASKS
 
-_TAIL = 1 << 16
-"""Bytes at the end of metrics.jsonl that hold its last line."""
 _GIVEN = (
     *("task", "algo", "seed", "max_iterations", "experiment", "runs_dir"),
     *("checkpoint", "resume", "test"),
@@ -74,7 +71,7 @@ class Job:
 
     def progress(self) -> tuple[float, float]:
         """Returns the environment steps and seconds so far."""
-        line = _last_line(self.folder / "metrics.jsonl")
+        line = last_json(self.folder / "metrics.jsonl")
         counts = (line.get(key) for key in ("env_steps", "wall_s"))
         steps, seconds = (
             float(x) if isinstance(x, (int, float)) and 0.0 <= x < _MANY else 0.0 for x in counts
@@ -99,7 +96,7 @@ class Job:
                 f"'{self.folder}' was run with other settings ({min(other)}): choose another "
                 "--runs folder, or remove it."
             )
-        state = _last_line(self.folder / "status.json").get("state")
+        state = last_json(self.folder / "status.json").get("state")
         return state == "finished" and self.progress()[0] >= self.steps
 
     def _others(self) -> set[str]:
@@ -226,21 +223,3 @@ def _differing(record: Path, config: Config, settings: Sequence[str]) -> set[str
     wanted = flat(dataclasses.asdict(config)) | own
     kept = wanted.keys() - {*_OF_A_PROCESS, *WHERE}
     return {f"{key}={had.get(key)}" for key in kept if had.get(key) != wanted[key]}
-
-
-def _last_line(path: Path) -> dict[str, Any]:
-    """Returns the last complete JSON object of a file of one or many lines; {} without one."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - _TAIL, 0))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return {}
-    for part in (text, *reversed(text.splitlines())):
-        try:
-            line = parse_json(part)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            return line
-    return {}

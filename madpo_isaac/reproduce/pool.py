@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import signal
 import subprocess
@@ -84,12 +83,12 @@ class View:
     def ended(self, job: Job, outcome: str) -> None:
         """Reports that a run has ended."""
         self._done += 1
-        _, seconds = job.progress()
-        console.info(f"[{self._done}/{len(self._jobs)}] {job.name}: {outcome}, {_time(seconds)}")
+        place, took = f"[{self._done}/{len(self._jobs)}]", console.hours(job.progress()[1])
+        console.info(f"{place} {job.name}: {outcome}, {took}")
 
     def _line(self) -> str:
         share, left = outlook(self._jobs, self._workers)
-        eta = _time(left)
+        eta = console.hours(left)
         return f"{self._done} of {len(self._jobs)} runs, {share:.0%} of the steps, ETA {eta}"
 
 
@@ -232,7 +231,3 @@ def _log(job: Job) -> Path:
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
-
-
-def _time(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=round(min(seconds, 1e12))))

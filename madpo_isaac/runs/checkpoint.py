@@ -57,20 +57,11 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is neither.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"Checkpoint '{path}' does not exist.")
-    if path.suffix == pretrained.SUFFIX:
+    if path.suffix == pretrained.SUFFIX and os.path.isfile(path):
         content = pretrained.load(path)
         _check_counters(path, content)
         return content
-    try:
-        check_sums(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error below says it all
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:  # noqa: BLE001  torch raises many kinds for a damaged file
-        kind = type(problem).__name__
-        raise UserError(f"Checkpoint '{path}' is damaged or not a checkpoint ({kind}).") from None
+    content = unpack(path, "checkpoint")
     version = content.get("format_version") if isinstance(content, dict) else None
     if type(version) is not int or version < 1:
         raise UserError(f"'{path}' is not a checkpoint of this program.")
@@ -98,11 +89,27 @@ def _check_counters(path: Path, content: dict[str, Any]) -> None:
             raise UserError(f"Checkpoint '{path}' has {key}={value!r}, which is not a number.")
 
 
-def check_sums(path: Path) -> None:
-    """Raises BadZipFile if a byte of a tensor has changed, which torch does not notice."""
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(damaged)
+def unpack(path: Path, kind: str) -> Any:
+    """Returns what :func:`save` wrote, tensors on the CPU; ``kind`` is the word for such a file.
+
+    Raises:
+        UserError: it cannot be read, or is no such file.
+    """
+    if not os.path.isfile(path):  # a device would be read for ever
+        state = "is not a file" if os.path.exists(path) else "does not exist"
+        raise UserError(f"{kind.capitalize()} '{path}' {state}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch does not notice a changed byte
+                raise zipfile.BadZipFile(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error below says it all
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as problem:
+        raise UserError(f"Cannot read {kind} '{path}': {problem.strerror}.") from None
+    except Exception as problem:  # noqa: BLE001  torch raises many kinds for a damaged file
+        reason = type(problem).__name__
+        raise UserError(f"'{path}' is damaged or not a {kind} ({reason}).") from None
 
 
 @contextlib.contextmanager
@@ -121,6 +128,7 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
     """Resolves a file, a run folder, ``latest`` or ``best`` to a checkpoint file.
 
     ``latest`` and ``best`` are of the newest run, of ``task`` and ``algo`` where these are given.
+    The name of a policy that comes with the project stands for its file.
     """
     if name in ("latest", "best"):
         file = "last.pth" if name == "latest" else "best.pth"
@@ -139,7 +147,10 @@ def find(name: str, runs_dir: Path, task: str | None = None, algo: str | None = 
     if os.path.isdir(name):
         return Path(name) / "nn" / "last.pth"
     if not os.path.exists(name):
-        hint = closest(name, ["latest", "best", *_resembling(Path(name))])
+        if name in pretrained.names():
+            return pretrained.find(name)
+        others = ("latest", "best", *pretrained.names())
+        hint = closest(name, [*others, *_resembling(Path(name))])
         raise UserError(f"Checkpoint '{name}' does not exist.{hint}")
     return Path(name)
 

@@ -25,8 +25,14 @@ from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint as checkpoints
 from madpo_isaac.runs.metrics import drop_events_after
 from madpo_isaac.system.byproduct import ByProduct
-from madpo_isaac.system.files import is_temporary, parse_json, remove_temporary, write_atomic
-from madpo_isaac.system.lock import Lock
+from madpo_isaac.system.files import (
+    is_temporary,
+    parse_json,
+    read_json,
+    remove_temporary,
+    write_atomic,
+)
+from madpo_isaac.system.lock import Lock, is_alive
 
 if TYPE_CHECKING:
     from madpo_isaac.config.schema import Config
@@ -133,7 +139,8 @@ class RunFolder:
 
     def refuse_finished(self) -> None:
         """Raises UserError if the run is finished: without a checkpoint it would start again."""
-        if self._facts().get("state") == "finished" and not (self.nn / "last.pth").exists():
+        finished = read_json(self.status).get("state") == "finished"
+        if finished and not (self.nn / "last.pth").exists():
             raise UserError(
                 f"The run in '{self.path}' is finished and has no checkpoint to go on from. Choose "
                 "another experiment=<name>."
@@ -270,15 +277,8 @@ class RunFolder:
 
     def _status(self) -> dict[str, Any]:
         """Content of status.json, if it names a process; packed runs name none."""
-        facts = self._facts()
+        facts = read_json(self.status)
         return facts if {"pid", "host"} <= facts.keys() else {}
-
-    def _facts(self) -> dict[str, Any]:
-        try:
-            found = parse_json(self.status.read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
 
 
 def _is_alive(status: dict[str, Any]) -> bool:
@@ -286,11 +286,7 @@ def _is_alive(status: dict[str, Any]) -> bool:
     pid, here = status.get("pid"), status.get("host") == platform.node()
     if status.get("state") != "running" or not here or type(pid) is not int or pid == os.getpid():
         return False
-    try:
-        os.kill(pid, 0)
-    except (OSError, OverflowError):
-        return False
-    return True
+    return is_alive(pid)
 
 
 def output_folder(checkpoint: Path, runs_dir: Path, name: str) -> Path:

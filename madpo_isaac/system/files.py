@@ -19,6 +19,8 @@ from yaml import YAMLError
 from madpo_isaac.errors import UserError, reason_of
 
 _TEMPORARY = ".madpo-"
+_TAIL = 2**16
+"""Bytes at the end of a file in which its last line lies."""
 
 
 def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = ()) -> None:
@@ -53,6 +55,34 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file; empty if there is none."""
+    try:
+        return _object(path.read_text(errors="replace")) or {}
+    except OSError:
+        return {}
+
+
+def last_json(path: Path) -> dict[str, Any]:
+    """Returns the last whole JSON object of a file of one or of many lines; empty without one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - _TAIL, 0))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return {}
+    objects = (_object(part) for part in (text, *reversed(text.splitlines())))
+    return next((found for found in objects if found is not None), {})
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = parse_json(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

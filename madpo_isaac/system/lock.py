@@ -12,6 +12,17 @@ _LONGEST = 1024
 """Bytes of the longest path on macOS."""
 
 
+def is_alive(pid: int) -> bool:
+    """Returns whether there is a process of this number on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return pid > 0
+
+
 class Lock:
     """An exclusive flock(2) on a file, which stays when the lock is released.
 

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from madpo_isaac import console
+
 BARS = "▁▂▃▄▅▆▇█"
 POINTS = 256
 """Largest number of values that a trend keeps."""
@@ -150,7 +152,7 @@ class View:
     def _times(self) -> str:
         if not self.remaining:
             return f"{'time':<{_LABEL}}the first iteration is under way"
-        elapsed = hours(self.metrics["wall_s"])
+        elapsed = console.hours(self.metrics["wall_s"])
         return f"{'time':<{_LABEL}}{elapsed} elapsed, {self.remaining} remaining (ETA)"
 
     def _speed(self) -> str:
@@ -232,9 +234,3 @@ def steps(count: int) -> str:
         if count >= size:
             return f"{count / size:.4g} {unit} steps"
     return f"{count} steps"
-
-
-def hours(seconds: float) -> str:
-    """Returns a time as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -101,6 +101,10 @@ class OnPolicyLearner(Learner):
         """See :meth:`Learner.load_policy`."""
         self.algo.load_policy(content["algo_state"])
 
+    def begin_with_policy(self, content: dict[str, Any]) -> None:
+        """See :meth:`Learner.begin_with_policy`."""
+        self.algo.begin_with_policy(content["algo_state"])
+
     def check(self, path: Path, content: dict[str, Any], *, playing: bool) -> None:
         """See :meth:`Learner.check`."""
         state = content["algo_state"]

@@ -37,18 +37,21 @@ class LoadedPolicy:
         return self.learner.policy(generator)
 
 
-def load_policy(path: str | Path, env: VecEnv, config: Config | None = None) -> LoadedPolicy:
+def load_policy(path: str | Path, env: VecEnv) -> LoadedPolicy:
     """Returns the policy of a checkpoint, to act in ``env``.
 
     Args:
         path: a checkpoint file, a run folder, or a task whose policy comes with the project.
         env: environments with the task and the agents that it was trained for.
-        config: the configuration; by default that of the training.
 
     Raises:
         UserError: there is no such policy, it is damaged, or it is for other environments.
     """
-    config = playing(str(path)) if config is None else config
+    return policy_of(playing(str(path)), env)
+
+
+def policy_of(config: Config, env: VecEnv) -> LoadedPolicy:
+    """Returns the policy that ``config`` plays, see :func:`load_policy`."""
     file = find_checkpoint(config)
     learner = make_learner(config.algo, env, seeds(config.seed)[1:], playing=True)
     with checkpoint.using(file):

@@ -18,7 +18,7 @@ from madpo_isaac.evaluation.video import as_gif
 from madpo_isaac.runs.metrics import MetricsFile, TensorBoard
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.training.callback import Callback
-from madpo_isaac.training.display import View, hours, show, steps
+from madpo_isaac.training.display import View, show, steps
 from madpo_isaac.training.run import Run
 from madpo_isaac.training.watching import NewClips
 
@@ -149,7 +149,7 @@ class ConsoleView(Callback):
         """Returns the time left at the average pace since this process started."""
         iteration, wall_s = self._first
         pace = (m["wall_s"] - wall_s) / (m["iteration"] - iteration)
-        return hours(pace * (total - m["iteration"]))
+        return console.hours(pace * (total - m["iteration"]))
 
 
 def _introduce(text: str) -> None:
@@ -185,8 +185,9 @@ def closing(view: View, best_return: float, folder: Path) -> list[str]:
     following = [f"madpo play {policy}", f"madpo eval {policy}", f"madpo report {run}"]
     if done < view.iterations:
         following.insert(0, f"python train.py checkpoint={run}")
+    took = console.hours(m["wall_s"])
     return [
-        f"{done} of {view.iterations} iterations, {steps(m['env_steps'])} in {hours(m['wall_s'])}",
+        f"{done} of {view.iterations} iterations, {steps(m['env_steps'])} in {took}",
         reached
         if math.isfinite(best_return)
         else "nothing has been scored: there is no best policy",

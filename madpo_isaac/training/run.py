@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from madpo_isaac import console
+from madpo_isaac import console, pretrained
 from madpo_isaac.algos import AGENT_METRICS
 from madpo_isaac.algos.learner import OnStep, with_generators
 from madpo_isaac.config import resume
@@ -182,10 +182,10 @@ class Run:
         return as_yaml(self.config)
 
     def restore(self, path: Path, *, elsewhere: bool = False) -> None:
-        """Continues from a checkpoint.
+        """Continues from a checkpoint, or begins with a policy.
 
         Args:
-            path: the checkpoint.
+            path: the checkpoint, or the file of a policy that comes with the project.
             elsewhere: True if it is another run's. It may then have been trained with another
                 ``num_envs``, seed, kind of device or number of processes; in this case the
                 environments and all generators stay as they are here.
@@ -196,8 +196,9 @@ class Run:
         """
         with using(path):
             content = read_checkpoint(path, self.config)
-            if "env_state" not in content:
-                raise UserError(f"'{path}' holds a policy only: play it with test=True.")
+            if path.suffix == pretrained.SUFFIX:
+                self._begin_with_policy(path, content)
+                return
             resume.check_physics(path, content, self.env.physics())
             self.learner.check(path, content, playing=False)
             now = self.now()
@@ -218,6 +219,11 @@ class Run:
                     "environments and random numbers begin anew"
                 )
             self._load(content, worlds=not changes)
+
+    def _begin_with_policy(self, path: Path, content: dict[str, Any]) -> None:
+        self.learner.check(path, content, playing=True)
+        self.learner.begin_with_policy(content)
+        console.info(f"the run begins with the policy '{path}' and a new critic")
 
     def _state(self, moment: Moment) -> dict[str, Any]:
         """Returns everything that changes in the course of a run, as this process has it."""

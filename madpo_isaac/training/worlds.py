@@ -16,7 +16,6 @@ from madpo_isaac.config.schema import Config
 from madpo_isaac.env import Step
 from madpo_isaac.errors import RunFailed, UserError, reason_of
 from madpo_isaac.runs import checkpoint
-from madpo_isaac.runs.checkpoint import check_sums
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.sim import physics
 from madpo_isaac.system.byproduct import ByProduct
@@ -170,15 +169,7 @@ def _config(path: Path, content: dict[str, Any]) -> Config:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.exists() and not path.is_file():  # a device would be read for ever
-        raise UserError(f"'{path}' is not a dump.")
-    try:
-        check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as problem:
-        raise UserError(f"Cannot read dump '{path}': {problem.strerror}.") from None
-    except Exception as problem:  # noqa: BLE001  torch raises many kinds for a damaged file
-        raise UserError(f"'{path}' is not a dump ({type(problem).__name__}).") from None
+    content = checkpoint.unpack(path, "dump")
     if not isinstance(content, dict):
         raise UserError(f"'{path}' is not a dump of bad worlds.")
     for key, kind in _KEYS.items():

@@ -1,0 +1,117 @@
+"""Runs that begin with a policy, whose file has neither a critic nor optimizers."""
+
+import itertools
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from test_resume import OWN, TINY, first_half, recorded, refused, train  # noqa: F401
+from test_runner import (
+    _keep_torch_settings,  # noqa: F401
+    metrics,
+    timeless,
+    weights,
+)
+
+from madpo_isaac import pretrained
+from madpo_isaac.config.overrides import compose
+from madpo_isaac.config.resume import CRITIC_WARMUP
+from madpo_isaac.runs import checkpoint
+from madpo_isaac.training.run import Run
+
+STEPS = 4 * 8
+"""Environment steps of an iteration of the runs here."""
+
+
+@pytest.fixture
+def policy(first_half, tmp_path):  # noqa: F811
+    """The file of a tiny run's policy."""
+    path = tmp_path / f"policy{pretrained.SUFFIX}"
+    content = checkpoint.load(first_half / "nn" / "last.pth")
+    config = OmegaConf.to_container(recorded(first_half))
+    for key in ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu", "headless"):
+        config.pop(key, None)
+    facts = {key: content[key] for key in ("task", "algo", "iteration", "env_steps")}
+    pretrained.save(path, content, {**facts, "config": config})
+    return path
+
+
+def learned(run, iteration, part):
+    return weights(run, f"ep_{iteration}")["algo_state"][part]
+
+
+@pytest.mark.parametrize("algo", ["happo", "madpo", "hatrpo", "a2po", "mappo", "ippo"])
+def test_only_the_critic_learns_at_first(tmp_path, algo):
+    command = *TINY, f"algo={algo}", f"algo.critic_warmup={2 * STEPS - 1}", "max_iterations=3"
+    train(tmp_path, *command, "experiment=x")
+    run = tmp_path / "x"
+    untrained = Run(compose([*command, f"runs_dir={tmp_path}"])).learner.state_dict()["algo_state"]
+    actors = [untrained["actors"], *(learned(run, k, "actors") for k in (1, 2, 3))]
+    critics = [untrained["critic"], *(learned(run, k, "critic") for k in (1, 2, 3))]
+    assert torch.equal(actors[0], actors[1])
+    assert torch.equal(actors[1], actors[2])
+    assert not torch.equal(actors[2], actors[3])
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(critics))
+    first, second, third = metrics(run)
+    assert first["agent0/loss"] is second["agent0/loss"] is None
+    assert isinstance(third["agent0/loss"], float)
+    more = {key.partition("/")[2] for key in set(third) - set(first)}
+    assert more == ({"accepted", "step_kl", "expected_improvement"} if algo == "hatrpo" else set())
+    assert all(line["critic/loss"] > 0.0 for line in metrics(run))
+
+
+def test_a_run_begins_with_a_policy(policy, tmp_path, capsys):
+    command = f"checkpoint={policy}", "seed=3", "num_envs=6", "algo.critic_warmup=0"
+    config = compose([f"runs_dir={tmp_path}", *command, "max_iterations=1"])
+    untouched, work = Run(config), Run(config)
+    work.restore(policy, elsewhere=True)
+    assert f"the run begins with the policy '{policy}' and a new critic" in capsys.readouterr().out
+    ours, fresh = (run.learner.state_dict()["algo_state"] for run in (work, untouched))
+    saved = checkpoint.load(policy)["algo_state"]
+    assert torch.equal(ours["actors"], saved["actors"])
+    assert torch.equal(ours["critic"], fresh["critic"])
+    assert torch.equal(ours["generator"], fresh["generator"])
+    for agent, moments in enumerate(saved["moments"]["actors"]):
+        for part, value in moments.items():
+            assert torch.equal(ours["moments"]["actors"][agent][part], value)
+    assert (work.iteration, work.env_steps) == (0, 0)
+    train(tmp_path, *command, "experiment=y", "max_iterations=2")
+    assert [line["env_steps"] for line in metrics(tmp_path / "y")] == [48, 96]
+    assert not torch.equal(weights(tmp_path / "y")["algo_state"]["actors"], saved["actors"])
+
+
+def test_its_standard_deviation_may_begin_anew(policy, tmp_path):
+    settings = "algo.std_on_restore=initial", "algo.init_std=0.125"
+    config = compose([f"runs_dir={tmp_path}", f"checkpoint={policy}", *settings])
+    work = Run(config)
+    work.restore(policy, elsewhere=True)
+    for agent in range(2):
+        obs = torch.zeros(1, work.env.agents[agent].obs_dim)
+        _, std = work.learner.algo.evaluate(agent, work.learner.algo.actors.inputs(agent, obs))
+        torch.testing.assert_close(std, torch.full_like(std, 0.125))
+
+
+def test_it_is_continued_exactly_even_while_the_critic_learns(policy, tmp_path):
+    command = f"checkpoint={policy}", f"algo.critic_warmup={2 * STEPS}", "resume=auto"
+    train(tmp_path, *command, "experiment=whole", "max_iterations=4")
+    for iterations in (1, 4):
+        train(tmp_path, *command, "experiment=parts", f"max_iterations={iterations}")
+    whole, parts = (tmp_path / name for name in ("whole", "parts"))
+    assert timeless(whole) == timeless(parts)
+    for part in ("actors", "critic"):
+        assert torch.equal(*(weights(run)["algo_state"][part] for run in (whole, parts)))
+
+
+def test_the_critic_has_time_unless_the_command_says_otherwise(policy, tmp_path):
+    begun = [f"runs_dir={tmp_path}", f"checkpoint={policy}"]
+    assert compose(begun).algo.critic_warmup == CRITIC_WARMUP
+    assert compose([*begun, "algo.critic_warmup=5"]).algo.critic_warmup == 5
+    assert compose([*begun, "test=True"]).algo.critic_warmup == 0
+    assert compose(["task=ShadowHandOver"]).algo.critic_warmup == 0
+
+
+def test_policies_of_the_project_have_names(tmp_path, capsys):
+    config = compose(["checkpoint=ShadowHandOver-fingers", "num_envs=2"])
+    assert (config.task.name, config.task.agents) == ("ShadowHandOver", "fingers")
+    error = refused(capsys, tmp_path, "checkpoint=ShadowHandOvr")
+    assert "Did you mean 'ShadowHandOver'?" in error
