@@ -21,7 +21,7 @@ def lacks_memory(problem: Exception) -> bool:
     return isinstance(problem, MemoryError) or said is not None
 
 
-def reason_of(problem: Exception) -> str:
+def reason_of(problem: BaseException) -> str:
     """Returns the first line of an exception's message, or the name of its type; no full stop.
 
     Of YAML that cannot be read it is the line of the file, and what is wrong there.

@@ -12,6 +12,7 @@ import torch
 from madpo_isaac import plugins
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.settings import MAX_INTEGER
 from madpo_isaac.sim import BRIDGES, SIM_SCHEMAS
 from madpo_isaac.tasks.contract import check_agents
 from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
@@ -19,7 +20,6 @@ from madpo_isaac.tasks.settings import check_settings, integer, plain
 
 MAX_ENVS = 10**7
 MAX_THREADS = 1024
-MAX_SEED = 2**63 - 1
 _ARGUMENTS = ("task", "num_envs", "device", "sim", "seed", "num_threads", "sim_settings")
 _ENTRIES = ("name", "train")
 """Arguments of :func:`make` and entries of a task's YAML file, which no setting can be called."""
@@ -152,7 +152,7 @@ def make(
     module = load(task)
     num_envs = integer("num_envs", num_envs, 1, MAX_ENVS)
     num_threads = integer("num_threads", num_threads, 0, MAX_THREADS)
-    seed = integer("seed", seed, -MAX_SEED - 1, MAX_SEED)
+    seed = integer("seed", seed, -MAX_INTEGER - 1, MAX_INTEGER)
     allowed = [field.name for field in fields(module.Config)]
     for key in overrides:
         if key not in allowed:

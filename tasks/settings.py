@@ -44,7 +44,7 @@ def integer(name: str, value: Any, least: int, most: int) -> int:
 
 def size(key: str, value: Any) -> None:
     """The rule of a number that means nothing below 0, see :func:`madpo_isaac.settings.setting`."""
-    if _is_not_finite(value) or value < 0.0:
+    if not is_number(value) or value < 0.0:
         raise UserError(f"{key}={value} must be a finite number of at least 0.")
 
 
@@ -97,10 +97,10 @@ def _broken_type(kind: str, value: Any, *, any_number: bool) -> str:
     if kind == "int":
         good = type(value) is int and (any_number or value >= 1)
         return "" if good else "a whole number" + " of at least 1" * (not any_number)
-    return "a finite number" if kind == "float" and _is_not_finite(value) else ""
+    return "a finite number" if kind == "float" and not is_number(value) else ""
 
 
-def _is_not_finite(value: Any) -> bool:
-    """True for anything but a finite number; True and False are no numbers."""
-    whole_or_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return not (whole_or_real and math.isfinite(value))
+def is_number(value: Any) -> bool:
+    """Returns whether a value is a finite number; True and False are no numbers."""
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return real and math.isfinite(value)

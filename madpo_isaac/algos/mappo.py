@@ -68,7 +68,7 @@ class MAPPO(OnPolicy):
             kls = torch.stack([stats["kl"] for stats in history[-1]])
             for index, kl in enumerate(kls.view(len(self.actor_optimizers), -1).mean(1)):
                 self.rates.follow(index, kl)
-        one = torch.ones_like(batch.log_prob[:, 0]).mean()
+        one = batch.log_prob.new_ones(())
         metrics: dict[str, Tensor] = {}
         for p, view in enumerate(views):
             own = self.step_metrics(p, [step[p] for step in history])

@@ -358,9 +358,8 @@ def translate(problem: Exception) -> UserError:
     if found := re.search(r"Could not override '([^']+)'", text):
         return UserError(f"Unknown key '{found[1]}'.")
     link = next((e for e in chain if isinstance(e, OmegaConfBaseException)), chain[-1])
-    reason = (str(link).strip() or type(link).__name__).splitlines()[0].rstrip(".")
     key = getattr(link, "full_key", None)
-    return UserError(f"{key}: {reason}." if key else f"{reason}.")
+    return UserError(f"{key}: {reason_of(link)}." if key else f"{reason_of(link)}.")
 
 
 def _causes(problem: BaseException | None) -> Iterator[BaseException]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 
 import torch
@@ -68,11 +69,16 @@ class Moments:
         square += shift.square() * self.count * rows.count / count
         return Moments(count, self.mean + shift * (rows.count / count), square)
 
-    def normalize(self, rows: Tensor) -> Tensor:
-        """Maps (B, D) to mean 0 and variance 1, clipped."""
+    @functools.cached_property
+    def shift_and_scale(self) -> tuple[Tensor, Tensor]:
+        """The mean and 1 / std, in float32, computed once. (D,) each"""
         scale = (self.square / self.count + EPSILON).rsqrt()
-        normal = (rows - self.mean.to(rows.dtype)) * scale.to(rows.dtype)
-        return normal.clamp(-LIMIT, LIMIT)
+        return self.mean.float(), scale.float()
+
+    def normalize(self, rows: Tensor) -> Tensor:
+        """Maps (B, D), in float32, to mean 0 and variance 1, clipped."""
+        shift, scale = self.shift_and_scale
+        return ((rows - shift) * scale).clamp(-LIMIT, LIMIT)
 
     @classmethod
     def load(cls, state: dict[str, Tensor], device: torch.device) -> Moments:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from madpo_isaac.env import Command, Reading
 from madpo_isaac.models.actor import Actors
-from madpo_isaac.models.moments import EPSILON, LIMIT
+from madpo_isaac.models.moments import LIMIT
 
 
 class PortablePolicy(nn.Module):
@@ -56,9 +56,9 @@ class PortablePolicy(nn.Module):
         self._keep("offset", [x.offset for x in moved])
         self._normalized = bool(actors.moments)
         if self._normalized:
-            moments = actors.moments[p]
-            self._keep("mean", moments.mean)
-            self._keep("inverse_std", (moments.square / moments.count + EPSILON).rsqrt())
+            shift, scale = actors.moments[p].shift_and_scale
+            self._keep("mean", shift)
+            self._keep("inverse_std", scale)
         self._shared = actors.numbers is not None
         if actors.numbers is not None:
             self._keep("number", actors.numbers[p])

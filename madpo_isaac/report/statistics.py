@@ -197,8 +197,8 @@ def shared_scores(study: Study) -> Scores | None:
     return Scores(curves, tasks, share[known], len(tasks) > 1, float(first))
 
 
-def thresholds(scores: Scores, count: int = 60) -> np.ndarray:
-    """Returns scores at which to draw profiles, (count,).
+def thresholds(scores: Scores) -> np.ndarray:
+    """Returns 60 scores at which to draw profiles. (60,)
 
     They reach from the least score to the greatest, but not far below the beginning: a run that
     diverges would take the whole axis.
@@ -206,4 +206,4 @@ def thresholds(scores: Scores, count: int = 60) -> np.ndarray:
     every = np.concatenate([x.ravel() for x in scores.finals.values()])
     most = float(every.max())
     least = max(float(every.min()), scores.beginning - 0.25 * abs(most - scores.beginning))
-    return np.linspace(least, most, count)
+    return np.linspace(least, most, 60)

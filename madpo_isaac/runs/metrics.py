@@ -66,7 +66,8 @@ class EpisodeTracker:
         self.lengths += 1.0
         for name, value in step.log.items():
             if is_success(name):
-                self._successes.setdefault(name, torch.zeros_like(self._totals[0]))
+                if name not in self._successes:
+                    self._successes[name] = torch.zeros_like(self._totals[0])
             else:
                 total = value.sum(dtype=torch.float64)
                 self._log[name] = self._log[name] + total if name in self._log else total

@@ -6,8 +6,8 @@ dependencies only; nothing of this project is imported. The trainer starts it wi
 file descriptors: a Unix socket and a file to share memory through.
 
 Socket: one line of JSON each way. The first request names the task to build, and the answer
-describes it. Further requests are {"do": "reset"}, {"do": "step"} and {"do": "close"}. An answer
-with "error" is the last one.
+describes it. Further requests are {"do": "reset"} and {"do": "step"}. An answer with "error" is the
+last one. The trainer hangs up to end.
 Memory: float32 arrays in a row, N environments: action (N, A), state (N, S), reward, done,
 truncated, success (N each). The trainer writes the action before a step and reads the rest after.
 """
@@ -153,8 +153,6 @@ def serve(stream: Any, memory_fd: int) -> None:
                     raise RuntimeError(f"the server speaks protocol {PROTOCOL}")
                 server = Server(request, memory_fd)
                 answer(server.describe())
-            elif request["do"] == "close":
-                return
             else:
                 {"reset": server.reset, "step": server.step}[request["do"]]()
                 answer({})

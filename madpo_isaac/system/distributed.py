@@ -20,7 +20,8 @@ _PATIENCE = 30.0  # seconds, for a first process that starts later
 class Ranks:
     """The processes that train one run together; by default there is this one only.
 
-    With a single process every method returns its argument: nothing is copied or computed.
+    With a single process every method returns its own argument, :meth:`gather` a list of it:
+    nothing is copied or computed.
     """
 
     index = 0

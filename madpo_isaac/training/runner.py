@@ -109,18 +109,16 @@ def _run(config: Config, overrides: list[str], ranks: Ranks) -> Ended:
 def _train(work: Run, folder: RunFolder) -> int:
     """Trains in a folder and keeps its status.json."""
     signals = StopOnSignal()
-    state = "failed"
 
-    def mark() -> None:
+    def mark(state: str) -> None:
         total, caught = work.config.max_iterations, signals.request.signal
         name = None if caught is None else caught.name
         facts = {"iteration": work.iteration, "max_iterations": total, "signal": name}
         folder.mark(state, **facts, **memory.peak_mb(work.env.device))
 
+    mark("running")
+    state = "failed"
     try:
-        state = "running"
-        mark()
-        state = "failed"
         train(work, make_callbacks(work, folder, signals))
         cut_short = bool(signals.request) and work.iteration < work.config.max_iterations
         state = signals.request.outcome if cut_short else "finished"
@@ -128,7 +126,7 @@ def _train(work: Run, folder: RunFolder) -> int:
         state = "interrupted"
         raise
     finally:
-        mark()
+        mark(state)
     if not cut_short:
         return 0
     console.info(f"{state}: saved {folder.nn / 'last.pth'}")

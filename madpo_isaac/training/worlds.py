@@ -62,8 +62,7 @@ class WorldGuard(Callback):
             RunFailed: if they are more than ``max_bad_share`` of the steps, or all of a process;
                 or if an environment gave numbers that are not finite, and did not report it.
         """
-        bad, actions = torch.stack(self._bad), torch.stack(self._actions)
-        odd = torch.stack(self._odd).sum()
+        bad, odd, taken = torch.stack(self._bad), torch.stack(self._odd).sum(), self._actions
         self._bad, self._actions, self._odd = [], [], []
         total = torch.full_like(odd, bad.numel())
         counts = torch.stack((bad.sum(), bad.all().long(), total, odd))
@@ -72,6 +71,7 @@ class WorldGuard(Callback):
         run.bad_steps = number
         if not number:
             return
+        actions = torch.stack(taken)
         path = self._dump(run, bad, actions)
         iteration, share, most = run.iteration + 1, number / total, run.config.max_bad_share
         if share <= most and not hopeless:

@@ -62,7 +62,7 @@ class IsaacGymEnv(VecEnv):
         self.bridge.step()
         state, reward = self._read("state"), self._read("reward")
         done, truncated = self._read("done").bool(), self._read("truncated").bool()
-        diverged = ~(state.sum(dim=1) + reward).isfinite()
+        diverged = self.not_finite(state, reward)
         state.nan_to_num_(0.0, 0.0, 0.0)
         log = {"success": self._read("success"), "diverged": diverged.float()}
         terminated = (done & ~truncated) | diverged

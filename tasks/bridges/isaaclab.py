@@ -102,7 +102,7 @@ class IsaacLabEnv(VecEnv):
         terminated, truncated = (self._all(flags).bool() for flags in (ended, time_outs))
         done = terminated | truncated
         reward = torch.stack([rewards[name] for name in self._names]).float().mean(dim=0)
-        diverged = ~(final_state.sum(dim=1) + reward).isfinite()
+        diverged = self.not_finite(final_state, reward)
         final_state = torch.where(done[:, None], final_state, state)
         log = {"success": torch.zeros_like(reward), "diverged": diverged.float()}
         terminated = terminated | diverged

@@ -15,7 +15,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from madpo_isaac.errors import UserError, closest, unknown
+from madpo_isaac.errors import UserError, closest, reason_of, unknown
 from madpo_isaac.system.files import plain_settings
 
 MODELS = Path(__file__).parent / "models"
@@ -219,8 +219,7 @@ def load(name: str) -> Hand:
     except UserError:
         raise
     except (OmegaConfBaseException, OSError, OverflowError, ValueError) as problem:
-        reason = (str(problem) or type(problem).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"The hand in '{path}' cannot be read: {reason}.") from problem
+        raise UserError(f"The hand in '{path}' cannot be read: {reason_of(problem)}.") from problem
     assert isinstance(found, Hand)
     try:
         _check(found, path)

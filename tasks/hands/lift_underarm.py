@@ -46,6 +46,7 @@ class Env(FloatingTaskEnv):
     0.2 (3), the handle at +y (3) and the one at -y (3); world frame.
     """
 
+    config: Config
     tail_dim = 19
     shapes = ("progress", "action_rate", "hold")
     transition_scale = 0.25
@@ -60,7 +61,6 @@ class Env(FloatingTaskEnv):
 
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
         super().__init__(config, num_envs, **kwargs)
-        self._rules = config
         joint = self.sim.model.joint(f"{OBJECT}_free")
         self._pose = self.sim.qpos[:, joint.qposadr[0] :][:, :7]
         self._vel = self.sim.qvel[:, joint.dofadr[0] :][:, :6]
@@ -91,7 +91,7 @@ class Env(FloatingTaskEnv):
 
     def evaluate(self) -> Outcome:
         """Reward: 0.2 - the palms' distances to their handles + near * 3 (0.385 - the goal's)."""
-        rules, pos = self._rules, self._pose[:, :3]
+        rules, pos = self.config, self._pose[:, :3]
         distance = self.aim().distance
         palms = torch.linalg.vector_norm(self.base_position() - self.handles(), dim=-1)
         near = (palms < rules.near_distance).all(1)

@@ -6,7 +6,6 @@ for each environment, and drawn again when an environment starts an episode.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from madpo_isaac.errors import UserError
 from madpo_isaac.sim import Sim
 from madpo_isaac.tasks.hands.effects import drives_of, effects_of
-from madpo_isaac.tasks.settings import as_group
+from madpo_isaac.tasks.settings import as_group, is_number
 
 _PREFIX = "task.randomize"
 _NOISES = ("action_noise", "observation_noise")
@@ -162,16 +161,12 @@ class Randomizer:
 
 def _check(name: str, value: Any) -> None:
     if name in _NOISES:
-        if not _is_number(value) or value < 0.0:
+        if not is_number(value) or value < 0.0:
             raise UserError(f"{_PREFIX}.{name}={value} must be null or a number of at least 0.")
         return
-    good = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
+    good = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_number, value))
     if not good or not 0.0 < value[0] <= value[1]:
         raise UserError(
             f"{_PREFIX}.{name}={value} must be null or two numbers above 0, the lower one first, "
             "such as [0.7,1.3]."
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

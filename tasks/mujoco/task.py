@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from madpo_isaac.env import AgentSpec, Command, Reading, Step, VecEnv
-from madpo_isaac.errors import UserError
 from madpo_isaac.settings import integer, one_of, setting
 from madpo_isaac.sim import SimConfig, make_sim, physics
 from madpo_isaac.system import device as devices
@@ -74,7 +73,6 @@ class Env(VecEnv):
         seed: int = 0,
         num_threads: int = 0,
     ) -> None:
-        _check(config)
         self.config, self.num_envs = config, num_envs
         self.partition = SCENARIOS[scenario]
         self.robot = ROBOTS[self.partition.robot]
@@ -282,8 +280,3 @@ class Env(VecEnv):
 def standardize(x: Tensor) -> Tensor:
     """(x - mean) / std of every vector (..., D), with the population's std."""
     return F.layer_norm(x, x.shape[-1:], eps=_NO_VARIANCE)
-
-
-def _check(config: Config) -> None:
-    if config.episode_length < 1:
-        raise UserError(f"task.episode_length={config.episode_length} must be at least 1.")
