@@ -24,11 +24,14 @@ def lacks_memory(problem: Exception) -> bool:
 def reason_of(problem: BaseException) -> str:
     """Returns the first line of an exception's message, or the name of its type; no full stop.
 
-    Of YAML that cannot be read it is the line of the file, and what is wrong there.
+    Of YAML that cannot be read it is the line of the file, and what is wrong there. OmegaConf's
+    objection to a value begins with the key.
     """
     if (mark := getattr(problem, "problem_mark", None)) is not None:
         return f"line {mark.line + 1}: {getattr(problem, 'problem', '')}"
-    return (str(problem).strip() or type(problem).__name__).partition("\n")[0].rstrip(".")
+    text = (str(problem).strip() or type(problem).__name__).partition("\n")[0].rstrip(".")
+    key = getattr(problem, "full_key", None)
+    return f"{key}: {text}" if key else text
 
 
 def check_text(arguments: Iterable[str]) -> None:

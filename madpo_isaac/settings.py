@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import types
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from madpo_isaac.errors import UserError, unknown
@@ -119,6 +121,18 @@ def _check_number(key: str, value: Any) -> None:
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
         limit = "least -" if value < 0 else "most "
         raise UserError(f"{key}={value} must be at {limit}{MAX_INTEGER}.")
+
+
+def as_text(text: str) -> str:
+    """Returns a text in quotes, with any characters except for references such as ``${x}``."""
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"
+
+
+def as_path(path: str | Path) -> str:
+    """Returns a path as a setting has it: in quotes where it has to be."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w./+-]+", text, re.ASCII) else as_text(text)
 
 
 # Rules ------------------------------------------------------------------------------------------

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.errors import UserError
+
+RESERVED = (
+    *("count", "return", "length", "terminated", "time_limit"),
+    *("episode_return", "episode_length", "episodes"),
+)
+"""Names of a run's own numbers, which entries of a step's log would replace."""
 
 
 def check_agents(env: VecEnv) -> None:
@@ -37,6 +44,15 @@ def check_agents(env: VecEnv) -> None:
         )
 
 
+def check_stagger(env: VecEnv) -> None:
+    """Raises UserError if the first episodes cannot be shortened for lack of a generator."""
+    if hasattr(env, "episode_step") and not hasattr(env, "generator"):
+        raise UserError(
+            f"{_name(env)} has episode_step, so it needs a generator, or its runs need "
+            "stagger_episodes=False."
+        )
+
+
 def check_state(env: VecEnv, state: Tensor, name: str = "state") -> None:
     """Raises UserError unless ``state`` is a joint state (N, S), float32."""
     _check(env, name, state, (env.num_envs, env.state_dim), torch.float32)
@@ -51,23 +67,53 @@ def check_observations(env: VecEnv, state: Tensor) -> None:
     for agent, observed in zip(env.agents, seen, strict=True):
         shape = (env.num_envs, agent.obs_dim)
         _check(env, f"The observation of {agent.name}", observed, shape, torch.float32)
+        if agent.columns is not None:
+            selected = state[:, agent.columns]
+            if selected.shape != observed.shape or not _equal(selected, observed):
+                raise UserError(
+                    f"The observation of {agent.name} of {_name(env)} is not what its columns of "
+                    "the joint state hold: leave columns out unless observe only selects them."
+                )
 
 
 def check_step(env: VecEnv, step: Step) -> None:
     """Raises UserError unless a step has the shapes and types of :class:`Step`, and success."""
+    if not isinstance(step, Step):
+        raise UserError(f"step() of {_name(env)} must return a Step, not {type(step).__name__}.")
     check_observations(env, step.state)
     check_state(env, step.final_state, "final_state")
     _check(env, "reward", step.reward, (env.num_envs,), torch.float32)
+    if step.shaping is not None:
+        _check(env, "shaping", step.shaping, (env.num_envs,), torch.float32)
     for name in ("terminated", "truncated"):
         _check(env, name, getattr(step, name), (env.num_envs,), torch.bool)
     if "success" not in step.log:
         raise UserError(f"The log of a step of {_name(env)} must have 'success'.")
     for name, value in step.log.items():
+        if name in RESERVED:
+            raise UserError(
+                f"log['{name}'] of {_name(env)} has the name of a run's own number: rename it."
+            )
         if not isinstance(value, Tensor) or tuple(value.shape) != (env.num_envs,):
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UserError(
                 f"log['{name}'] of {_name(env)} is {found}; it must be a tensor ({env.num_envs},)."
             )
+
+
+def check_later_step(env: VecEnv, names: Collection[str], step: Step) -> None:
+    """Raises UserError unless a step has the form of the first one, whose log had ``names``."""
+    if step.log.keys() != names:
+        raise UserError(
+            f"The log of {_name(env)} must have the same entries at every step; it had "
+            f"{', '.join(names)}, and then {', '.join(step.log) or 'none'}."
+        )
+    if step.reward.shape != (env.num_envs,):
+        check_step(env, step)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _check(

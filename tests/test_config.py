@@ -19,6 +19,7 @@ from madpo_isaac.settings import MAX_COUNT, check_types
 from madpo_isaac.settings import MAX_INTEGER as MAX_SEED
 from madpo_isaac.sim import SimConfig, WarpConfig
 from madpo_isaac.tasks.registry import TASKS, suite
+from madpo_isaac.training.factory import make_env
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -125,6 +126,28 @@ def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path, plugins_forg
     madpo, happo = compose([*own, "algo=madpo"]), compose([*own, "algo=happo"])
     assert (madpo.algo.gamma, madpo.algo.divergence.lam, madpo.algo.hidden) == (0.5, 0.25, [7, 5])
     assert (happo.algo.gamma, happo.algo.horizon) == (0.5, 3)
+
+
+def test_a_setting_called_shaping_is_not_taken_for_the_hands(tmp_path, plugins_forgotten):
+    """Evaluations switch off the hands' shaping only."""
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from madpo_isaac.tasks.registry import register_task\n"
+        "from toy import ToyEnv\n"
+        "@dataclass\n"
+        "class Own:\n"
+        "    shaping: float = 1.0\n"
+        "@register_task('Own', Own)\n"
+        "def make(config, num_envs, **_):\n"
+        "    env = ToyEnv(num_envs)\n"
+        "    env.given = config.shaping\n"
+        "    return env\n"
+    )
+    place = tmp_path / "cfg" / "task"
+    place.mkdir(parents=True)
+    (place / "Own.yaml").write_text("defaults: [base_Own, _self_]\n")
+    config = compose([f"plugins=[{tmp_path}/own.py]", "task=Own", "task.shaping=3.0"])
+    assert make_env(config, training=True).given == make_env(config).given == 3.0
 
 
 def test_a_task_needs_a_yaml_file_with_its_schema(tmp_path, plugins_forgotten):

@@ -15,7 +15,13 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation import stats
 from madpo_isaac.evaluation.evaluate import evaluate, summary
 from madpo_isaac.evaluation.film import film
-from madpo_isaac.tasks.contract import check_agents, check_observations, check_state, check_step
+from madpo_isaac.tasks.contract import (
+    check_agents,
+    check_observations,
+    check_stagger,
+    check_state,
+    check_step,
+)
 from madpo_isaac.training.on_policy import OnPolicyLearner
 
 
@@ -53,6 +59,9 @@ def test_agents_have_own_names_and_share_out_the_actions(changed, message):
         ({"final_state": torch.zeros(6, 5)}, r"final_state of ToyEnv is \(6, 5\)"),
         ({"terminated": torch.zeros(6)}, r"terminated of ToyEnv .*must be \(6,\) torch\.bool"),
         ({"log": {"distance": torch.zeros(6)}}, "must have 'success'"),
+        ({"shaping": torch.zeros(6, 1)}, r"shaping of ToyEnv is \(6, 1\) .*must be \(6,\)"),
+        ({"log": {"success": torch.zeros(6), "count": torch.ones(6)}}, "'count'.* rename it"),
+        ({"log": {"success": torch.zeros(6), "return": torch.ones(6)}}, "'return'.* rename it"),
     ],
 )
 def test_a_step_has_the_right_shapes_and_types(monkeypatch, changed, message):
@@ -233,3 +242,83 @@ def test_one_episode_has_no_interval():
     assert scores["episodes"] == 1 and scores["return"]["mean_interval"] is None
     low, high = stats.bootstrap(np.array([1.0, 3.0]), lambda sample: sample.mean(-1))
     assert (low, high) == (1.0, 3.0)
+
+
+def changing(monkeypatch, **later):
+    """Lets the toy's steps after the first one differ by ``later``."""
+    step, taken = ToyEnv.step, []
+
+    def changed(env, action):
+        result = step(env, action)
+        taken.append(1)
+        return result._replace(**later) if len(taken) > 1 else result
+
+    monkeypatch.setattr(ToyEnv, "step", changed)
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        ({"log": {"success": torch.zeros(6)}}, r"it had success, \w+.*, and then success\."),
+        ({"reward": torch.zeros(6, 1)}, r"reward of ToyEnv is \(6, 1\)"),
+        ({"reward": torch.zeros(())}, r"reward of ToyEnv is \(\)"),
+    ],
+)
+def test_later_steps_are_like_the_first(monkeypatch, later, message):
+    changing(monkeypatch, **later)
+    env = ToyEnv()
+    with pytest.raises(UserError, match=message):
+        evaluate(lambda state: torch.zeros(6, 6), env, 1)
+
+
+def test_a_step_is_a_step(monkeypatch):
+    step = ToyEnv.step
+    monkeypatch.setattr(ToyEnv, "step", lambda *given: tuple(step(*given)))
+    with pytest.raises(UserError, match=r"step\(\) of ToyEnv must return a Step, not tuple"):
+        evaluate(lambda state: torch.zeros(6, 6), ToyEnv(), 1)
+
+
+def test_columns_say_what_an_agent_observes():
+    env = with_agents(columns=torch.tensor([0]), obs_dim=1, observe=lambda state: state[:, 1:2])
+    with pytest.raises(UserError, match="is not what its columns of the joint state hold"):
+        check_observations(env, torch.arange(36.0).view(6, 6))
+    env = with_agents(columns=torch.tensor([1]), obs_dim=1, observe=lambda state: state[:, 1:2])
+    check_observations(env, torch.arange(36.0).view(6, 6))
+
+
+def test_an_episode_that_ends_in_both_ways_counts_as_terminated(monkeypatch):
+    both = torch.ones(6, dtype=torch.bool)
+    step = ToyEnv.step
+    monkeypatch.setattr(
+        ToyEnv, "step", lambda *given: step(*given)._replace(terminated=both, truncated=both)
+    )
+    episodes = evaluate(lambda state: torch.zeros(6, 6), ToyEnv(), 1)
+    causes = {name: int(ends.sum()) for name, ends in episodes.causes.items()}
+    assert causes == {"terminated": 6, "time_limit": 0, "diverged": 0}
+
+
+def test_dynamics_with_gradients_leave_no_graph(monkeypatch):
+    gain = torch.ones((), requires_grad=True)
+    step = ToyEnv.step
+
+    def graph(env, action):
+        result = step(env, action)
+        return result._replace(reward=result.reward * gain, state=result.state * gain)
+
+    monkeypatch.setattr(ToyEnv, "step", graph)
+    env = ToyEnv()
+    learner = OnPolicyLearner(settings(name="happo"), env, (1, 2))
+    state = env.reset()
+    for _ in range(2):
+        state = learner.collect(state, lambda action, result: None).state
+        learner.update(0.0, 0, all_valid=True)
+    assert not evaluate(learner.policy(), env, 1).returns.requires_grad
+
+
+def test_staggered_episodes_need_a_generator():
+    env = ToyEnv()
+    env.episode_step = torch.zeros(6, dtype=torch.long)
+    if hasattr(env, "generator"):
+        del env.generator
+    with pytest.raises(UserError, match="ToyEnv has episode_step, so it needs a generator"):
+        check_stagger(env)

@@ -260,6 +260,23 @@ def test_time_outs_are_the_truncated_steps_and_observations_those_after_the_rese
     assert sum(map(bool, seen)) >= 2
 
 
+def test_a_step_that_terminates_is_no_time_out_even_at_the_time_limit(monkeypatch):
+    both = torch.ones(6, dtype=torch.bool)
+    step = ToyEnv.step
+    monkeypatch.setattr(
+        ToyEnv,
+        "step",
+        lambda *given: step(*given)._replace(
+            terminated=torch.tensor([True, False] * 3), truncated=both
+        ),
+    )
+    env = RlGamesEnv(ToyEnv())
+    env.reset()
+    _, _, done, infos = env.step(torch.zeros(6, 6))
+    assert done.all()
+    assert infos["time_outs"].tolist() == [False, True] * 3
+
+
 @pytest.mark.parametrize("bootstrap", [True, False])
 def test_time_outs_are_bootstrapped_and_terminations_are_not(bootstrap):
     env = ToyEnv()

@@ -154,7 +154,7 @@ def test_a_folder_that_another_process_began_meanwhile_is_left_alone(tmp_path):
     before = contents(tmp_path)
     for path in (None, tmp_path / "pretrained.pth"):
         with pytest.raises(UserError, match="started by another process meanwhile"):
-            folder.reopen(config, OVERRIDES, path, 0, 0)
+            folder.reopen(config, OVERRIDES, path, 0, 0, 0)
     assert contents(tmp_path) == before
 
 

@@ -130,8 +130,8 @@ def _hydra_main(argv: Sequence[str]) -> int:
             settings = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
             return launch.launch(run_job, str(CONFIG_DIR), settings)
         job()
-    except SystemExit as done:  # Hydra's way to end --help and the like
-        return int(done.code or 0)
+    except SystemExit as done:  # Hydra's way to end --help and the like, and to object
+        return _BAD_INPUT if done.code else 0
     except OBJECTIONS as problem:
         raise translate(problem) from problem
     except OSError as problem:  # OmegaConf's objection to files that hold something else
@@ -180,6 +180,8 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
         r"(install|uninstall|query)=(bash|fish|zsh)", "".join(flags.overrides)
     ):
         raise UserError("--shell-completion needs install=bash, install=fish or install=zsh.")
+    if moves := next((text for text in flags.overrides if "hydra.job.chdir" in text), None):
+        raise UserError(f"'{moves}': runs stay in the folder of the command; use runs_dir=.")
     elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
     name = launchers.launcher(argv)
     if name and (elsewhere or not flags.multirun):
@@ -194,8 +196,19 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
         jobs = list(_jobs(flags.overrides)) if flags.multirun else [flags.overrides]
         configs = list(map(compose, jobs))
+        for name in ("latest", "best") if flags.multirun else ():
+            if any(f"checkpoint={name}" in job for job in jobs) and not configs[0].test:
+                raise UserError(
+                    f"checkpoint={name} would mean the run before it for a run of the sweep: name "
+                    "a run folder or a file."
+                )
         if flags.multirun and any(text.startswith("experiment=") for text in flags.overrides):
             _refuse_taken(configs)
+    if (flags.cfg or flags.info) and continues(flags.overrides):
+        raise UserError(
+            "--cfg and --info print the settings of a new run, and those of a run to continue are "
+            "in its config.yaml: leave out checkpoint= and resume=."
+        )
     prints = (flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
     own = () if any(prints) else _NO_HYDRA_FILES
     # Hydra itself does not take settings on both sides of a flag.

@@ -26,6 +26,7 @@ from madpo_isaac.config import launchers, recipes, renamed, resume
 from madpo_isaac.config.nodes import from_record, register
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, reason_of, unknown
+from madpo_isaac.settings import as_text
 from madpo_isaac.sim import SIM_SCHEMAS
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "cfg"
@@ -108,12 +109,6 @@ def canonical(overrides: Sequence[str]) -> list[str]:
             value = ",".join(map(_quoted, value.split(",")))
         texts.append(f"{key}{found}{value}")
     return texts
-
-
-def as_text(text: str) -> str:
-    """Returns a text in quotes, with any characters except for references such as ``${x}``."""
-    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{quoted}'"
 
 
 def _quoted(text: str) -> str:
@@ -204,7 +199,7 @@ def _sorted_out(
         elif override.is_delete():
             raise UserError(f"'{text}': settings cannot be removed.")
         elif override.is_sweep_override():
-            raise UserError(f"'{text}' lists several values: add -m to run one after another.")
+            raise UserError(f"'{text}' lists several values, which train.py takes with -m.")
         elif group in _GROUPS and override.package is None:
             if override.value() not in _options(group):
                 named = override.value()
@@ -358,8 +353,7 @@ def translate(problem: Exception) -> UserError:
     if found := re.search(r"Could not override '([^']+)'", text):
         return UserError(f"Unknown key '{found[1]}'.")
     link = next((e for e in chain if isinstance(e, OmegaConfBaseException)), chain[-1])
-    key = getattr(link, "full_key", None)
-    return UserError(f"{key}: {reason_of(link)}." if key else f"{reason_of(link)}.")
+    return UserError(f"{reason_of(link)}.")
 
 
 def _causes(problem: BaseException | None) -> Iterator[BaseException]:

@@ -6,9 +6,10 @@ import os
 import re
 
 from madpo_isaac import pretrained
-from madpo_isaac.config.overrides import as_text, compose
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError, unknown
+from madpo_isaac.settings import as_text
 from madpo_isaac.tasks import TASKS
 from madpo_isaac.tasks.registry import canonical
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from madpo_isaac.env import Policy, Step, VecEnv, is_success
 from madpo_isaac.errors import UserError
-from madpo_isaac.tasks.contract import check_step
+from madpo_isaac.tasks.contract import check_later_step, check_step
 
 CAUSES = ("terminated", "time_limit", "diverged")
 """Ends of an episode: by the task's rules, by its time limit, or because it became unstable."""
@@ -46,11 +46,14 @@ class Scores:
         self._columns = torch.arange(env.num_envs, device=env.device)
         self._finished = torch.zeros_like(self._columns)
         self._names: list[str] | None = None
+        self._logged: Collection[str] | None = None
 
     def add(self, step: Step) -> None:
         """Takes in one step of all environments; checks the first one."""
-        if self._names is None:
+        if self._logged is None:
             check_step(self._env, step)
+            self._logged = step.log.keys()
+        check_later_step(self._env, self._logged, step)
         milestones = [name for name in step.log if is_success(name) and name != "success"]
         left_out = (*_NOT_READINGS, "success", *milestones)
         readings = {name: x for name, x in step.log.items() if name not in left_out}
@@ -66,7 +69,8 @@ class Scores:
         done = step.terminated | step.truncated
         diverged = step.log.get("diverged", torch.zeros_like(done)).bool()
         valid = ~diverged
-        ends = [step.log["success"], step.terminated & valid, step.truncated & valid, diverged]
+        limited = step.truncated & ~step.terminated
+        ends = [step.log["success"], step.terminated & valid, limited & valid, diverged]
         ends += [step.log[name] for name in milestones]
         result = torch.stack((self._length, *(x.float() for x in ends), *self._running))
         row = self._finished.clamp(max=self.episodes - 1)
@@ -98,6 +102,7 @@ class Scores:
         )
 
 
+@torch.no_grad()
 def play_episodes(env: VecEnv, act: Policy, episodes: int) -> Episodes:
     """Plays ``episodes`` full episodes in every environment with the actions of ``act``.
 
@@ -131,6 +136,7 @@ def play_episodes(env: VecEnv, act: Policy, episodes: int) -> Episodes:
     return result
 
 
+@torch.no_grad()
 def play_steps(env: VecEnv, act: Policy, steps: int, on_step: Callable[[Step], None]) -> None:
     """Plays ``steps`` steps from a reset on; ``on_step`` is called after each one."""
     state = env.reset()

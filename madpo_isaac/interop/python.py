@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from madpo_isaac.config.overrides import as_text, compose
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.playing import playing
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.settings import as_text
 from madpo_isaac.tasks.settings import plain
 from madpo_isaac.training import runner
 from madpo_isaac.training.factory import make_env

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,14 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from madpo_isaac.algos.madpo import MadpoConfig
-from madpo_isaac.config.overrides import as_text, compose
+from madpo_isaac.config.overrides import compose
 from madpo_isaac.config.resume import WHERE, read_file
 from madpo_isaac.config.schema import Config
 from madpo_isaac.errors import UserError
 from madpo_isaac.reproduce.arms import Arms
 from madpo_isaac.reproduce.cost import ONE_SECOND, Cost, expected
 from madpo_isaac.reproduce.paper import SUITES, Figure, Scale, suite
+from madpo_isaac.settings import as_path
 from madpo_isaac.system.files import flat, last_json
 from madpo_isaac.system.lock import Lock
 from madpo_isaac.tasks import TASKS
@@ -63,10 +63,8 @@ class Job:
 
         ``threads`` is the number of its threads, unless its settings have one.
         """
-        runs = str(self.folder.parent)
-        if not re.fullmatch(r"[\w./+-]+", runs, re.ASCII):
-            runs = as_text(runs)
-        where = (f"experiment={self.name}", f"runs_dir={runs}", "resume=auto")
+        runs = f"runs_dir={as_path(self.folder.parent)}"
+        where = (f"experiment={self.name}", runs, "resume=auto")
         return [f"num_threads={threads}", *self.settings, *where]
 
     def progress(self) -> tuple[float, float]:

@@ -7,9 +7,11 @@ import datetime
 import functools
 import itertools
 import json
+import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import asdict, replace
@@ -24,6 +26,7 @@ from madpo_isaac import console
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint as checkpoints
 from madpo_isaac.runs.metrics import drop_events_after
+from madpo_isaac.settings import as_path
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.system.files import (
     is_temporary,
@@ -157,11 +160,13 @@ class RunFolder:
         checkpoint: Path | None,
         iteration: int,
         env_steps: int,
+        steps: int,
     ) -> None:
         """Prepares the folder to be continued from ``iteration``, 0 for the very beginning.
 
-        It records the configuration, which may have changed, and removes newer entries. Where the
-        checkpoint is older than last.pth, it takes its place, and ``dropped/`` keeps what is newer.
+        Until then there were ``env_steps`` of all environments, and ``steps`` of each. It records
+        the configuration, which may have changed, and removes newer entries. Where the checkpoint
+        is older than last.pth, it takes its place, and ``dropped/`` keeps what is newer.
 
         Raises:
             UserError: the folder cannot be written, or has checkpoints, but not this one.
@@ -175,11 +180,11 @@ class RunFolder:
             )
         try:
             self.complete(overrides)
-            for folder in (self.path, self.nn, self.path / "dumps"):
+            for folder in (self.path, self.nn, self.path / "dumps", self.path / "eval"):
                 remove_temporary(folder)
             self._record_again(config)
             if inside and checkpoint is not None and checkpoint.resolve() != last.resolve():
-                self._go_back_to(checkpoint, iteration)
+                self._go_back_to(checkpoint, iteration, steps)
             recorded = self.drop_metrics_after(iteration)
             if inside and recorded < iteration:
                 console.warning(
@@ -199,8 +204,8 @@ class RunFolder:
         if path.read_bytes() != text:
             write_atomic(path, text)
 
-    def _go_back_to(self, checkpoint: Path, iteration: int) -> None:
-        """Makes an older checkpoint the last one; ``dropped/`` keeps what is newer, and metrics.
+    def _go_back_to(self, checkpoint: Path, iteration: int, steps: int) -> None:
+        """Makes an older checkpoint the last one; ``dropped/`` keeps what is newer, and scores.
 
         The metrics are cut only afterwards: after a kill in between nothing is missing. best.pth
         stays until a policy beats the best score that the older checkpoint knows. Nothing changes
@@ -210,10 +215,15 @@ class RunFolder:
         if _iteration_of(last) <= iteration:
             return
         place = self._dropped()
-        for path in (self.metrics, last, self.nn / "best.pth"):
+        scores = self.path / "eval" / "training.json"
+        for path in (self.metrics, scores, last, self.nn / "best.pth"):
             if path.exists():
                 shutil.copy2(path, place / path.name)
         self._set_aside_after(iteration, place)
+        for clip in self.path.glob("videos/step_*.mp4"):
+            begins = clip.stem.removeprefix("step_")
+            if begins.isdecimal() and int(begins) >= steps:
+                clip.rename(place / clip.name)
         write_atomic(last, checkpoint.read_bytes())
 
     def drop_metrics_after(self, iteration: int) -> int:
@@ -295,6 +305,11 @@ def output_folder(checkpoint: Path, runs_dir: Path, name: str) -> Path:
     return (runs_dir if folder is None else folder.path) / name
 
 
+def continuing(path: Path) -> str:
+    """Returns the argument of train.py that continues the run in ``path``, as a shell takes it."""
+    return shlex.quote(f"checkpoint={as_path(path)}")
+
+
 def refuse_used(path: Path) -> None:
     """Raises UserError if ``path`` holds more than the files of a start that was killed."""
     if path.is_dir():
@@ -305,7 +320,7 @@ def refuse_used(path: Path) -> None:
         return
     raise UserError(
         f"'{path}' already holds a run. Choose another experiment=<name>, or continue it with "
-        f"checkpoint={path}."
+        f"{continuing(path)}."
     )
 
 
@@ -333,9 +348,10 @@ def _iteration_of(path: Path) -> float:
 
 def _iteration(line: str) -> float:
     try:
-        return float(parse_json(line)["iteration"])
+        found = float(parse_json(line)["iteration"])
     except (ValueError, LookupError, TypeError, OverflowError):
-        return float("inf")  # half a line, left by a crash
+        found = float("nan")  # half a line, left by a crash
+    return found if math.isfinite(found) else float("inf")
 
 
 def as_yaml(config: Config) -> str:

@@ -15,6 +15,7 @@ from madpo_isaac.config.schema import Config
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.system.distributed import ALONE, Ranks
+from madpo_isaac.tasks.hands.shaping import ShapingConfig
 from madpo_isaac.training.on_policy import OnPolicyLearner
 
 
@@ -37,8 +38,8 @@ def make_env(
             contains, is on.
     """
     settings = task_settings(config.task)
-    if not training:
-        settings.pop("shaping", None)
+    if not training and isinstance(getattr(config.task, "shaping", None), ShapingConfig):
+        del settings["shaping"]
     return tasks.make(
         config.task.name,
         config.num_envs if num_envs is None else num_envs,

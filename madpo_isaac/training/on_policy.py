@@ -49,6 +49,7 @@ class OnPolicyLearner(Learner):
         """The last rollout; it is made when it is needed, since a player needs none."""
         return Rollout.allocate(self.env, self.config.horizon, self.algo.critic.value_shape)
 
+    @torch.no_grad()
     def collect(self, state: torch.Tensor, on_step: OnStep) -> Collected:
         """See :meth:`Learner.collect`."""
         env, algo, rollout = self.env, self.algo, self.rollout

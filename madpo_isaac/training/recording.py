@@ -15,6 +15,7 @@ from rich.live import Live
 from madpo_isaac import console
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.video import as_gif
+from madpo_isaac.runs.folder import continuing
 from madpo_isaac.runs.metrics import MetricsFile, TensorBoard
 from madpo_isaac.system.byproduct import ByProduct
 from madpo_isaac.training.callback import Callback
@@ -184,7 +185,7 @@ def closing(view: View, best_return: float, folder: Path) -> list[str]:
     policy = shlex.quote(str(best if math.isfinite(best_return) else best.with_name("last.pth")))
     following = [f"madpo play {policy}", f"madpo eval {policy}", f"madpo report {run}"]
     if done < view.iterations:
-        following.insert(0, f"python train.py checkpoint={run}")
+        following.insert(0, f"python train.py {continuing(folder)}")
     took = console.hours(m["wall_s"])
     return [
         f"{done} of {view.iterations} iterations, {steps(m['env_steps'])} in {took}",

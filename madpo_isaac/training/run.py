@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,12 @@ from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.runs.metrics import EpisodeTracker, episodes, to_numbers
 from madpo_isaac.system import device
 from madpo_isaac.system.distributed import ALONE, Ranks
-from madpo_isaac.tasks.contract import check_observations, check_step
+from madpo_isaac.tasks.contract import (
+    check_later_step,
+    check_observations,
+    check_stagger,
+    check_step,
+)
 from madpo_isaac.training.factory import make_env, make_learner, seeds
 from madpo_isaac.training.policy import read_checkpoint
 
@@ -71,7 +78,7 @@ class Run:
         """Set by a callback: this iteration is the last."""
         self._wall_before, self._since = 0.0, time.perf_counter()
         self._wall_runs = False
-        self._checked = False
+        self._logged: Collection[str] | None = None
         self.beginning = self.now()
         """The moment at which the last rollout began."""
 
@@ -79,6 +86,7 @@ class Run:
         """Starts episodes everywhere; returns the joint state. (N, S)"""
         state = self.env.reset()
         if self.config.stagger_episodes:
+            check_stagger(self.env)
             self.tracker.partial |= self.env.stagger()
         return state
 
@@ -93,6 +101,11 @@ class Run:
         """Seconds of the run so far, with evaluation, saving and the processes before a resume."""
         return self._wall_before + self._wall_runs * (time.perf_counter() - self._since)
 
+    @property
+    def steps(self) -> int:
+        """Steps of each environment so far, if their number has always been the same."""
+        return self.env_steps // (self.config.num_envs * self.ranks.count)
+
     def collect(self, on_step: OnStep = lambda action, step: None) -> None:
         """Collects one rollout with the present policies."""
         self.bad_steps = None
@@ -100,9 +113,10 @@ class Run:
         self._started = time.perf_counter()
 
         def watch(action: Tensor, step: Step) -> None:
-            if not self._checked:
+            if self._logged is None:
                 check_step(self.env, step)
-                self._checked = True
+                self._logged = step.log.keys()
+            check_later_step(self.env, self._logged, step)
             self.tracker.add(step)
             on_step(action, step)
 
@@ -151,7 +165,9 @@ class Run:
         return Moment(
             {"iteration": self.iteration, "env_steps": self.env_steps, "wall_s": self.wall_s},
             {
-                "env_state": self.env.state_dict(),
+                "env_state": copy.deepcopy(
+                    self.env.state_dict()
+                ),  # a task may give its own tensors
                 "tracker": self.tracker.state_dict(),
                 "state": self.state.clone(),
             },

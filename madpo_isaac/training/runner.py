@@ -98,7 +98,8 @@ def _run(config: Config, overrides: list[str], ranks: Ranks) -> Ended:
                 console.info(f"'{path}' is of iteration {work.iteration}: nothing left to do")
                 return Ended(0, path if own is None else own.path)
         if own is not None:
-            own.reopen(config, overrides, path, work.iteration, work.env_steps)
+            done = (work.iteration, work.env_steps, work.steps)
+            own.reopen(config, overrides, path, *done)
         folder = own or RunFolder.create(config, overrides)
         stack.callback(folder.release)
         if ranks.any(not ranks.index and not (folder.nn / "best.pth").exists()):

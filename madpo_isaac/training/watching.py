@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Evaluation(Callback):
         cfg = run.config
         seed = int(np.random.SeedSequence((cfg.seed, EVALUATION)).generate_state(1)[0])
         self._env = make_env(cfg, cfg.eval_envs, seed, run.threads)
-        self._beginning = self._env.state_dict()
+        self._beginning = copy.deepcopy(self._env.state_dict())
         self._record = Record(cfg.task.name, cfg.algo.name, cfg.seed)
         self._record.continue_from(self._path, run.env_steps)
 
@@ -79,7 +80,7 @@ class Filming(Callback):
             frequency=cfg.capture_video_freq,
             length=cfg.capture_video_len,
             count=cfg.capture_video_envs,
-            step=run.iteration * cfg.algo.horizon,
+            step=run.steps,
         )
 
     def on_step(self, run: Run, action: Tensor, step: Step) -> None:

@@ -42,5 +42,5 @@ class RlGamesEnv(IVecEnv):
         """
         step = self.env.step(actions)
         done = step.terminated | step.truncated
-        infos = {"time_outs": step.truncated, "step": step, "actions": actions}
+        infos = {"time_outs": step.truncated & ~step.terminated, "step": step, "actions": actions}
         return {"obs": step.state}, step.learned_reward, done, infos
