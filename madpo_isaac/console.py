@@ -17,6 +17,24 @@ _LONGEST = 1e13
 """Seconds beyond which a time is a fault of a clock or of a file."""
 
 
+def _open_streams() -> None:
+    """Gives the process those of its three streams that it was started without (``>&-``).
+
+    They lead nowhere. Otherwise the next file that is opened would take the number of one, and get
+    its output.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
+_open_streams()
+
+
 class _Stream(io.TextIOBase):
     """``sys.stdout`` or ``sys.stderr``; once it cannot be written, all further output is dropped.
 

@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import shlex
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import imageio_ffmpeg
@@ -318,15 +321,16 @@ def test_the_clock_counts_evaluations_and_earlier_processes(tmp_path, monkeypatc
 
 
 def test_clips_are_numbered_by_the_steps_of_every_environment(tmp_path, monkeypatch):
-    """However many processes there are: 3 iterations of 8 steps."""
-    algo = SimpleNamespace(horizon=8)
+    """However many processes there are, and whatever the length of their iterations was."""
     config = SimpleNamespace(
-        algo=algo, capture_video_freq=9, capture_video_len=1, capture_video_envs=1
+        num_envs=4, capture_video_freq=9, capture_video_len=1, capture_video_envs=1
     )
     env = SimpleNamespace(num_envs=4)
     starts = []
     monkeypatch.setattr(watching, "Film", lambda *_, step, **__: starts.append(step))
-    Filming(tmp_path).on_start(SimpleNamespace(config=config, env=env, iteration=3, env_steps=192))
+    run = SimpleNamespace(config=config, env=env, env_steps=192, ranks=SimpleNamespace(count=2))
+    run.steps = Run.steps.fget(run)
+    Filming(tmp_path).on_start(run)
     assert starts == [24]
 
 
@@ -340,3 +344,13 @@ def test_a_sweep_into_a_used_folder_is_refused_before_anything_starts(tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["run_2"]
     assert main([*TINY, "-m", "seed=1,2", "experiment=same", f"runs_dir={tmp_path}"]) == 2
     assert "2 runs of the sweep would be in" in capsys.readouterr().err
+
+
+def test_a_run_without_standard_streams_keeps_its_files_clean(tmp_path):
+    """The files that it opens would take the numbers of the streams, and get what it prints."""
+    run = (sys.executable, "train.py", *TINY, f"runs_dir={tmp_path}", "experiment=x")
+    command = f"exec {shlex.join(run)} max_iterations=2 <&- >&- 2>&-"
+    done = subprocess.run(["bash", "-c", command], cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "x" / "lock").read_bytes() == b""
+    assert len((tmp_path / "x" / "metrics.jsonl").read_text().splitlines()) == 2

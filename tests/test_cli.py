@@ -145,6 +145,8 @@ BAD = [
     ("task.agents=[[0,1,2],[3,4,4]]", "[[0, 1, 2], [3, 4, 4]]"),
     ("task.agents=[[0,1,2,3,4,5],[]]", "Allowed: hands, fingers"),
     ("task.agents=null", "Allowed: hands, fingers"),
+    ("task.randomize.friction=[null,1]", "[null,1] must be null or a list of numbers"),
+    ("algo.kl_target=[1]", "[1] must be null or a number"),
     ("task.episode_length=0", "task.episode_length=0"),
     ("algo.activation=rellu", "'rellu'", "Did you mean 'relu'?", "tanh"),
     # Hydra's flags.
@@ -154,6 +156,9 @@ BAD = [
     ("--cfg", "expected one argument"),
     ("--resolve", "--cfg job"),
     ("-m --cfg job", "Only one of"),
+    ("--cfg job checkpoint=ShadowHandOver", "in its config.yaml"),
+    ("--cfg job resume=auto experiment=x", "in its config.yaml"),
+    ("-m seed=1,2 hydra.job.chdir=True", "'hydra.job.chdir=True'"),
     ("--config-name=foo", "'foo'"),
     ("--config-path=cfg/config.yaml", "--config-name"),
     ("--config-dir=/no/such/folder", "'/no/such/folder'"),

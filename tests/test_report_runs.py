@@ -154,6 +154,9 @@ def test_a_run_without_episodes_is_left_out_and_named(tmp_path):
     assert [run.name for run in study.runs] == ["a_s1"]
     assert study.notes() == ["No episode has finished in a_s2; left out."]
     assert (study.end("Task"), len(study.grid("Task"))) == (2000.0, 20)
+    again = idle.rename(tmp_path / "a_s3").rename(tmp_path / "a_s2")
+    twice = Study(load([str(tmp_path), f"again={again}"]))
+    assert [run.name for run in twice.runs] == ["a_s1"]
     alone = Study(load([str(idle)]))
     assert alone.notes() == ["No episode has finished in a_s2."]
     assert tables.results(alone, [], reps=5).rows[0][2:] == ["1", "300", *["-"] * 5]
@@ -199,3 +202,9 @@ def test_groups_are_named_by_settings_and_mixed_ones_are_reported(tmp_path):
 def test_names_sort_by_their_numbers():
     names = ["lam=0.5", "lam=0.05", "lam=10", "lam=2", "a"]
     assert sorted(names, key=natural) == ["a", "lam=0.05", "lam=0.5", "lam=2", "lam=10"]
+    for names in (
+        ["Ant-2x4", "Ant-4x2", "Ant-8x1"],
+        ["m_s1_20250101-090000", "m_s1_20250101-100000"],
+        ["coef=-2", "coef=-0.5", "coef=1e-3", "coef=1"],
+    ):
+        assert sorted(reversed(names), key=natural) == names

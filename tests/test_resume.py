@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -161,9 +162,38 @@ def test_a_later_best_policy_is_kept_apart_before_another_takes_its_place(tmp_pa
     pays(1.0, 2.0, 4.0, 1.5, 1.0)
     train(tmp_path, *PAID, "experiment=x", "max_iterations=3")
     run = tmp_path / "x"
+    (run / "videos").mkdir()
+    (run / "eval").mkdir()
+    for step in (0, 7, 8, 12):  # ep_1 is after 8 steps of each environment
+        (run / "videos" / f"step_{step}.mp4").write_bytes(b"film")
+    (run / "eval" / "training.json").write_text("scores")
     train(tmp_path, f"checkpoint={run}/nn/ep_1.pth", "max_iterations=3")
     assert weights(run, "best")["best_return"] == pytest.approx(12.0)
     assert torch.load(run / "dropped/1/best.pth")["best_return"] == pytest.approx(32.0)
+    assert {path.name for path in (run / "videos").iterdir()} == {"step_0.mp4", "step_7.mp4"}
+    assert {path.name for path in run.glob("dropped/1/*.mp4")} == {"step_8.mp4", "step_12.mp4"}
+    assert (run / "dropped/1/training.json").read_text() == "scores"
+
+
+@pytest.mark.parametrize("name", ["latest", "best"])
+def test_a_sweep_does_not_begin_with_the_run_before(half, capsys, name):
+    error = refused(capsys, half.parent, "-m", f"checkpoint={name}", "seed=1,2")
+    assert f"checkpoint={name} would mean the run before it" in error
+
+
+def test_a_folder_with_any_name_can_be_continued_as_the_message_says(half, capsys):
+    odd = half.rename(half.with_name("it's ü=x"))
+    train(half.parent, f"experiment='{odd.name}'".replace("it's", "it\\'s"), code=2)
+    command = re.search(r"continue it with (.*)\.\n", capsys.readouterr().err)[1]
+    train(half.parent, *shlex.split(command), "max_iterations=3")
+    assert weights(odd)["iteration"] == 3
+
+
+def test_a_line_with_an_infinite_iteration_is_no_line(half):
+    path = half / "metrics.jsonl"
+    path.write_text('{"iteration": -Infinity}\n' + path.read_text())
+    train(half.parent, f"checkpoint={half}", "max_iterations=3")
+    assert [line["iteration"] for line in metrics(half)] == [1, 2, 3]
 
 
 def test_missing_lines_of_metrics_are_said(half, capsys):

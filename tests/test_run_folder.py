@@ -11,7 +11,7 @@ from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
 from madpo_isaac.runs.folder import RunFolder, as_yaml, machine
 from madpo_isaac.system import files
-from madpo_isaac.system.lock import Lock
+from madpo_isaac.system.lock import Lock, is_alive
 
 OVERRIDES = ["num_envs=4", "algo.hidden=[16]"]
 
@@ -200,3 +200,13 @@ def test_a_file_is_written_beside_others_and_by_two_at_once(tmp_path, monkeypatc
     assert path.read_bytes() == b"the first"
     assert {p.name for p in tmp_path.iterdir()} == {"page.html", "page.tmp"}
     assert theirs.read_text() == "precious"
+
+
+def test_processes_of_other_users_are_alive(monkeypatch):
+    def kill(pid, number):
+        raise {1: PermissionError, 2: ProcessLookupError, 1 << 70: OverflowError}[pid]
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert [is_alive(pid) for pid in (1, 2, 1 << 70)] == [True, False, False]
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
+    assert [is_alive(pid) for pid in (5, 0, -1)] == [True, False, False]

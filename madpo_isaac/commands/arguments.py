@@ -76,7 +76,15 @@ class Parser(argparse.ArgumentParser):
     @staticmethod
     def path(text: str) -> Path:
         """Returns a path with ``~`` replaced, which shells do not do in ``--out=~/x``."""
+        if not text:
+            raise argparse.ArgumentTypeError("the path is empty")
         return Path(os.path.expanduser(text))
+
+    @staticmethod
+    def refuse_task(name: str, settings: Sequence[str]) -> None:
+        """Raises UserError if ``settings`` name a task, since the command is about ``name``."""
+        if other := next((text for text in settings if text.startswith("task=")), None):
+            raise UserError(f"'{other}': the command is about '{name}', named first.")
 
     @staticmethod
     def number(text: str) -> float:

@@ -88,6 +88,7 @@ def _config(parser: Parser, options: argparse.Namespace, settings: list[str]) ->
     name = options.policy
     if options.agent == TRAINED or name in ("latest", "best") or os.path.exists(name):
         return parser.config(options, *settings)
+    parser.refuse_task(name, options.settings)
     return compose([f"task={name}", *settings, *options.settings])
 
 

@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=parser.path, help="file to write, .png (<what>.png)")
     options = parser.parse(argv)
     what, settings = options.what, options.settings
+    parser.refuse_task(what, settings)
     out = options.out or Path(f"{Path(what).stem}.png")
     if out.suffix != ".png":
         raise UserError(f"--out {out}: the name of a picture ends with .png.")

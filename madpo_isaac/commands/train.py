@@ -195,13 +195,9 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
         )
     if not (elsewhere or flags.hydra_help or flags.shell_completion):
         jobs = list(_jobs(flags.overrides)) if flags.multirun else [flags.overrides]
+        if flags.multirun:
+            _refuse_moving(jobs)
         configs = list(map(compose, jobs))
-        for name in ("latest", "best") if flags.multirun else ():
-            if any(f"checkpoint={name}" in job for job in jobs) and not configs[0].test:
-                raise UserError(
-                    f"checkpoint={name} would mean the run before it for a run of the sweep: name "
-                    "a run folder or a file."
-                )
         if flags.multirun and any(text.startswith("experiment=") for text in flags.overrides):
             _refuse_taken(configs)
     if (flags.cfg or flags.info) and continues(flags.overrides):
@@ -213,6 +209,16 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
     own = () if any(prints) else _NO_HYDRA_FILES
     # Hydra itself does not take settings on both sides of a flag.
     return [*own, *flags.overrides, *(a for a in argv if a not in flags.overrides)]
+
+
+def _refuse_moving(jobs: Sequence[Sequence[str]]) -> None:
+    """Raises UserError if runs of a sweep are to begin with a checkpoint that one of them makes."""
+    for text in itertools.chain.from_iterable(job for job in jobs if "test=True" not in job):
+        if text in ("checkpoint=latest", "checkpoint=best"):
+            raise UserError(
+                f"{text} would mean the run before it for a run of the sweep: name a run folder "
+                "or a file."
+            )
 
 
 def _refuse_taken(configs: Sequence[Config]) -> None:

@@ -277,10 +277,13 @@ def _set(config: DictConfig, override: Override, known: Sequence[str]) -> None:
         if default is None and "ListConfig" in str(problem):
             raise UserError(f"{key}={_value(override)} must be null or a list.") from None
         if default is None:  # what else it may be is known to OmegaConf only
+            text = f"{key}={_value(override)} must be"
+            if isinstance(value, list) and "of type 'list'" not in str(problem):  # an entry is not
+                raise UserError(f"{text} null or a list of numbers.") from None
             kind = re.search(r"could not be converted to (Float|Integer|Boolean)", str(problem))
-            if kind is None or isinstance(value, (list, dict)):
+            if kind is None:
                 raise translate(problem) from None
-            raise UserError(f"{key}={_value(override)} must be {_OR_NULL[kind[1]]}.") from None
+            raise UserError(f"{text} {_OR_NULL[kind[1]]}.") from None
         raise UserError(f"{key}={_value(override)} must be {_kind(default)}.") from None
 
 
