@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 _LONGEST = 1e13
-"""Seconds beyond which a time is a fault of a clock or of a file."""
+"""Seconds from which on a time is a fault of a clock or of a file, as a negative one is."""
 
 
 def _open_streams() -> None:
@@ -28,6 +28,7 @@ def _open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
@@ -134,7 +135,7 @@ def notice(text: str) -> None:
 
 def hours(seconds: float) -> str:
     """Returns a time as h:mm:ss; ``-`` for one that no run takes."""
-    if not abs(seconds) < _LONGEST:
+    if not 0.0 <= seconds < _LONGEST:
         return "-"
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -132,7 +132,7 @@ def as_text(text: str) -> str:
 def as_path(path: str | Path) -> str:
     """Returns a path as a setting has it: in quotes where it has to be."""
     text = str(path)
-    return text if re.fullmatch(r"[\w./+-]+", text, re.ASCII) else as_text(text)
+    return text if re.fullmatch(r"[\w./+-]+( [\w./+-]+)*", text, re.ASCII) else as_text(text)
 
 
 # Rules ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from madpo_isaac.env import Step, VecEnv
 from madpo_isaac.errors import UserError
 
 RESERVED = (
-    *("count", "return", "length", "terminated", "time_limit"),
+    *("count", "step_count", "return", "length", "terminated", "time_limit"),
     *("episode_return", "episode_length", "episodes"),
 )
 """Names of a run's own numbers, which entries of a step's log would replace."""
@@ -102,14 +102,14 @@ def check_step(env: VecEnv, step: Step) -> None:
 
 
 def check_later_step(env: VecEnv, names: Collection[str], step: Step) -> None:
-    """Raises UserError unless a step has the form of the first one, whose log had ``names``."""
+    """Raises UserError unless a later step logs ``names``, and has a reward of the right shape."""
+    if not isinstance(step, Step) or step.reward.shape != (env.num_envs,):
+        check_step(env, step)
     if step.log.keys() != names:
         raise UserError(
             f"The log of {_name(env)} must have the same entries at every step; it had "
-            f"{', '.join(names)}, and then {', '.join(step.log) or 'none'}."
+            f"{', '.join(sorted(names))}, and then {', '.join(sorted(step.log)) or 'none'}."
         )
-    if step.reward.shape != (env.num_envs,):
-        check_step(env, step)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

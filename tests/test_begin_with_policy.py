@@ -5,7 +5,14 @@ import itertools
 import pytest
 import torch
 from omegaconf import OmegaConf
-from test_resume import OWN, TINY, first_half, recorded, refused, train  # noqa: F401
+from test_resume import (
+    TINY,
+    first_half,  # noqa: F401
+    half,  # noqa: F401
+    recorded,
+    refused,
+    train,
+)
 from test_runner import (
     _keep_torch_settings,  # noqa: F401
     metrics,
@@ -15,7 +22,7 @@ from test_runner import (
 
 from madpo_isaac import pretrained
 from madpo_isaac.config.overrides import compose
-from madpo_isaac.config.resume import CRITIC_WARMUP
+from madpo_isaac.config.resume import CRITIC_WARMUP, WHERE
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.training.run import Run
 
@@ -23,17 +30,20 @@ STEPS = 4 * 8
 """Environment steps of an iteration of the runs here."""
 
 
-@pytest.fixture
-def policy(first_half, tmp_path):  # noqa: F811
-    """The file of a tiny run's policy."""
-    path = tmp_path / f"policy{pretrained.SUFFIX}"
-    content = checkpoint.load(first_half / "nn" / "last.pth")
-    config = OmegaConf.to_container(recorded(first_half))
-    for key in ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu", "headless"):
-        config.pop(key, None)
+def policy_of(run, path):
+    """Writes the policy of a run to a file; returns its path."""
+    content = checkpoint.load(run / "nn" / "last.pth")
+    config = OmegaConf.to_container(recorded(run))
+    config = {key: value for key, value in config.items() if key not in WHERE}
     facts = {key: content[key] for key in ("task", "algo", "iteration", "env_steps")}
     pretrained.save(path, content, {**facts, "config": config})
     return path
+
+
+@pytest.fixture
+def policy(first_half, tmp_path):  # noqa: F811
+    """The file of a tiny run's policy."""
+    return policy_of(first_half, tmp_path / f"policy{pretrained.SUFFIX}")
 
 
 def learned(run, iteration, part):
@@ -50,11 +60,17 @@ def test_only_the_critic_learns_at_first(tmp_path, algo):
     critics = [untrained["critic"], *(learned(run, k, "critic") for k in (1, 2, 3))]
     assert torch.equal(actors[0], actors[1])
     assert torch.equal(actors[1], actors[2])
+    moments = [learned(run, k, "moments")["actors"][0]["mean"] for k in (1, 2, 3)]
+    assert not moments[1].any()
+    assert moments[2].any()
     assert not torch.equal(actors[2], actors[3])
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(critics))
     first, second, third = metrics(run)
-    assert first["agent0/loss"] is second["agent0/loss"] is None
+    assert first["agent0/loss"] is second["agent0/loss"] is first["loss"] is None
+    assert first["agent0/kl"] == first["kl"] == 0.0
     assert isinstance(third["agent0/loss"], float)
+    assert first["entropy"] == first["agent0/entropy"] == second["entropy"] != third["entropy"]
+    assert set(first) <= set(third)
     more = {key.partition("/")[2] for key in set(third) - set(first)}
     assert more == ({"accepted", "step_kl", "expected_improvement"} if algo == "hatrpo" else set())
     assert all(line["critic/loss"] > 0.0 for line in metrics(run))
@@ -65,7 +81,7 @@ def test_a_run_begins_with_a_policy(policy, tmp_path, capsys):
     config = compose([f"runs_dir={tmp_path}", *command, "max_iterations=1"])
     untouched, work = Run(config), Run(config)
     work.restore(policy, elsewhere=True)
-    assert f"the run begins with the policy '{policy}' and a new critic" in capsys.readouterr().out
+    assert f"'{policy}' is a policy: the run begins with it" in capsys.readouterr().out
     ours, fresh = (run.learner.state_dict()["algo_state"] for run in (work, untouched))
     saved = checkpoint.load(policy)["algo_state"]
     assert torch.equal(ours["actors"], saved["actors"])
@@ -80,8 +96,42 @@ def test_a_run_begins_with_a_policy(policy, tmp_path, capsys):
     assert not torch.equal(weights(tmp_path / "y")["algo_state"]["actors"], saved["actors"])
 
 
+@pytest.mark.parametrize("preset", ["gaussian", "official"])
+def test_madpo_compares_with_the_policy_from_the_first_update_on(tmp_path, preset):
+    """Not with the untrained networks that the run was made with."""
+    settings = ["algo=madpo", f"algo.divergence.preset={preset}"]
+    settings += ["algo.divergence.age=2"] * (preset == "gaussian")
+    train(tmp_path, *TINY, *settings, "experiment=x", "max_iterations=2")
+    path = policy_of(tmp_path / "x", tmp_path / f"policy{pretrained.SUFFIX}")
+    work = Run(compose([f"runs_dir={tmp_path}", f"checkpoint={path}", "algo.critic_warmup=0"]))
+    untrained = work.learner.state_dict()["algo_state"]
+    work.restore(path, elsewhere=True)
+    ours = work.learner.state_dict()["algo_state"]
+    assert not torch.equal(ours["actors"], untrained["actors"])
+    for earlier in ours["behaviour"]:
+        assert torch.equal(earlier, ours["actors"])
+    previous = ours["actors"] if preset == "gaussian" else untrained["previous"]
+    assert torch.equal(ours["previous"], previous)
+
+
+def test_a_run_in_which_no_policy_would_learn_is_refused(policy, tmp_path, capsys):
+    command = f"checkpoint={policy}", "experiment=y", "max_iterations=2"
+    error = refused(capsys, tmp_path, *command)
+    assert "only the critic would learn in the 64 steps of this run" in error
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_policy_in_a_run_folder_begins_a_run_of_its_own(half, first_half):  # noqa: F811
+    path = policy_of(first_half, half / "nn" / f"p{pretrained.SUFFIX}")
+    command = f"checkpoint={path}", "experiment=y", "algo.critic_warmup=0", "max_iterations=1"
+    before = weights(half)
+    train(half.parent, *command)
+    assert weights(half)["iteration"] == before["iteration"] == 2
+    assert weights(half.parent / "y")["iteration"] == 1
+
+
 def test_its_standard_deviation_may_begin_anew(policy, tmp_path):
-    settings = "algo.std_on_restore=initial", "algo.init_std=0.125"
+    settings = "algo.std_on_restore=initial", "algo.init_std=0.125", "algo.critic_warmup=0"
     config = compose([f"runs_dir={tmp_path}", f"checkpoint={policy}", *settings])
     work = Run(config)
     work.restore(policy, elsewhere=True)
@@ -92,10 +142,12 @@ def test_its_standard_deviation_may_begin_anew(policy, tmp_path):
 
 
 def test_it_is_continued_exactly_even_while_the_critic_learns(policy, tmp_path):
-    command = f"checkpoint={policy}", f"algo.critic_warmup={2 * STEPS}", "resume=auto"
-    train(tmp_path, *command, "experiment=whole", "max_iterations=4")
-    for iterations in (1, 4):
-        train(tmp_path, *command, "experiment=parts", f"max_iterations={iterations}")
+    command = f"checkpoint={policy}", "resume=auto"
+    longer = f"algo.critic_warmup={3 * STEPS - 1}", "max_iterations=4"
+    train(tmp_path, *command, "experiment=whole", *longer)
+    shorter = f"algo.critic_warmup={2 * STEPS - 1}", "max_iterations=2"
+    train(tmp_path, *command, "experiment=parts", *shorter)
+    train(tmp_path, *command, "experiment=parts", *longer)
     whole, parts = (tmp_path / name for name in ("whole", "parts"))
     assert timeless(whole) == timeless(parts)
     for part in ("actors", "critic"):

@@ -175,10 +175,12 @@ def test_a_later_best_policy_is_kept_apart_before_another_takes_its_place(tmp_pa
     assert (run / "dropped/1/training.json").read_text() == "scores"
 
 
-@pytest.mark.parametrize("name", ["latest", "best"])
+@pytest.mark.parametrize("name", ["latest", "best", '"latest"', "latest,best"])
 def test_a_sweep_does_not_begin_with_the_run_before(half, capsys, name):
     error = refused(capsys, half.parent, "-m", f"checkpoint={name}", "seed=1,2")
-    assert f"checkpoint={name} would mean the run before it" in error
+    assert re.search(r"checkpoint=(latest|best) would mean the run before it", error)
+    played = "-m", "checkpoint=latest", "test=true", "seed=1,2"
+    assert main([*played, f"runs_dir={half.parent}"]) == 0
 
 
 def test_a_folder_with_any_name_can_be_continued_as_the_message_says(half, capsys):

@@ -186,28 +186,29 @@ class OnPolicy(ABC):
         batch = self._prepare(rollout)
         if self.critic_only:
             history = self.fit_critic(batch, self.config.critic_epochs)
-            metrics = {**self._unmoved(), **self.critic_metrics(history)}
+            metrics = {**self._unmoved(batch), **self.critic_metrics(history)}
         else:
             self.begin_update(batch)
             metrics = {**self.update_actors(batch), **self.update_critic(batch)}
         if self.config.running_moments:
             moments = RowMoments.of(batch.state, self.ranks)
-            self.actors.update_moments(batch.state, moments, self.ranks)
+            if not self.critic_only:
+                self.actors.update_moments(batch.state, moments, self.ranks)
             self.critic.update_moments(batch.state, moments, self.ranks)
         means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
         return dict(zip(metrics, means, strict=True))
 
-    def _unmoved(self) -> dict[str, Tensor]:
-        """The metrics of policies that were not updated: most of them NaN."""
-        names = ["loss", "clip_fraction", "grad_norm", "kl", "entropy"]
-        names += ["value_aux_loss"] * self.actors.heads
-        names += ["lr"] * (self.config.actor_lr is not None)
-        none = torch.zeros((), device=self.device)
-        return {
-            f"agent{p}/{name}": value
-            for p in range(len(self.agents))
-            for name, value in (*((name, none / 0.0) for name in names), ("skipped", none))
-        }
+    def _unmoved(self, batch: Batch) -> dict[str, Tensor]:
+        """The metrics of policies that were not updated; NaN for those of gradient steps."""
+        zero, metrics = batch.advantage.new_zeros(()), {}
+        steps = ["loss", "clip_fraction", "grad_norm", *["value_aux_loss"] * self.actors.heads]
+        for p, agent in enumerate(self.agents):
+            _, std = self.evaluate(p, self.actors.inputs(p, agent.observe(batch.state[:1])))
+            own = dict.fromkeys(steps, zero / 0.0) | dict.fromkeys(("skipped", "kl"), zero)
+            own |= {"lr": self.rates.of(p).clone()} if self.config.actor_lr else {}
+            own["entropy"] = entropy(std)
+            metrics |= {f"agent{p}/{name}": value for name, value in own.items()}
+        return metrics
 
     @torch.no_grad()
     def finish_agent(self, view: AgentView, stats: dict[str, Tensor]) -> Tensor:
@@ -466,11 +467,8 @@ class OnPolicy(ABC):
         self._load_moments(state, "actors")
 
     def begin_with_policy(self, state: dict[str, Any]) -> None:
-        """Restores the policies only, to train them with ``std_on_restore``."""
+        """Restores the policies only, to train them: their std by ``std_on_restore``."""
         self.load_policy(state)
-        self._reset_std()
-
-    def _reset_std(self) -> None:
         if self.config.std_on_restore == "initial":
             self.actors.reset_std()
 
@@ -484,12 +482,11 @@ class OnPolicy(ABC):
         return {"actors": self.actors, "critic": self.critic}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`; ``std_on_restore=initial`` resets the policies' std."""
-        self.load_policy(state)
+        """Restores :meth:`state_dict`, the policies as :meth:`begin_with_policy`."""
+        self.begin_with_policy(state)
         self.critic.stack.flat.copy_(state["critic"])
         self.value_norm.load_state_dict(state["value_norm"])
         self._load_moments(state, "critic")
-        self._reset_std()
         saved = zip(self.actor_optimizers, state["actor_optimisers"], strict=True)
         for optimizer, moments in saved:
             optimizer.load_state_dict(moments)

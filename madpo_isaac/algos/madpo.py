@@ -247,6 +247,13 @@ class MADPO(HAPPO):
             "comparison": self.comparison.state_dict(),
         }
 
+    def begin_with_policy(self, state: dict[str, Any]) -> None:
+        """Restores the policies, which are then the earlier ones, too."""
+        super().begin_with_policy(state)
+        self._recent.copy_(self.actors.stack.flat)
+        if self.preset.previous == "iteration":
+            self._previous.copy_(self.actors.stack.flat)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`."""
         super().load_state_dict(state)

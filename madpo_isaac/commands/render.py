@@ -17,7 +17,7 @@ from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.evaluation.render import Painter, choose_backend
 from madpo_isaac.sim import BRIDGES
-from madpo_isaac.system.files import check_writable
+from madpo_isaac.system.files import check_writable, writing
 from madpo_isaac.tasks.hands import hand
 from madpo_isaac.tasks.hands.alone import HandAlone
 from madpo_isaac.tasks.registry import canonical
@@ -64,10 +64,8 @@ def main(argv: Sequence[str]) -> int:
         picture = _draw(HandAlone(hand.load(what)), *SIZE)
     else:
         picture = task_picture(what, settings, *SIZE)
-    try:
+    with writing(out):
         _save(picture, out)
-    except OSError as problem:
-        raise UserError(f"Cannot write '{out}': {problem}.") from problem
     console.info(f"wrote {out}")
     return 0
 

@@ -180,8 +180,9 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
         r"(install|uninstall|query)=(bash|fish|zsh)", "".join(flags.overrides)
     ):
         raise UserError("--shell-completion needs install=bash, install=fish or install=zsh.")
-    if moves := next((text for text in flags.overrides if "hydra.job.chdir" in text), None):
-        raise UserError(f"'{moves}': runs stay in the folder of the command; use runs_dir=.")
+    for text in flags.overrides:
+        if re.fullmatch(r"\+*hydra\.job\.chdir=(?!false).*", text, re.IGNORECASE):
+            raise UserError(f"'{text}': runs stay in the folder of the command; use runs_dir=.")
     elsewhere = any(getattr(flags, flag) for flag in _SEARCH_FLAGS)
     name = launchers.launcher(argv)
     if name and (elsewhere or not flags.multirun):
@@ -213,11 +214,13 @@ def _check_flags(argv: Sequence[str]) -> list[str]:
 
 def _refuse_moving(jobs: Sequence[Sequence[str]]) -> None:
     """Raises UserError if runs of a sweep are to begin with a checkpoint that one of them makes."""
-    for text in itertools.chain.from_iterable(job for job in jobs if "test=True" not in job):
-        if text in ("checkpoint=latest", "checkpoint=best"):
+    for job in jobs:
+        given = {override.get_key_element(): override.value() for override in map(parse, job)}
+        name = given.get("checkpoint")
+        if str(name) in ("latest", "best") and given.get("test") is not True:
             raise UserError(
-                f"{text} would mean the run before it for a run of the sweep: name a run folder "
-                "or a file."
+                f"checkpoint={name} would mean the run before it for a run of the sweep: name a "
+                "run folder or a file."
             )
 
 

@@ -59,8 +59,9 @@ class Config:
     """Folder of the run folders."""
     checkpoint: str = ""
     """Checkpoint to continue from, or to play with test=True: a file, a run folder, `latest` or
-    `best` (of the newest run with the given task and algorithm, if any are given). The run's own
-    configuration applies, and the command line overrides it."""
+    `best` (of the newest run with the given task and algorithm, if any are given); or a policy that
+    comes with the project, to begin with or to play. The configuration of the run or of the policy
+    applies, and the command line overrides it."""
     resume: str = setting("never", one_of(RESUMES))
     """auto: continue the run `experiment` if it exists, or start it otherwise; never: continue only
     the run that `checkpoint` names."""
@@ -185,7 +186,7 @@ class Config:
         if self.resume == "auto" and self.test:
             raise UserError("resume=auto is for training: to play, give checkpoint=<run folder>.")
         if self.test and not self.checkpoint:
-            raise UserError("test=True needs checkpoint=<file, run folder, latest or best>.")
+            raise UserError("test=True needs checkpoint=<file, run folder, policy, latest, best>.")
         if not self.runs_dir.strip():
             raise UserError("runs_dir= must name a folder.")
         # A folder that is continued may have been renamed.

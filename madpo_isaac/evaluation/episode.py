@@ -15,11 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from madpo_isaac import console
 from madpo_isaac.env import Policy, VecEnv
-from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation import video
 from madpo_isaac.evaluation.geometry import Mesh, triangulate
 from madpo_isaac.evaluation.render import Scene, agent_color
-from madpo_isaac.system.files import write_atomic
+from madpo_isaac.system.files import write_atomic, writing
 
 SUFFIX = ".html"
 _LEVELS = 65535
@@ -57,10 +56,8 @@ def write_episode(
     check_path(path)
     scene = Scene(env)
     content = page(scene, env, record(policy, env, scene), title, text)
-    try:
+    with writing(path):
         write_atomic(path, content.encode())
-    except OSError as problem:
-        raise UserError(f"Cannot write '{path}': {problem}.") from problem
     console.info(f"wrote {path}")
 
 

@@ -45,25 +45,16 @@ class Scores:
         self.episodes, self._env = episodes, env
         self._columns = torch.arange(env.num_envs, device=env.device)
         self._finished = torch.zeros_like(self._columns)
-        self._names: list[str] | None = None
         self._logged: Collection[str] | None = None
+        """Entries of the first step's log."""
 
     def add(self, step: Step) -> None:
-        """Takes in one step of all environments; checks the first one."""
+        """Takes in one step of all environments."""
         if self._logged is None:
-            check_step(self._env, step)
-            self._logged = step.log.keys()
-        check_later_step(self._env, self._logged, step)
-        milestones = [name for name in step.log if is_success(name) and name != "success"]
-        left_out = (*_NOT_READINGS, "success", *milestones)
-        readings = {name: x for name, x in step.log.items() if name not in left_out}
-        sums = torch.stack([x.float() for x in (step.reward, *readings.values())])
-        if self._names is None:
-            self._names, self._milestones = list(readings), milestones
-            self._running = torch.zeros_like(sums)
-            self._length = torch.zeros_like(step.reward)
-            rows = len(sums) + 2 + len(CAUSES) + len(milestones)
-            self._results = sums.new_zeros(rows, self.episodes, len(step.reward))
+            self._begin(step)
+        else:
+            check_later_step(self._env, self._logged, step)
+        sums = torch.stack([x.float() for x in (step.reward, *(step.log[k] for k in self._names))])
         self._running += sums
         self._length += 1.0
         done = step.terminated | step.truncated
@@ -71,7 +62,7 @@ class Scores:
         valid = ~diverged
         limited = step.truncated & ~step.terminated
         ends = [step.log["success"], step.terminated & valid, limited & valid, diverged]
-        ends += [step.log[name] for name in milestones]
+        ends += [step.log[name] for name in self._milestones]
         result = torch.stack((self._length, *(x.float() for x in ends), *self._running))
         row = self._finished.clamp(max=self.episodes - 1)
         counted = done & (self._finished < self.episodes)
@@ -80,6 +71,17 @@ class Scores:
         self._finished += counted
         self._running.masked_fill_(done, 0.0)
         self._length.masked_fill_(done, 0.0)
+
+    def _begin(self, step: Step) -> None:
+        check_step(self._env, step)
+        self._logged = set(step.log)
+        self._milestones = [name for name in step.log if is_success(name) and name != "success"]
+        left_out = (*_NOT_READINGS, "success", *self._milestones)
+        self._names = [name for name in step.log if name not in left_out]
+        self._length = torch.zeros_like(step.reward)
+        self._running = self._length.repeat(1 + len(self._names), 1)
+        rows = len(self._running) + 2 + len(CAUSES) + len(self._milestones)
+        self._results = self._length.new_zeros(rows, self.episodes, len(self._length))
 
     def complete(self) -> bool:
         """Returns whether every environment has had its episodes; waits for the device."""
@@ -91,7 +93,7 @@ class Scores:
         causes, others = others[: len(CAUSES)], others[len(CAUSES) :]
         count = len(self._milestones)
         milestones, (returns, *sums) = others[:count], others[count:]
-        readings = zip(self._names or (), (x / lengths for x in sums), strict=True)
+        readings = zip(self._names, (x / lengths for x in sums), strict=True)
         return Episodes(
             returns,
             lengths,

@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from madpo_isaac import console
 from madpo_isaac.env import AgentSpec, Step, VecEnv
 from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.render import Painter, agent_color
+from madpo_isaac.system.files import writing
 
 Frame = NDArray[np.uint8]
 """(height, width, 3)"""
@@ -216,14 +217,12 @@ def check_path(path: Path, suffixes: Iterable[str] = FORMATS, kind: str = "video
     if path.suffix not in suffixes:
         raise UserError(f"'{path}': the name of a {kind} ends with {' or '.join(suffixes)}.")
     probe = partial(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
-    except OSError as problem:
-        raise UserError(f"Cannot write '{path}': {problem}.") from problem
 
 
 # Pictures ---------------------------------------------------------------------------------------
@@ -324,7 +323,7 @@ class Clip:
         for k, (total, _, won, over) in enumerate(numbers):
             lines = [f"return {total:.1f}{self._success(won and not over)}", self._last[k]]
             tiles.append(caption(self._painter.draw(k), lines, self._env.agents))
-        with self._named():
+        with writing(self.path):
             self._writer.write(grid(tiles))
 
     def _success(self, won: float) -> str:
@@ -339,16 +338,9 @@ class Clip:
         try:
             self._painter.close()
         finally:
-            with self._named():
+            with writing(self.path):
                 whole = self._writer.close()
         return whole
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as problem:
-            raise UserError(f"Cannot write '{self.path}': {problem}.") from problem
 
 
 class Film:

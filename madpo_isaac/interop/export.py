@@ -26,7 +26,7 @@ from madpo_isaac.models import Actors
 from madpo_isaac.models.portable import PortablePolicy
 from madpo_isaac.runs.folder import RunFolder, output_folder
 from madpo_isaac.system import device
-from madpo_isaac.system.files import write_atomic
+from madpo_isaac.system.files import write_atomic, writing
 from madpo_isaac.training.factory import make_env
 from madpo_isaac.training.on_policy import OnPolicyLearner
 from madpo_isaac.training.policy import policy_of
@@ -87,11 +87,9 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
         "iteration": source["iteration"],
         "env_steps": source["env_steps"],
     }
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         _write_all(loaded.learner.algo.actors, env, kind, out, origin)
-    except OSError as problem:
-        raise UserError(f"Cannot write '{out}': {problem}.") from problem
     return out
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from madpo_isaac.errors import UserError
-from madpo_isaac.system.files import parse_json, write_atomic, write_json
+from madpo_isaac.system.files import parse_json, write_atomic, write_json, writing
 
 FOLDER = Path(__file__).parent
 SUFFIX = ".safetensors"
@@ -119,12 +119,10 @@ def save(path: Path, content: dict[str, Any], facts: dict[str, Any]) -> None:
     tensors = {"actors": state["actors"].to(torch.float16)}
     for agent, moments in enumerate(state.get("moments", {}).get("actors", [])):
         tensors |= {f"moments.{agent}.{part}": value for part, value in moments.items()}
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         written = serialize(tensors)
         write_atomic(path, written)
-    except OSError as problem:
-        raise UserError(f"Cannot write '{path}': {problem}.") from problem
     write_json(path.with_suffix(".json"), {**facts, _CHECKSUM: _checksum(written)}, indent=2)
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from madpo_isaac import console
-from madpo_isaac.errors import UserError
 from madpo_isaac.report import figures, statistics, tables
 from madpo_isaac.report.chart import Figure
 from madpo_isaac.report.drawing import write_files
 from madpo_isaac.report.page import Page
 from madpo_isaac.report.runs import Tell
 from madpo_isaac.report.study import ARM, Study, baseline
-from madpo_isaac.system.files import write_atomic
+from madpo_isaac.system.files import write_atomic, writing
 
 REPS = 2000
 """Resamples of every bootstrap."""
@@ -57,7 +56,7 @@ def write(
     """
     base = baseline(study, base)
     study.draw_at_most(MOST_DRAWN, base)
-    try:
+    with writing(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         results = tables.results(study, marks, reps)
         leaders = tables.leaderboard(study)
@@ -68,8 +67,6 @@ def write(
         write_atomic(out / "leaderboard.md", leaders.markdown().encode(errors="replace"))
         write_atomic(table, leaders.csv().encode(errors="replace"))
         write_atomic(out / "report.html", report.page.html().encode(errors="replace"))
-    except OSError as problem:
-        raise UserError(f"Cannot write '{out}': {problem}.") from problem
     for line in results.lines():
         console.info(line)
     for note in study.notes():

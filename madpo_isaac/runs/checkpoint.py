@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from madpo_isaac import pretrained
 from madpo_isaac.errors import UserError, closest, nearest
-from madpo_isaac.system.files import plain_settings, write_atomic
+from madpo_isaac.system.files import plain_settings, write_atomic, writing
 
 FORMAT_VERSION = 1
 
@@ -44,11 +44,9 @@ def write(paths: Sequence[Path], data: io.BytesIO) -> None:
         UserError: it cannot be written; the existing files are not changed.
     """
     *others, path = paths
-    try:
+    with writing(path, "checkpoint "):
         path.parent.mkdir(exist_ok=True)  # fails where the run folder was moved
         write_atomic(path, data.getbuffer(), others)
-    except OSError as problem:
-        raise UserError(f"Cannot write checkpoint '{path}': {problem}.") from problem
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import OmegaConf
 
-from madpo_isaac import console
+from madpo_isaac import console, pretrained
 from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint as checkpoints
 from madpo_isaac.runs.metrics import drop_events_after
@@ -34,6 +34,7 @@ from madpo_isaac.system.files import (
     read_json,
     remove_temporary,
     write_atomic,
+    writing,
 )
 from madpo_isaac.system.lock import Lock, is_alive
 
@@ -72,9 +73,10 @@ class RunFolder:
         """
         runs = Path(config.runs_dir)
         path = runs / config.experiment
-        try:
-            if not config.experiment:
+        if not config.experiment:
+            with writing(runs, "run folder "):
                 path = _make_default(runs, config)
+        with writing(path, "run folder "):
             refuse_used(path)
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path)
@@ -85,14 +87,15 @@ class RunFolder:
             text = as_yaml(replace(config, checkpoint=origin))
             write_atomic(path / "config.yaml", text.encode())
             folder.complete(overrides)
-        except OSError as problem:
-            raise UserError(f"Cannot write run folder '{path}': {problem}.") from problem
         return folder
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
-        """Returns the run folder a checkpoint lies in, or None if it lies elsewhere."""
-        return cls._around(checkpoint, "nn")
+        """Returns the run folder a checkpoint lies in, or None if it lies elsewhere.
+
+        The file of a policy belongs to no run, wherever it lies.
+        """
+        return None if checkpoint.suffix == pretrained.SUFFIX else cls._around(checkpoint, "nn")
 
     @classmethod
     def of_dump(cls, dump: Path) -> RunFolder | None:
@@ -126,10 +129,8 @@ class RunFolder:
             UserError: another process trains in it, or it cannot be written.
         """
         status = self._status() if not self._lock.path.exists() else {}
-        try:
+        with writing(self.path, "run folder "):
             free = self._lock.acquire()
-        except OSError as problem:
-            raise UserError(f"Cannot write run folder '{self.path}': {problem}.") from problem
         if free and _is_alive(status):  # somebody has removed the lock of a run that goes on
             self.release()
             with contextlib.suppress(OSError):
@@ -178,7 +179,7 @@ class RunFolder:
             raise UserError(
                 f"'{self.path}' was started by another process meanwhile: run the command again."
             )
-        try:
+        with writing(self.path, "run folder "):
             self.complete(overrides)
             for folder in (self.path, self.nn, self.path / "dumps", self.path / "eval"):
                 remove_temporary(folder)
@@ -193,8 +194,6 @@ class RunFolder:
                 )
             self._set_aside_after(iteration)
             drop_events_after(self.summaries, env_steps)
-        except OSError as problem:
-            raise UserError(f"Cannot write run folder '{self.path}': {problem}.") from problem
 
     def _record_again(self, config: Config) -> None:
         path = self.path / "config.yaml"
@@ -307,7 +306,7 @@ def output_folder(checkpoint: Path, runs_dir: Path, name: str) -> Path:
 
 def continuing(path: Path) -> str:
     """Returns the argument of train.py that continues the run in ``path``, as a shell takes it."""
-    return shlex.quote(f"checkpoint={as_path(path)}")
+    return f"checkpoint={shlex.quote(as_path(path))}"
 
 
 def refuse_used(path: Path) -> None:

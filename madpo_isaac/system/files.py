@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,23 @@ def write_atomic(path: Path, data: bytes | memoryview, links: Sequence[Path] = (
         with contextlib.suppress(OSError):
             temporary.unlink()
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def writing(path: Path, kind: str = "") -> Iterator[None]:
+    """Turns an OSError inside the block into one line: ``path`` cannot be written.
+
+    Args:
+        path: the file or folder.
+        kind: what it is, such as "run folder ".
+
+    Raises:
+        UserError: in place of the OSError.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise UserError(f"Cannot write {kind}'{path}': {problem}.") from problem
 
 
 def parse_json(text: str) -> Any:
@@ -122,22 +139,18 @@ def plain_settings(text: Any, where: Path) -> DictConfig:
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Replaces ``path`` and makes its folder; raises :class:`UserError` if it cannot."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(content, indent=indent, allow_nan=False)
         write_atomic(path, f"{text}\n".encode())
-    except OSError as problem:
-        raise UserError(f"Cannot write '{path}': {problem}.") from problem
 
 
 def check_writable(folder: Path) -> None:
     """Makes a folder and a file in it, which goes again; raises :class:`UserError` if it cannot."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as problem:
-        raise UserError(f"Cannot write '{folder}': {problem}.") from problem
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shlex
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.live import Live
 
 from madpo_isaac import console
-from madpo_isaac.errors import UserError
 from madpo_isaac.evaluation.video import as_gif
 from madpo_isaac.runs.folder import continuing
 from madpo_isaac.runs.metrics import MetricsFile, TensorBoard
 from madpo_isaac.system.byproduct import ByProduct
+from madpo_isaac.system.files import writing
 from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.display import View, show, steps
 from madpo_isaac.training.run import Run
@@ -32,30 +31,23 @@ class Recorder(Callback):
 
     def on_start(self, run: Run) -> None:
         """Opens the file."""
-        with self._named():
+        with writing(self._path):
             self._file = MetricsFile(self._path)
 
     def on_iteration(self, run: Run, metrics: dict[str, Any]) -> None:
         """Writes one line."""
-        with self._named():
+        with writing(self._path):
             self._file.write(metrics)
 
     def flush(self) -> None:
         """Puts all lines on the disk, since a checkpoint must not be newer than this file."""
-        with self._named():
+        with writing(self._path):
             self._file.flush()
 
     def on_end(self, run: Run) -> None:
         """Closes the file."""
-        with self._named():
+        with writing(self._path):
             self._file.close()
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as problem:
-            raise UserError(f"Cannot write '{self._path}': {problem}.") from problem
 
 
 class Curves(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -115,7 +116,7 @@ class Run:
         def watch(action: Tensor, step: Step) -> None:
             if self._logged is None:
                 check_step(self.env, step)
-                self._logged = step.log.keys()
+                self._logged = set(step.log)
             check_later_step(self.env, self._logged, step)
             self.tracker.add(step)
             on_step(action, step)
@@ -161,13 +162,14 @@ class Run:
     # Checkpoints ------------------------------------------------------------------------------
 
     def now(self) -> Moment:
-        """Returns the present moment, which later steps do not change."""
+        """Returns the present moment, which later steps do not change.
+
+        A task's state is copied, because it may be of tensors that the task writes into.
+        """
         return Moment(
             {"iteration": self.iteration, "env_steps": self.env_steps, "wall_s": self.wall_s},
             {
-                "env_state": copy.deepcopy(
-                    self.env.state_dict()
-                ),  # a task may give its own tensors
+                "env_state": copy.deepcopy(self.env.state_dict()),
                 "tracker": self.tracker.state_dict(),
                 "state": self.state.clone(),
             },
@@ -239,7 +241,16 @@ class Run:
     def _begin_with_policy(self, path: Path, content: dict[str, Any]) -> None:
         self.learner.check(path, content, playing=True)
         self.learner.begin_with_policy(content)
-        console.info(f"the run begins with the policy '{path}' and a new critic")
+        total = self.config.max_iterations * self.config.algo.horizon
+        total *= self.config.num_envs * self.ranks.count
+        alone = getattr(self.config.algo, "critic_warmup", 0)
+        if total <= alone:
+            raise UserError(
+                f"algo.critic_warmup={alone}: only the critic would learn in the {total} steps of "
+                "this run. Lower it, or raise max_iterations."
+            )
+        first = f", which learns alone for {alone} steps" if alone else ""
+        console.info(f"'{path}' is a policy: the run begins with it and a new critic{first}")
 
     def _state(self, moment: Moment) -> dict[str, Any]:
         """Returns everything that changes in the course of a run, as this process has it."""
@@ -284,11 +295,15 @@ def _scorer(config: Config) -> str:
 
 
 def _all_columns(numbers: dict[str, float], agents: int) -> dict[str, float | None]:
-    """A learner's metrics, the agents' means, and null for metrics of other algorithms."""
+    """A learner's metrics and the agents' means.
+
+    None stands for metrics of other algorithms, and for those of no gradient step.
+    """
     means = {
         key: sum(numbers[f"agent{p}/{key}"] for p in range(agents)) / agents
         for key in ("loss", "entropy", "kl", "lr")
         if f"agent0/{key}" in numbers  # HATRPO has no learning rate
     }
     absent = {f"agent{p}/{name}": None for p in range(agents) for name in AGENT_METRICS}
-    return {"lr": None, **means, **absent, **numbers}
+    known = {key: x if math.isfinite(x) else None for key, x in {**means, **numbers}.items()}
+    return {"lr": None, **absent, **known}
