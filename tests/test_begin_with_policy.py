@@ -87,6 +87,8 @@ def test_a_run_begins_with_a_policy(policy, tmp_path, capsys):
     assert torch.equal(ours["actors"], saved["actors"])
     assert torch.equal(ours["critic"], fresh["critic"])
     assert torch.equal(ours["generator"], fresh["generator"])
+    assert config.algo.lr_schedule == "adaptive"
+    assert torch.equal(ours["actor_rates"], torch.full((2,), config.algo.min_lr))
     for agent, moments in enumerate(saved["moments"]["actors"]):
         for part, value in moments.items():
             assert torch.equal(ours["moments"]["actors"][agent][part], value)

@@ -467,10 +467,14 @@ class OnPolicy(ABC):
         self._load_moments(state, "actors")
 
     def begin_with_policy(self, state: dict[str, Any]) -> None:
-        """Restores the policies only, to train them: their std by ``std_on_restore``."""
+        """Restores the policies only, to train them, with low rates at first.
+
+        The usual first rate is one for untrained policies, which are less sensitive.
+        """
         self.load_policy(state)
         if self.config.std_on_restore == "initial":
             self.actors.reset_std()
+        self.rates.begin_low()
 
     def _load_moments(self, state: dict[str, Any], name: str) -> None:
         # Checkpoints had none before observations could be normalized.
@@ -482,7 +486,7 @@ class OnPolicy(ABC):
         return {"actors": self.actors, "critic": self.critic}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`, the policies as :meth:`begin_with_policy`."""
+        """Restores :meth:`state_dict`; ``std_on_restore=initial`` resets the policies' std."""
         self.begin_with_policy(state)
         self.critic.stack.flat.copy_(state["critic"])
         self.value_norm.load_state_dict(state["value_norm"])

@@ -43,6 +43,12 @@ class ActorRates:
         """The present rate of ``agent``. ()"""
         return self._rates[agent if len(self._rates) > 1 else 0]
 
+    def begin_low(self) -> None:
+        """Lets adaptive rates begin at their lower limit, from where they soon rise."""
+        if self.adaptive:
+            for rate in self._rates:
+                rate.fill_(self._config.min_lr)
+
     def set_progress(self, done: float) -> None:
         """Sets the rates for ``done`` in [0, 1] of the training, unless they are adaptive."""
         if self.adaptive:

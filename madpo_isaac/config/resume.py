@@ -39,8 +39,7 @@ WORLDS = ("num_envs", "seed")
 random numbers then begin anew; so do those of another kind of ``sim_device``."""
 
 CRITIC_WARMUP = 50_000
-"""Default of ``algo.critic_warmup`` where a run begins with a policy, whose return falls at once
-without it (docs/runs.md)."""
+"""Default of ``algo.critic_warmup`` where a run begins with a policy (docs/runs.md)."""
 
 
 @dataclass
