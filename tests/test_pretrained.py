@@ -230,7 +230,6 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys):
     every = f"there is one for {', '.join(pretrained.names())}"
     cases += [(["play", "HalfCheetah-1x6"], every)]
     cases += [(["play", "ShadowHandOvr"], "Did you mean 'ShadowHandOver'?")]
-    cases += [(["train", f"checkpoint={source}"], "play it with test=True")]
     cases += [(["play", "HalfCheetah-2x3", "algo.hidden=[9]"], "algo.hidden=[9]")]
     for argv, part in cases:
         assert main(argv) == 2
