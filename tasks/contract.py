@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -101,15 +100,33 @@ def check_step(env: VecEnv, step: Step) -> None:
             )
 
 
-def check_later_step(env: VecEnv, names: Collection[str], step: Step) -> None:
-    """Raises UserError unless a later step logs ``names``, and has a reward of the right shape."""
-    if not isinstance(step, Step) or step.reward.shape != (env.num_envs,):
-        check_step(env, step)
-    if step.log.keys() != names:
-        raise UserError(
-            f"The log of {_name(env)} must have the same entries at every step; it had "
-            f"{', '.join(sorted(names))}, and then {', '.join(sorted(step.log)) or 'none'}."
-        )
+class StepCheck:
+    """Checks the first step of environments whole, and later ones in part.
+
+    A later step has a reward of the right shape, and logs what the first one has logged.
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        self._env = env
+        self._names: set[str] | None = None
+
+    def __call__(self, step: Step) -> None:
+        """Raises UserError unless ``step`` is as :func:`check_step` wants, and as the first one."""
+        env = self._env
+        if (
+            self._names is None
+            or not isinstance(step, Step)
+            or step.reward.shape != (env.num_envs,)
+        ):
+            check_step(env, step)
+        if self._names is None:
+            self._names = set(step.log)
+        elif step.log.keys() != self._names:
+            raise UserError(
+                f"The log of {_name(env)} must have the same entries at every step; it had "
+                f"{', '.join(sorted(self._names))}, and then "
+                f"{', '.join(sorted(step.log)) or 'none'}."
+            )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -104,25 +104,29 @@ def test_a_task_of_ones_own_has_numbers_of_its_own():
         recipes.value(*place, "happo", "gamma", {"lam": 0.4})
 
 
-def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path, plugins_forgotten):
-    """They are read from its YAML file, where they are not plain dictionaries."""
-    (tmp_path / "own.py").write_text(
+def own_task(folder, field, maker, yaml=""):
+    """The settings that choose a task with one setting, made by ``maker``."""
+    (folder / "own.py").write_text(
         "from dataclasses import dataclass\n"
         "from madpo_isaac.tasks.registry import register_task\n"
         "from toy import ToyEnv\n"
-        "@dataclass\n"
-        "class Own:\n"
-        "    many: int = 3\n"
-        "register_task('Own', Own)(ToyEnv)\n"
+        f"@dataclass\nclass Own:\n    {field}\n{maker}"
     )
-    place = tmp_path / "cfg" / "task"
+    place = folder / "cfg" / "task"
     place.mkdir(parents=True)
-    (place / "Own.yaml").write_text(
-        "defaults: [base_Own, _self_]\n"
+    (place / "Own.yaml").write_text(f"defaults: [base_Own, _self_]\n{yaml}")
+    return f"plugins=[{folder}/own.py]", "task=Own"
+
+
+def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path, plugins_forgotten):
+    """They are read from its YAML file, where they are not plain dictionaries."""
+    own = own_task(
+        tmp_path,
+        "many: int = 3",
+        "register_task('Own', Own)(ToyEnv)\n",
         "train: {gamma: 0.5, horizon: '${task.many}',\n"
-        "  algos: {madpo: {lam: 0.25, hidden: [7, 5]}}}\n"
+        "  algos: {madpo: {lam: 0.25, hidden: [7, 5]}}}\n",
     )
-    own = f"plugins=[{tmp_path}/own.py]", "task=Own"
     madpo, happo = compose([*own, "algo=madpo"]), compose([*own, "algo=happo"])
     assert (madpo.algo.gamma, madpo.algo.divergence.lam, madpo.algo.hidden) == (0.5, 0.25, [7, 5])
     assert (happo.algo.gamma, happo.algo.horizon) == (0.5, 3)
@@ -130,23 +134,15 @@ def test_a_task_of_ones_own_has_numbers_for_one_algorithm(tmp_path, plugins_forg
 
 def test_a_setting_called_shaping_is_not_taken_for_the_hands(tmp_path, plugins_forgotten):
     """Evaluations switch off the hands' shaping only."""
-    (tmp_path / "own.py").write_text(
-        "from dataclasses import dataclass\n"
-        "from madpo_isaac.tasks.registry import register_task\n"
-        "from toy import ToyEnv\n"
-        "@dataclass\n"
-        "class Own:\n"
-        "    shaping: float = 1.0\n"
+    maker = (
         "@register_task('Own', Own)\n"
         "def make(config, num_envs, **_):\n"
         "    env = ToyEnv(num_envs)\n"
         "    env.given = config.shaping\n"
         "    return env\n"
     )
-    place = tmp_path / "cfg" / "task"
-    place.mkdir(parents=True)
-    (place / "Own.yaml").write_text("defaults: [base_Own, _self_]\n")
-    config = compose([f"plugins=[{tmp_path}/own.py]", "task=Own", "task.shaping=3.0"])
+    own = own_task(tmp_path, "shaping: float = 1.0", maker)
+    config = compose([*own, "task.shaping=3.0"])
     assert make_env(config, training=True).given == make_env(config).given == 3.0
 
 

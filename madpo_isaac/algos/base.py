@@ -204,7 +204,7 @@ class OnPolicy(ABC):
         steps = ["loss", "clip_fraction", "grad_norm", *["value_aux_loss"] * self.actors.heads]
         for p, agent in enumerate(self.agents):
             _, std = self.evaluate(p, self.actors.inputs(p, agent.observe(batch.state[:1])))
-            own = dict.fromkeys(steps, zero / 0.0) | dict.fromkeys(("skipped", "kl"), zero)
+            own = dict.fromkeys(steps, zero + math.nan) | dict.fromkeys(("skipped", "kl"), zero)
             own |= {"lr": self.rates.of(p).clone()} if self.config.actor_lr else {}
             own["entropy"] = entropy(std)
             metrics |= {f"agent{p}/{name}": value for name, value in own.items()}
@@ -467,14 +467,14 @@ class OnPolicy(ABC):
         self._load_moments(state, "actors")
 
     def begin_with_policy(self, state: dict[str, Any]) -> None:
-        """Restores the policies only, to train them, with low rates at first.
+        """Restores the policies only, to train them; adaptive rates, new as they are, begin low."""
+        self._restore_policy(state)
+        self.rates.begin_low()
 
-        The usual first rate is one for untrained policies, which are less sensitive.
-        """
+    def _restore_policy(self, state: dict[str, Any]) -> None:
         self.load_policy(state)
         if self.config.std_on_restore == "initial":
             self.actors.reset_std()
-        self.rates.begin_low()
 
     def _load_moments(self, state: dict[str, Any], name: str) -> None:
         # Checkpoints had none before observations could be normalized.
@@ -487,7 +487,7 @@ class OnPolicy(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict`; ``std_on_restore=initial`` resets the policies' std."""
-        self.begin_with_policy(state)
+        self._restore_policy(state)
         self.critic.stack.flat.copy_(state["critic"])
         self.value_norm.load_state_dict(state["value_norm"])
         self._load_moments(state, "critic")

@@ -44,7 +44,10 @@ class ActorRates:
         return self._rates[agent if len(self._rates) > 1 else 0]
 
     def begin_low(self) -> None:
-        """Lets adaptive rates begin at their lower limit, from where they soon rise."""
+        """Lets adaptive rates begin at their lower limit, from where they soon rise.
+
+        The usual first rate is one for untrained policies, which are less sensitive.
+        """
         if self.adaptive:
             for rate in self._rates:
                 rate.fill_(self._config.min_lr)

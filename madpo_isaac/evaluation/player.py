@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from madpo_isaac.env import Policy, Step, VecEnv, is_success
 from madpo_isaac.errors import UserError
-from madpo_isaac.tasks.contract import check_later_step, check_step
+from madpo_isaac.tasks.contract import StepCheck
 
 CAUSES = ("terminated", "time_limit", "diverged")
 """Ends of an episode: by the task's rules, by its time limit, or because it became unstable."""
@@ -42,23 +42,21 @@ class Scores:
     """Adds up N environments' episodes until each has had ``episodes``, without host copies."""
 
     def __init__(self, env: VecEnv, episodes: int) -> None:
-        self.episodes, self._env = episodes, env
+        self.episodes = episodes
         self._columns = torch.arange(env.num_envs, device=env.device)
         self._finished = torch.zeros_like(self._columns)
-        self._logged: Collection[str] | None = None
-        """Entries of the first step's log."""
+        self._check = StepCheck(env)
+        self._names: list[str] | None = None
 
     def add(self, step: Step) -> None:
         """Takes in one step of all environments."""
-        if self._logged is None:
-            self._begin(step)
-        else:
-            check_later_step(self._env, self._logged, step)
-        sums = torch.stack([x.float() for x in (step.reward, *(step.log[k] for k in self._names))])
+        self._check(step)
+        names = self._begin(step) if self._names is None else self._names
+        sums = torch.stack([x.float() for x in (step.reward, *(step.log[k] for k in names))])
         self._running += sums
         self._length += 1.0
         done = step.terminated | step.truncated
-        diverged = step.log.get("diverged", torch.zeros_like(done)).bool()
+        diverged = step.diverged
         valid = ~diverged
         limited = step.truncated & ~step.terminated
         ends = [step.log["success"], step.terminated & valid, limited & valid, diverged]
@@ -72,16 +70,16 @@ class Scores:
         self._running.masked_fill_(done, 0.0)
         self._length.masked_fill_(done, 0.0)
 
-    def _begin(self, step: Step) -> None:
-        check_step(self._env, step)
-        self._logged = set(step.log)
+    def _begin(self, step: Step) -> list[str]:
+        """Makes room for what the first step logs; returns the names of readings."""
         self._milestones = [name for name in step.log if is_success(name) and name != "success"]
         left_out = (*_NOT_READINGS, "success", *self._milestones)
-        self._names = [name for name in step.log if name not in left_out]
+        self._names = names = [name for name in step.log if name not in left_out]
         self._length = torch.zeros_like(step.reward)
-        self._running = self._length.repeat(1 + len(self._names), 1)
+        self._running = self._length.repeat(1 + len(names), 1)
         rows = len(self._running) + 2 + len(CAUSES) + len(self._milestones)
         self._results = self._length.new_zeros(rows, self.episodes, len(self._length))
+        return names
 
     def complete(self) -> bool:
         """Returns whether every environment has had its episodes; waits for the device."""
@@ -93,7 +91,7 @@ class Scores:
         causes, others = others[: len(CAUSES)], others[len(CAUSES) :]
         count = len(self._milestones)
         milestones, (returns, *sums) = others[:count], others[count:]
-        readings = zip(self._names, (x / lengths for x in sums), strict=True)
+        readings = zip(self._names or (), (x / lengths for x in sums), strict=True)
         return Episodes(
             returns,
             lengths,

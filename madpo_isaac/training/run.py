@@ -6,7 +6,6 @@ import copy
 import functools
 import math
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +23,7 @@ from madpo_isaac.runs.folder import as_yaml
 from madpo_isaac.runs.metrics import EpisodeTracker, episodes, to_numbers
 from madpo_isaac.system import device
 from madpo_isaac.system.distributed import ALONE, Ranks
-from madpo_isaac.tasks.contract import (
-    check_later_step,
-    check_observations,
-    check_stagger,
-    check_step,
-)
+from madpo_isaac.tasks.contract import StepCheck, check_observations, check_stagger
 from madpo_isaac.training.factory import make_env, make_learner, seeds
 from madpo_isaac.training.policy import read_checkpoint
 
@@ -79,7 +73,7 @@ class Run:
         """Set by a callback: this iteration is the last."""
         self._wall_before, self._since = 0.0, time.perf_counter()
         self._wall_runs = False
-        self._logged: Collection[str] | None = None
+        self._check = StepCheck(self.env)
         self.beginning = self.now()
         """The moment at which the last rollout began."""
 
@@ -114,10 +108,7 @@ class Run:
         self._started = time.perf_counter()
 
         def watch(action: Tensor, step: Step) -> None:
-            if self._logged is None:
-                check_step(self.env, step)
-                self._logged = set(step.log)
-            check_later_step(self.env, self._logged, step)
+            self._check(step)
             self.tracker.add(step)
             on_step(action, step)
 
