@@ -22,11 +22,12 @@ import json, os, signal, sys, time
 options = dict(argument.split("=", 1) for argument in sys.argv[1:])
 folder = os.path.join(options["runs_dir"], options["experiment"])
 os.makedirs(folder, exist_ok=True)
+locked = os.path.exists(folder + "/lock")  # others may take it once the arguments are there
 with open(folder + "/arguments", "a") as file:
     file.write(" ".join(sys.argv[1:]) + "\\n")
 if "fail" in options["experiment"]:
     sys.exit("error: it failed")
-if "late" in options["experiment"] and not os.path.exists(folder + "/lock"):
+if "late" in options["experiment"] and not locked:
     while not os.path.exists(folder + "/held"):
         time.sleep(0.02)
     sys.exit("error: in use by another process")
