@@ -17,7 +17,7 @@ from madpo_isaac.algos.steps import Faults
 from madpo_isaac.algos.storage import gae
 from madpo_isaac.commands.train import main
 from madpo_isaac.errors import RunFailed
-from madpo_isaac.models import ValueNorm
+from madpo_isaac.models import NetworkSettings, ValueNorm
 from madpo_isaac.models.mlp import FlatAdam, MLPStack
 from madpo_isaac.sim.cpu import MjBatchSim
 
@@ -295,9 +295,8 @@ def test_skips_in_a_row_end_with_a_step():
 @pytest.mark.parametrize("broken", ["gradient", "loss"])
 def test_the_optimizer_stays_as_it_is(broken):
     generator = torch.Generator().manual_seed(3)
-    stack = MLPStack(
-        [3], [4], [2], activation="tanh", output_gain=1.0, generator=generator, device=CPU
-    )
+    networks = NetworkSettings([4], "tanh", generator, CPU)
+    stack = MLPStack(networks, [3], [2], output_gain=1.0)
     optimizer = FlatAdam(stack, 0, lr=0.1, max_grad_norm=1.0)
     stack.grad.fill_(0.5)
     assert optimizer.step(torch.tensor(1.0)).isfinite()

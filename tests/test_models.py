@@ -11,7 +11,7 @@ from scipy import stats
 from torch import nn
 from toy import ACTION_COLUMNS, AGENTS, CPU
 
-from madpo_isaac.models import Actors, Critic, ValueNorm
+from madpo_isaac.models import Actors, Critic, NetworkSettings, ValueNorm
 from madpo_isaac.models.actor import Std, entropy, log_prob
 from madpo_isaac.models.mlp import FlatAdam, MLPStack
 
@@ -22,9 +22,13 @@ PADDING = (54, 0, 41)
 LAYERS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "selu": nn.SELU}
 
 
-def make_stack(activation="relu", seed=0, **changed):
-    options = {"activation": activation, "output_gain": 0.01, "device": CPU, **changed}
-    return MLPStack(IN, HIDDEN, OUT, generator=torch.Generator().manual_seed(seed), **options)
+def networks(activation="relu", seed=0, hidden=HIDDEN, **norms):
+    generator = torch.Generator().manual_seed(seed)
+    return NetworkSettings(hidden, activation, generator, CPU, **norms)
+
+
+def make_stack(activation="relu", seed=0, **norms):
+    return MLPStack(networks(activation, seed, **norms), IN, OUT, output_gain=0.01)
 
 
 def run(stack, p, x):
@@ -133,7 +137,7 @@ def test_only_the_differentiated_network_gets_a_gradient():
 
 @pytest.mark.parametrize(("activation", "gain"), [("relu", 2.0**0.5), ("tanh", 5.0 / 3.0)])
 def test_initial_weights_are_orthogonal(activation, gain):
-    for net in make_stack(activation, output_gain=0.01).nets:
+    for net in make_stack(activation).nets:
         for name, value in net.items():
             if name.startswith("norm"):
                 assert torch.equal(value, torch.full_like(value, float("weight" in name)))
@@ -238,13 +242,9 @@ HARL = Std(0.5 / (1.0 + math.exp(-1.0)), 0.5)
 def make_actors(std=HARL, move=True, hidden=HIDDEN, **norms):
     actors = Actors(
         AGENTS,
-        hidden,
-        activation="relu",
+        networks(seed=2, hidden=hidden, **norms),
         std=std,
         output_gain=0.01,
-        generator=torch.Generator().manual_seed(2),
-        device=CPU,
-        **norms,
     )
     if move:
         scatter(actors.stack)
@@ -372,8 +372,7 @@ def test_frozen_policies_do_not_follow_the_parameters():
 
 
 def test_critic_is_one_network_with_one_output():
-    generator = torch.Generator().manual_seed(0)
-    critic = Critic(7, HIDDEN, activation="relu", generator=generator, device=CPU)
+    critic = Critic(7, networks())
     assert critic.stack.nets[0]["out.weight"].norm().item() == pytest.approx(1.0, rel=1e-5)
     scatter(critic.stack)
     state = inputs()[1]

@@ -14,16 +14,23 @@ from madpo_isaac.__main__ import main
 from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.models import NETWORKS, NetworkSpec, ResidualNetwork, register_network
+from madpo_isaac.models import (
+    NETWORKS,
+    NetworkSettings,
+    NetworkSpec,
+    ResidualNetwork,
+    register_network,
+)
 from madpo_isaac.models.modules import ModuleStack
 
 IN, OUT, HIDDEN = (3, 7, 5), (2, 4, 1), (6, 9)
 
 
-def make(seed=0, kind=ResidualNetwork, **changed):
-    options = {"activation": "elu", "output_gain": 1.0, "device": CPU, "vectors": {"log_std": 4}}
+def make(seed=0, kind=ResidualNetwork, activation="elu", input_norm=True, **changed):
     generator = torch.Generator().manual_seed(seed)
-    return ModuleStack(kind, IN, HIDDEN, OUT, generator=generator, **{**options, **changed})
+    settings = NetworkSettings(HIDDEN, activation, generator, CPU, input_norm)
+    options = {"output_gain": 1.0, "vectors": {"log_std": 4}, **changed}
+    return ModuleStack(kind, settings, IN, OUT, **options)
 
 
 def scatter(stack):

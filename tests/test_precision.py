@@ -10,7 +10,7 @@ from madpo_isaac.__main__ import main
 from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS
 from madpo_isaac.config.overrides import compose
 from madpo_isaac.errors import UserError
-from madpo_isaac.models import NETWORKS
+from madpo_isaac.models import NETWORKS, NetworkSettings
 from madpo_isaac.system import device, precision
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
@@ -123,9 +123,8 @@ def trained(chosen):
 def test_networks_differ_by_the_rounding_and_repeat_themselves():
     """Eight significant bits round by at most 2^-9; three layers of sums stay near that."""
     generator = torch.Generator().manual_seed(0)
-    stack = NETWORKS["mlp"](
-        [64], [128, 128], [8], activation="elu", output_gain=1.0, generator=generator, device=CPU
-    )
+    networks = NetworkSettings([128, 128], "elu", generator, CPU)
+    stack = NETWORKS["mlp"](networks, [64], [8], output_gain=1.0)
     x = torch.randn(256, 64, generator=generator)
     prepared = stack.prepare(x)  # which fold() does itself
     exact = stack.apply(0, prepared).detach()

@@ -97,34 +97,21 @@ class OnPolicy(ABC):
         config = self.config
         return Actors(
             env.agents,
-            config.hidden,
-            activation=config.activation,
+            config.networks(generator, env.device),
             std=Std(config.init_std, config.max_std, config.std_scale),
             output_gain=config.output_gain,
-            generator=generator,
-            device=env.device,
             shared=self.shares_parameters,
             normalize=config.running_moments,
-            input_norm=config.layer_norm,
-            hidden_norm=config.hidden_norm == "layer",
-            network=config.network,
             value_head=config.value_aux_coef > 0.0,
         )
 
     def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:
         """Returns the critic, its weights drawn from ``generator``."""
-        config = self.config
         return Critic(
             env.state_dim,
-            config.hidden,
-            activation=config.activation,
-            generator=generator,
-            device=env.device,
+            self.config.networks(generator, env.device),
             view=env.critic_view,
-            normalize=config.running_moments,
-            input_norm=config.layer_norm,
-            hidden_norm=config.hidden_norm == "layer",
-            network=config.network,
+            normalize=self.config.running_moments,
         )
 
     def begin_update(self, batch: Batch) -> None:  # noqa: B027  a hook that may do nothing

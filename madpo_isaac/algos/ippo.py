@@ -21,16 +21,7 @@ class IPPO(MAPPO):
 
     def build_critic(self, env: VecEnv, generator: torch.Generator) -> ValueNetworks:
         """Returns a critic of each agent's observation, shared if the actors are."""
-        return LocalCritic(
-            self.actors,
-            self.config.hidden,
-            activation=self.config.activation,
-            generator=generator,
-            device=env.device,
-            input_norm=self.config.layer_norm,
-            hidden_norm=self.config.hidden_norm == "layer",
-            network=self.config.network,
-        )
+        return LocalCritic(self.actors, self.config.networks(generator, env.device))
 
     def advantage_of(self, batch: Batch, p: int) -> Tensor:
         """Agent p's own advantage. (B,)"""

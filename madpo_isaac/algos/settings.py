@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from omegaconf import MISSING
 
 from madpo_isaac.errors import UserError
-from madpo_isaac.models import NETWORKS
+from madpo_isaac.models import NETWORKS, NetworkSettings
 from madpo_isaac.models.mlp import ACTIVATIONS
 from madpo_isaac.settings import (
     decay,
@@ -140,10 +141,17 @@ class AlgoConfig:
         """True if inputs are normalized by running moments."""
         return self.input_norm in ("running", "both")
 
-    @property
-    def layer_norm(self) -> bool:
-        """True if a LayerNorm comes before the first layer."""
-        return self.input_norm in ("layer", "both")
+    def networks(self, generator: torch.Generator, device: torch.device) -> NetworkSettings:
+        """Returns the settings of networks on ``device``; ``generator`` draws their weights."""
+        return NetworkSettings(
+            hidden=self.hidden,
+            activation=self.activation,
+            generator=generator,
+            device=device,
+            input_norm=self.input_norm in ("layer", "both"),
+            hidden_norm=self.hidden_norm == "layer",
+            kind=self.network,
+        )
 
     def take(self, recipe: Callable[[str], Any]) -> None:
         """Fills in the settings of ``recipe_keys`` by their numbers in the recipe."""

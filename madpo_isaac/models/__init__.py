@@ -5,7 +5,7 @@ from madpo_isaac.models.critic import Critic, LocalCritic, ValueNetworks
 from madpo_isaac.models.modules import NetworkSpec
 from madpo_isaac.models.moments import Moments
 from madpo_isaac.models.networks import NETWORKS, register_network
-from madpo_isaac.models.protocol import Networks
+from madpo_isaac.models.protocol import Networks, NetworkSettings
 from madpo_isaac.models.residual import ResidualNetwork
 from madpo_isaac.models.value_norm import ValueNorm
 
@@ -15,6 +15,7 @@ __all__ = [
     "Critic",
     "LocalCritic",
     "Moments",
+    "NetworkSettings",
     "NetworkSpec",
     "Networks",
     "ResidualNetwork",

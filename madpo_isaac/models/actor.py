@@ -15,7 +15,7 @@ from madpo_isaac.env import AgentSpec
 from madpo_isaac.models.mlp import FlatAdam
 from madpo_isaac.models.moments import Moments, RowMoments
 from madpo_isaac.models.networks import NETWORKS
-from madpo_isaac.models.protocol import Network
+from madpo_isaac.models.protocol import Network, NetworkSettings
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 
@@ -73,38 +73,26 @@ class Actors:
 
     Args:
         agents: the agents, whose actions together cover the joint action once.
-        hidden: hidden layer widths.
-        activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
+        networks: what kind of networks.
         std: the standard deviation as a function of ``log_std``.
         output_gain: initial gain of the mean's layer.
-        generator: draws the initial weights.
-        device: where the parameters live.
         shared: all agents have the same parameters.
         normalize: normalize observations by running moments.
-        input_norm: a LayerNorm comes before the first layer.
-        hidden_norm: a LayerNorm comes after every hidden layer.
-        network: kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
         value_head: networks predict the return, too.
     """
 
     def __init__(
         self,
         agents: Sequence[AgentSpec],
-        hidden: Sequence[int],
+        networks: NetworkSettings,
         *,
-        activation: str,
         std: Std,
         output_gain: float,
-        generator: torch.Generator,
-        device: torch.device,
         shared: bool = False,
         normalize: bool = False,
-        input_norm: bool = True,
-        hidden_norm: bool = True,
-        network: str = "mlp",
         value_head: bool = False,
     ) -> None:
-        self.agents = tuple(agents)
+        self.agents, device = tuple(agents), networks.device
         self.heads = int(value_head)
         """Outputs of a network that come before the mean action."""
         dims = [agent.act_dim for agent in agents]
@@ -113,18 +101,13 @@ class Actors:
         self.moments = [Moments.initial(agent.obs_dim, device) for agent in agents if normalize]
         """Moments of each agent's observations; none if they are not normalized. The list is
         replaced, not changed, so that frozen policies keep theirs."""
-        self.stack = NETWORKS[network](
+        self.stack = NETWORKS[networks.kind](
+            networks,
             [agent.obs_dim + shared * len(dims) for agent in agents],
-            hidden,
             [self.heads + dim for dim in dims],
-            activation=activation,
             output_gain=output_gain,
-            generator=generator,
-            device=device,
             vectors={"log_std": max(dims)},
             shared=shared,
-            input_norm=input_norm,
-            hidden_norm=hidden_norm,
         )
         self.std = std
         self.reset_std()

@@ -12,7 +12,7 @@ from madpo_isaac.models.actor import Actors
 from madpo_isaac.models.mlp import FlatAdam
 from madpo_isaac.models.moments import Moments, RowMoments
 from madpo_isaac.models.networks import NETWORKS
-from madpo_isaac.models.protocol import Networks
+from madpo_isaac.models.protocol import Networks, NetworkSettings
 from madpo_isaac.system.distributed import ALONE, Ranks
 
 
@@ -59,16 +59,10 @@ class Critic(ValueNetworks):
 
     Args:
         state_dim: width S of the joint state.
-        hidden: hidden layer widths.
-        activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
-        generator: draws the initial weights.
-        device: where the parameters live.
+        networks: what kind of network.
         view: maps joint states to the input of the network, see
             :meth:`madpo_isaac.env.VecEnv.critic_view`; None for the states themselves.
         normalize: normalize the input by running moments.
-        input_norm: a LayerNorm comes before the first layer.
-        hidden_norm: a LayerNorm comes after every hidden layer.
-        network: kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
     """
 
     value_shape = ()
@@ -77,30 +71,14 @@ class Critic(ValueNetworks):
     def __init__(
         self,
         state_dim: int,
-        hidden: Sequence[int],
+        networks: NetworkSettings,
         *,
-        activation: str,
-        generator: torch.Generator,
-        device: torch.device,
         view: Callable[[Tensor], Tensor] | None = None,
         normalize: bool = False,
-        input_norm: bool = True,
-        hidden_norm: bool = True,
-        network: str = "mlp",
     ) -> None:
         self._view = view
-        self.moments = [Moments.initial(state_dim, device)] if normalize else []
-        self.stack = NETWORKS[network](
-            [state_dim],
-            hidden,
-            [1],
-            activation=activation,
-            output_gain=1.0,
-            generator=generator,
-            device=device,
-            input_norm=input_norm,
-            hidden_norm=hidden_norm,
-        )
+        self.moments = [Moments.initial(state_dim, networks.device)] if normalize else []
+        self.stack = NETWORKS[networks.kind](networks, [state_dim], [1], output_gain=1.0)
 
     def inputs(self, state: Tensor) -> Sequence[Tensor]:
         """Returns the input of the network's first layer at joint states (B, S). (B, in_dim)"""
@@ -132,41 +110,19 @@ class LocalCritic(ValueNetworks):
 
     Args:
         actors: policies whose observations are valued.
-        hidden: hidden layer widths.
-        activation: see :data:`madpo_isaac.models.mlp.ACTIVATIONS`.
-        generator: draws the initial weights.
-        device: where the parameters live.
-        input_norm: a LayerNorm comes before the first layer.
-        hidden_norm: a LayerNorm comes after every hidden layer.
-        network: kind of network, one of :data:`madpo_isaac.models.NETWORKS`.
+        networks: what kind of networks.
     """
 
-    def __init__(
-        self,
-        actors: Actors,
-        hidden: Sequence[int],
-        *,
-        activation: str,
-        generator: torch.Generator,
-        device: torch.device,
-        input_norm: bool = True,
-        hidden_norm: bool = True,
-        network: str = "mlp",
-    ) -> None:
+    def __init__(self, actors: Actors, networks: NetworkSettings) -> None:
         self._actors, self.moments = actors, []
         num_agents = len(actors.agents)
         self.value_shape = (num_agents,)
-        self.stack = NETWORKS[network](
+        self.stack = NETWORKS[networks.kind](
+            networks,
             actors.stack.in_dims,
-            hidden,
             [1] * num_agents,
-            activation=activation,
             output_gain=1.0,
-            generator=generator,
-            device=device,
             shared=actors.stack.num_rows == 1,
-            input_norm=input_norm,
-            hidden_norm=hidden_norm,
         )
         self.num_sharing = num_agents // self.stack.num_rows
 

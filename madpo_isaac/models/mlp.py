@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madpo_isaac.errors import unknown
-from madpo_isaac.models.protocol import Network, Networks
+from madpo_isaac.models.protocol import Network, Networks, NetworkSettings, views
 from madpo_isaac.system.precision import network_products
 
 
@@ -35,10 +35,15 @@ ACTIVATIONS = {
 }
 
 
+def activation_of(settings: NetworkSettings) -> Activation:
+    """Returns the activation function that is asked for by name; raises UserError."""
+    if settings.activation not in ACTIVATIONS:
+        raise unknown("activation", settings.activation, ACTIVATIONS)
+    return ACTIVATIONS[settings.activation]
+
+
 class MLPStack:
     """P networks: LayerNorm, then (Linear, activation, LayerNorm) per hidden layer, then Linear.
-
-    ``input_norm=False`` leaves out the first LayerNorm, ``hidden_norm=False`` all others.
 
     The parameters of network p are row p of one matrix, ``flat`` (P, K), and its gradients row p
     of ``grad``. To act, all networks run together (:meth:`fold`); to learn, one network at a time
@@ -51,45 +56,33 @@ class MLPStack:
     several networks are summed in the one row.
 
     Args:
+        settings: hidden layers, LayerNorms, generator and device.
         in_dims: input width of each network.
-        hidden: widths of the hidden layers, the same for all.
         out_dims: output width of each network.
-        activation: one of :data:`ACTIVATIONS`.
         output_gain: gain of the output layer's orthogonal initialization.
-        generator: draws the initial weights (on the CPU, so that devices agree).
-        device: where the parameters live.
         vectors: extra parameter vectors per network, name to width.
         shared: all networks have the same parameters.
-        input_norm: a LayerNorm comes before the first layer.
-        hidden_norm: a LayerNorm comes after every hidden layer.
     """
 
     def __init__(
         self,
+        settings: NetworkSettings,
         in_dims: Sequence[int],
-        hidden: Sequence[int],
         out_dims: Sequence[int],
         *,
-        activation: str,
         output_gain: float,
-        generator: torch.Generator,
-        device: torch.device,
-        vectors: dict[str, int] | None = None,
+        vectors: Mapping[str, int] | None = None,
         shared: bool = False,
-        input_norm: bool = True,
-        hidden_norm: bool = True,
     ) -> None:
-        if activation not in ACTIVATIONS:
-            raise unknown("activation", activation, ACTIVATIONS)
+        activation = activation_of(settings)
         self.in_dims, self.out_dims = tuple(in_dims), tuple(out_dims)
         self.num_nets = len(self.in_dims)
         self.num_rows = 1 if shared else self.num_nets
-        self.depth = len(hidden)
-        self.normed = (input_norm, *[hidden_norm] * self.depth)
+        self.depth = len(settings.hidden)
+        self.normed = (settings.input_norm, *[settings.hidden_norm] * self.depth)
         """True where a LayerNorm comes before a Linear layer. (depth + 1,)"""
         self.activation = activation
-        self._activation = ACTIVATIONS[activation].in_place
-        widths = [max(in_dims), *hidden]
+        widths = [max(in_dims), *settings.hidden]
         shapes: dict[str, tuple[int, ...]] = {}
         for k, width in enumerate(widths):
             if k > 0:
@@ -104,13 +97,13 @@ class MLPStack:
             # Cropped leaves are strided, and so are their gradients, as they should be.
             warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout")
         size = sum(math.prod(shape) for shape in shapes.values())
-        self.flat = torch.zeros(self.num_rows, size, device=device)
+        self.flat = torch.zeros(self.num_rows, size, device=settings.device)
         self.grad = torch.zeros_like(self.flat)
-        self.stacked = _carve(self.flat, shapes)
-        grads = _carve(self.grad, shapes)
+        self.stacked = views(self.flat, shapes)
+        grads = views(self.grad, shapes)
         columns = torch.arange(max(in_dims)).expand(self.num_nets, -1)
         has_input = columns < torch.tensor(self.in_dims)[:, None]
-        self.has_input = has_input.to(device, torch.float32)
+        self.has_input = has_input.to(settings.device, torch.float32)
         """1 where a network has that input, 0 where it is padding. (P, max(in_dims))"""
         self.nets: list[dict[str, Tensor]] = []
         for p in range(self.num_nets):
@@ -123,7 +116,7 @@ class MLPStack:
             self.nets.append(net)
         whole = {name: values[0] for name, values in self.stacked.items()}
         for net in [whole] if shared else self.nets:
-            self._initialize(net, ACTIVATIONS[activation].gain, output_gain, generator)
+            self._initialize(net, activation.gain, output_gain, settings.generator)
 
     def _crop(self, name: str, p: int) -> tuple[slice, ...]:
         """Returns the part of parameter ``name`` that network p uses."""
@@ -155,8 +148,8 @@ class MLPStack:
 
     def unpack(self, p: int, flat: Tensor) -> Network:
         """Returns network p, as in :attr:`nets`, with the parameters ``flat`` (K,)."""
-        views = _carve(flat[None], {name: v.shape[1:] for name, v in self.stacked.items()})
-        return {name: value[0][self._crop(name, p)] for name, value in views.items()}
+        whole = views(flat, {name: value.shape[1:] for name, value in self.stacked.items()})
+        return {name: value[self._crop(name, p)] for name, value in whole.items()}
 
     def apply(self, p: int, x: Tensor, net: Network | None = None) -> Tensor:
         """Runs network p on *prepared* inputs, differentiably.
@@ -176,7 +169,7 @@ class MLPStack:
         net = self.nets[p] if net is None else net
         with network_products():
             for k in range(self.depth):
-                x = self._activation(_linear(net, k, f"linear{k}", x))
+                x = self.activation.in_place(_linear(net, k, f"linear{k}", x))
                 x = standardize(x) if self.normed[k + 1] else x
             return _linear(net, self.depth, "out", x)
 
@@ -196,7 +189,7 @@ class MLPStack:
                 layers.append(nn.LayerNorm(weight.shape[1], elementwise_affine=False))
             layers.append(linear)
             if k < self.depth:
-                layers.append(ACTIVATIONS[self.activation].module())
+                layers.append(self.activation.module())
         return nn.Sequential(*layers)
 
     @torch.no_grad()
@@ -212,7 +205,7 @@ class FoldedMLPs:
     """
 
     def __init__(self, stack: MLPStack) -> None:
-        self._activation = ACTIVATIONS[stack.activation].in_place
+        self._activation = stack.activation.in_place
         self._in_dims, self._normed = stack.in_dims, stack.normed
         num_nets = stack.num_nets
         # Inputs that a network does not have are zero after LayerNorm's first half. Its second
@@ -264,16 +257,6 @@ def _linear(net: Network, k: int, name: str, x: Tensor) -> Tensor:
         return F.linear(x, weight, net[f"{name}.bias"])
     bias = torch.addmv(net[f"{name}.bias"], weight, net[f"norm{k}.bias"])
     return F.linear(x, weight * net[f"norm{k}.weight"], bias)
-
-
-def _carve(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Cuts (P, K) into views (P, *shape), in order."""
-    views, start = {}, 0
-    for name, shape in shapes.items():
-        stop = start + math.prod(shape)
-        views[name] = flat[:, start:stop].unflatten(1, shape)
-        start = stop
-    return views
 
 
 class _Adam(torch.optim.Adam):

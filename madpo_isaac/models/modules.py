@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from madpo_isaac.errors import UserError, reason_of, unknown
-from madpo_isaac.models.mlp import ACTIVATIONS, standardize
-from madpo_isaac.models.protocol import Network
+from madpo_isaac.errors import UserError, reason_of
+from madpo_isaac.models.mlp import activation_of, standardize
+from madpo_isaac.models.protocol import Network, NetworkSettings, views
 from madpo_isaac.system.precision import network_products
 
 
@@ -46,17 +46,12 @@ class ModuleStack:
 
     Args:
         kind: the module's class, called with a :class:`NetworkSpec`.
+        settings: hidden layers, normalization, generator and device.
         in_dims: input width of each network.
-        hidden: widths of hidden layers.
         out_dims: output width of each network.
-        activation: one of :data:`ACTIVATIONS`.
         output_gain: see :class:`NetworkSpec`.
-        generator: seeds the initial weights, which are drawn on the CPU.
-        device: where the parameters live.
         vectors: extra parameter vectors per network, name to width.
         shared: all networks have the same parameters.
-        input_norm: inputs are standardized, each row over its own entries.
-        hidden_norm: see :class:`NetworkSpec`.
 
     Raises:
         UserError: the module has buffers, no parameters, frozen ones, or another output width.
@@ -65,46 +60,36 @@ class ModuleStack:
     def __init__(
         self,
         kind: Callable[[NetworkSpec], nn.Module],
+        settings: NetworkSettings,
         in_dims: Sequence[int],
-        hidden: Sequence[int],
         out_dims: Sequence[int],
         *,
-        activation: str,
         output_gain: float,
-        generator: torch.Generator,
-        device: torch.device,
         vectors: Mapping[str, int] | None = None,
         shared: bool = False,
-        input_norm: bool = True,
-        hidden_norm: bool = True,
     ) -> None:
-        if activation not in ACTIVATIONS:
-            raise unknown("activation", activation, ACTIVATIONS)
+        activation, hidden = activation_of(settings), tuple(settings.hidden)
         self.in_dims, self.out_dims = tuple(in_dims), tuple(out_dims)
         self.num_nets = len(self.in_dims)
         self.num_rows = 1 if shared else self.num_nets
-        self._input_norm = input_norm
+        self._input_norm = settings.input_norm
         widths = [(max(in_dims), max(out_dims))] if shared else zip(in_dims, out_dims, strict=True)
         self._widths = list(widths)
-        make_activation = ACTIVATIONS[activation].module
         specs = [
-            NetworkSpec(*pair, tuple(hidden), make_activation(), hidden_norm, output_gain)
+            NetworkSpec(*pair, hidden, activation.module(), settings.hidden_norm, output_gain)
             for pair in self._widths
         ]
-        self._modules = [_made(kind, spec, generator).to(device) for spec in specs]
+        made = [_made(kind, spec, settings.generator) for spec in specs]
+        self._modules = [module.to(settings.device) for module in made]
+        extra = {name: (width,) for name, width in (vectors or {}).items()}
         self._shapes = [
-            {name: (width,) for name, width in (vectors or {}).items()}
-            | {f"{_PREFIX}{name}": tuple(x.shape) for name, x in module.named_parameters()}
+            extra | {f"{_PREFIX}{name}": tuple(x.shape) for name, x in module.named_parameters()}
             for module in self._modules
         ]
         size = max(sum(map(math.prod, shapes.values())) for shapes in self._shapes)
-        self.flat = torch.zeros(self.num_rows, size, device=device)
+        self.flat = torch.zeros(self.num_rows, size, device=settings.device)
         self.grad = torch.zeros_like(self.flat)
-        self.stacked: dict[str, Tensor] = {}
-        start = 0
-        for name, width in (vectors or {}).items():
-            self.stacked[name] = self.flat[:, start : start + width]
-            start += width
+        self.stacked = views(self.flat, extra)
         rows = [self._leaves(row) for row in range(self.num_rows)]
         self.nets = [rows[self._row(p)] for p in range(self.num_nets)]
 
@@ -113,10 +98,10 @@ class ModuleStack:
 
     def _leaves(self, row: int) -> dict[str, Tensor]:
         """The parameters of a row as leaves, with the module's initial values."""
-        grads = _views(self.grad[row], self._shapes[row])
+        grads = views(self.grad[row], self._shapes[row])
         initial = dict(self._modules[row].named_parameters())
         leaves: dict[str, Tensor] = {}
-        for name, view in _views(self.flat[row], self._shapes[row]).items():
+        for name, view in views(self.flat[row], self._shapes[row]).items():
             leaf = nn.Parameter(view.detach())
             if name.startswith(_PREFIX):
                 leaf.data.copy_(initial[name.removeprefix(_PREFIX)].detach())
@@ -130,7 +115,7 @@ class ModuleStack:
 
     def unpack(self, p: int, flat: Tensor) -> Network:
         """Network p with the parameters ``flat`` (K,) instead of its own, as :attr:`nets` has."""
-        return _views(flat, self._shapes[self._row(p)])
+        return views(flat, self._shapes[self._row(p)])
 
     def apply(self, p: int, x: Tensor, net: Network | None = None) -> Tensor:
         """Runs network p on prepared inputs (B, in_dim), differentiably. (B, out_dim)"""
@@ -213,13 +198,3 @@ def _check_module(module: nn.Module, spec: NetworkSpec) -> None:
     found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if found != (wanted := (2, spec.out_dim)):
         raise UserError(f"{made} maps (2, {spec.in_dim}) to {found}; it must be {wanted}.")
-
-
-def _views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Cuts (K,) into views by name, in order; the rest is not used."""
-    views, start = {}, 0
-    for name, shape in shapes.items():
-        stop = start + math.prod(shape)
-        views[name] = flat[start:stop].view(shape)
-        start = stop
-    return views

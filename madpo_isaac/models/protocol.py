@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 Network = Mapping[str, Tensor]
 """Parameters of one network by name."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Settings that the networks of policies and of critics have in common."""
+
+    hidden: Sequence[int]
+    """Widths of the hidden layers."""
+    activation: str
+    """One of :data:`madpo_isaac.models.mlp.ACTIVATIONS`."""
+    generator: torch.Generator
+    """Draws the initial weights, on the CPU, so that devices agree."""
+    device: torch.device
+    """Device of the parameters."""
+    input_norm: bool = True
+    """A LayerNorm comes before the first layer."""
+    hidden_norm: bool = True
+    """A LayerNorm comes after every hidden layer."""
+    kind: str = "mlp"
+    """One of :data:`madpo_isaac.models.NETWORKS`."""
 
 
 class Networks(Protocol):
@@ -64,3 +87,13 @@ class Networks(Protocol):
         It maps inputs (B, in_dims[p]), not prepared, to (B, out_dims[p]).
         """
         ...
+
+
+def views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Cuts rows (..., K) into views (..., *shape) by name, in order; the rest is not used."""
+    cut, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        cut[name] = flat[..., start:stop].view(flat.shape[:-1] + shape)
+        start = stop
+    return cut
