@@ -50,7 +50,8 @@ def load(file: str) -> None:
             os.environ["PYTHONPATH"] = os.pathsep.join([*paths, folder])
             importlib.invalidate_caches()
         module = _imported(f"'{file}'", lambda: importlib.import_module(name))
-    if module.__file__ is None or Path(module.__file__).resolve() != path:
+    source = getattr(module, "__file__", None)  # modules that are built in have none
+    if source is None or Path(source).resolve() != path:
         raise UserError(f"plugins: '{file}' has the name of another module: rename the file.")
     _add_folder(path.parent)
 
@@ -65,8 +66,8 @@ def load_installed() -> None:
     for point in metadata.entry_points(group=GROUP):
         where = f"'{point.name}' of the package {point.dist.name if point.dist else 'unknown'}"
         module = _imported(where, lambda point=point: importlib.import_module(point.module))
-        if module.__file__ is not None:
-            _add_folder(Path(module.__file__).parent)
+        if (source := getattr(module, "__file__", None)) is not None:
+            _add_folder(Path(source).parent)
 
 
 def refuse_taken(thing: str, name: str, owner: str | None, newcomer: str) -> None:

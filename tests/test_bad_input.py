@@ -176,6 +176,13 @@ def test_a_checkpoint_outside_a_run_folder_chooses_no_code(tmp_path, capsys, mon
     assert ran.exists()
 
 
+def test_a_plugin_with_the_name_of_a_module_is_refused(tmp_path, capsys):
+    for name in ("time", "json"):  # built in, and a file
+        (tmp_path / f"{name}.py").write_text("")
+        message = refused(capsys, "train", f"plugins=[{tmp_path}/{name}.py]")
+        assert f"{name}.py' has the name of another module" in message
+
+
 def test_plain_settings_are_read():
     assert plain_settings("a: {b: 1}\nc: x$y\n", MODELS) == {"a": {"b": 1}, "c": "x$y"}
 

@@ -363,6 +363,17 @@ def test_a_run_survives_a_bad_world_and_keeps_it_for_replay(tmp_path, explode, a
     assert capsys.readouterr().out.count("did not go bad this time") == 2
 
 
+def test_a_dump_without_steps_is_refused(tmp_path, explode, capsys):
+    explode(lambda call: call == 11)
+    assert main([*SMALL, "max_bad_share=0.04"]) == 0
+    content = torch.load("runs/x/dumps/iteration_2.pth", weights_only=True)
+    torch.save({**content, "actions": content["actions"][:0], "faults": content["faults"][:0]},
+               "runs/x/dumps/iteration_2.pth")  # fmt: skip
+    capsys.readouterr()
+    assert madpo(["replay-dump", "runs/x/dumps/iteration_2.pth"]) == 2
+    assert re.fullmatch(r"error: Dump [^\n]*iteration_2.pth'[^\n]*\n", capsys.readouterr().err)
+
+
 def test_a_replay_repeats_what_happened(tmp_path, explode, capsys):
     """... and does if it is planted at the same place of the iteration there, too."""
     explode(lambda call: call == 11)

@@ -156,6 +156,11 @@ def test_it_is_continued_exactly_even_while_the_critic_learns(policy, tmp_path):
         assert torch.equal(*(weights(run)["algo_state"][part] for run in (whole, parts)))
 
 
+def test_so_is_a_new_run_in_which_no_policy_would_learn(tmp_path, capsys):
+    command = *TINY, f"algo.critic_warmup={2 * STEPS}", "max_iterations=2"
+    assert "only the critic would learn" in refused(capsys, tmp_path, *command)
+
+
 def test_the_critic_has_time_unless_the_command_says_otherwise(policy, tmp_path):
     begun = [f"runs_dir={tmp_path}", f"checkpoint={policy}"]
     assert compose(begun).algo.critic_warmup == CRITIC_WARMUP

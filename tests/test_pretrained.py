@@ -173,8 +173,8 @@ def test_a_run_becomes_a_policy(tmp_path, capsys, algo):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     facts = json.loads(path.with_suffix(".json").read_text())
-    kept = [text for text in options if not text.startswith("num_threads")]
-    assert facts["command"] == " ".join(("python train.py", *kept))
+    kept = [text for text in options if not text.startswith(("num_threads", "max_iterations"))]
+    assert facts["command"] == " ".join(("python train.py", *kept, "max_iterations=2"))
     assert facts["revision"] == "abc1234"
     assert str(tmp_path) not in json.dumps(facts)
     assert facts["config"]["num_envs"] == 2
@@ -245,6 +245,17 @@ def describe(path, **changed):
     """Changes entries of the JSON file beside a policy."""
     beside = path.with_suffix(".json")
     beside.write_text(json.dumps({**json.loads(beside.read_text()), **changed}))
+
+
+@pytest.mark.parametrize("key", ["command", "return", "mean_actions"])
+def test_a_description_without_scores_is_one_line(tmp_path, capsys, key):
+    source, path = pretrained.find("HalfCheetah-2x3"), tmp_path / "x.safetensors"
+    path.write_bytes(source.read_bytes())
+    path.with_suffix(".json").write_bytes(source.with_suffix(".json").read_bytes())
+    describe(path, **{key: None})
+    assert main(["play", str(path), "num_envs=2", f"runs_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert "does not describe a scored policy" in error and len(error.splitlines()) == 1
 
 
 def test_a_policy_with_one_other_byte_is_refused(tmp_path, capsys):

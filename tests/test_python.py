@@ -1,5 +1,6 @@
 """The package from a script: train, load, evaluate and film without the command line."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import madpo_isaac as madpo
 from madpo_isaac.commands.train import main
 from madpo_isaac.errors import UserError
 from madpo_isaac.interop.python import as_overrides
+from madpo_isaac.settings import as_text
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "first_steps.ipynb"
 TINY = {
@@ -74,6 +77,14 @@ def test_values_are_written_as_the_command_line_has_them():
     settings |= {"runs_dir": Path("it's/here"), "d": np.float64(0.5), "e": np.array([8, 4])}
     expected = ["a=null", "b=[1,2.5]", "c=True", "algo='madpo'", "algo.x.y='z=1'"]
     assert as_overrides(settings) == [*expected, r"runs_dir='it\'s/here'", "d=0.5", "e=[8,4]"]
+
+
+def test_texts_in_quotes_are_read_as_they_were():
+    parser = OverridesParser.create()
+    for length in range(6):
+        for letters in itertools.product("\\'a ", repeat=length):
+            text = "".join(letters)
+            assert parser.parse_override(f"x={as_text(text)}").value() == text
 
 
 def test_bad_settings_are_one_line(run):

@@ -51,6 +51,8 @@ def test_captions_follow_the_request():
     assert "recipe tuned, not of Tables 1 to 4" in tuned
     assert "4000 contradicts" not in tuned
     assert "HAPPO without entropy bonus" in tuned
+    trusted = "\n".join(lines("fig3", settings=("algo.value_clip=null",)))
+    assert "1 iteration of conjugate gradient" in trusted and "no value clip" in trusted
     whole = "\n".join(lines("fig7", scale="paper"))
     assert "seeds instead" not in whole
     assert "4000" not in whole

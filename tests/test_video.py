@@ -132,6 +132,25 @@ def test_gif_is_as_long_as_what_it_shows(opengl, tmp_path):
             assert all(mask.sum() > 200 for mask in shown.values())
 
 
+@pytest.mark.parametrize("fps", [20.0, 1000.0 / 56.0, 12.3])
+def test_gif_lasts_as_long_as_its_frames(tmp_path, fps):
+    """Durations are stored in hundredths of a second: single ones are rounded, the sum is not."""
+    count = 50
+    writer = video.Gif(tmp_path / "x.gif", fps)
+    for k in range(count):
+        frame = np.zeros((8, 8, 3), dtype=np.uint8)
+        frame[divmod(k, 8)] = 255
+        writer.write(frame)
+    assert writer.close()
+    total = 0
+    with Image.open(tmp_path / "x.gif") as image:
+        assert image.n_frames == count
+        for k in range(count):
+            image.seek(k)
+            total += image.info["duration"]
+    assert total == pytest.approx(1000.0 * count / fps, abs=5.0)
+
+
 def test_caption_tells_return_success_and_the_last_episode(opengl, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(video, "caption", lambda tile, lines, agents: said.append(lines) or tile)

@@ -86,8 +86,8 @@ class HATRPO(HAPPO):
     x^T H x) x is shortened until it passes the line search. If no step passes, the policy does not
     change.
 
-    The whole batch is one step, so ``actor_lr``, ``epochs`` and ``entropy_coef`` do not affect the
-    policies, and ``num_minibatches`` affects only the critic. Ratios are not clipped;
+    The whole batch is one step, so ``epochs`` does not affect the policies, and ``num_minibatches``
+    affects only the critic. Ratios are not clipped;
     ``clip_fraction`` is the share of them whose distance from 1 is larger than ``clip``.
     """
 

@@ -28,6 +28,9 @@ NEEDED: dict[str, str | None] = {
     "omegaconf": "omegaconf",
     "tensorboard": "tensorboard",
     "rich": "rich",
+    "safetensors": "safetensors",
+    "pillow": "PIL",
+    "imageio-ffmpeg": "imageio_ffmpeg",
 }
 """Distributions that training needs, with the module to import; None if only files are needed."""
 OPTIONAL = {

@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         "episodes_per_environment": options.episodes,
         **scores,
     }
-    _show(report)
+    _show(report, has_success=env.has_success)
     stem = f"{Path(source['checkpoint']).stem}_{report['actions']}"
     record = Record(source["task"], source["algo"], source["seed"])
     record.add(source["env_steps"], episodes)
@@ -89,8 +89,8 @@ def _verdict(scores: dict[str, Any], min_success: float | None, min_return: floa
     return code
 
 
-def _show(report: dict[str, Any]) -> None:
-    score, success, length = report["return"], report["success"], report["length"]
+def _show(report: dict[str, Any], *, has_success: bool) -> None:
+    score, length = report["return"], report["length"]
     count, ends = report["episodes"], report["terminations"]
 
     def interval(pair: tuple[float, float] | None) -> str:
@@ -104,9 +104,9 @@ def _show(report: dict[str, Any]) -> None:
         f"  return   {score['mean']:.4g}{interval(score['mean_interval'])}, interquartile mean "
         f"{score['iqm']:.4g}{interval(score['iqm_interval'])}"
     )
-    console.info(f"  success  {success['rate']:.4g}{interval(success['interval'])}")
-    for name in filter(is_success, report.keys() - {"success"}):
-        console.info(f"  {name} {report[name]['rate']:.4g}{interval(report[name]['interval'])}")
+    for name in filter(is_success, report if has_success else ()):
+        rate = report[name]["rate"]
+        console.info(f"  {name:<8} {rate:.4g}{interval(report[name]['interval'])}")
     console.info(f"  length   {length['mean']:.4g} ({length['min']} to {length['max']})")
     shares = (f"{name.replace('_', ' ')} {n} ({n / count:.1%})" for name, n in ends.items())
     console.info(f"  endings  {', '.join(shares)}")

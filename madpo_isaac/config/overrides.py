@@ -138,8 +138,8 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
     where = {key: config[key] for key in resume.WHERE}
     for key, value in where.items():
         config[key] = value
-    devices = (str(x.value()) for x in settings if x.get_key_element() == "sim_device")
-    source = resume.find(config, choices, next(devices, None))
+    devices = [str(x.value()) for x in settings if x.get_key_element() == "sim_device"]
+    source = resume.find(config, choices, devices[-1] if devices else None)
     if source is not None:
         config = source.settings()
         known = tuple(_keys(config))

@@ -115,7 +115,8 @@ def find(config: DictConfig, chosen: Mapping[str, str], device: str | None = Non
     """Returns the run to continue or to play, or None for a new run.
 
     Args:
-        config: a composed configuration, of which only the keys :data:`WHERE` are used.
+        config: a composed configuration, of which only the keys :data:`WHERE` and ``plugins`` are
+            used.
         chosen: the command line's choices of ``task``, ``algo`` and ``sim``.
         device: the command line's ``sim_device``; None if it is the run's.
 
@@ -198,7 +199,7 @@ def folder_to_continue(config: Config, path: Path | None) -> RunFolder | None:
     """
     named = Path(config.runs_dir) / config.experiment
     own = None if path is None else RunFolder.of_checkpoint(path)
-    if own is not None and (not config.experiment or own.path == named.resolve()):
+    if own is not None and not _leaves(own.path, config):
         return own
     if config.resume == "auto" and (named / "config.yaml").is_file():
         return RunFolder(named)
@@ -336,7 +337,7 @@ def _are_alike(key: str, had: Any, wanted: Any) -> bool:
     return bool(had == wanted)
 
 
-def _leaves(folder: Path | None, config: DictConfig) -> bool:
+def _leaves(folder: Path | None, config: Config | DictConfig) -> bool:
     """Returns whether training from a checkpoint that lies in ``folder`` gets another folder."""
     named = Path(config.runs_dir) / config.experiment
     return folder is None or bool(config.experiment and named.resolve() != folder.resolve())

@@ -125,7 +125,7 @@ class DivergenceConfig:
                 raise UserError(f"{key}.rows={self.rows} works with the kernel presets only.")
             self._check_variants()
             return
-        for text in self._chosen(VARIANTS):
+        for text in self._chosen(("scale", *VARIANTS)):
             raise UserError(f"{key}.{text} works with {key}.preset=gaussian only.")
         if self.kind not in ("cs", "none"):
             raise UserError(f"{key}.kind={self.kind} works with {key}.preset=gaussian only.")
@@ -133,18 +133,28 @@ class DivergenceConfig:
             raise UserError(f"{key}.bound={self.bound} works with {key}.preset=gaussian only.")
 
     def _chosen(self, names: Sequence[str]) -> list[str]:
-        """Returns those of the settings that do not have their default, as name=value."""
+        """Returns those of the settings that have no default's value, as name=value.
+
+        The record of a run has the preset's values in place of null.
+        """
+        filled = fill_from_preset(DivergenceConfig(preset=self.preset))
         values = {name: getattr(self, name) for name in names}
-        return [f"{k}={x}" for k, x in values.items() if x != getattr(DivergenceConfig, k)]
+        return [
+            f"{name}={value}"
+            for name, value in values.items()
+            if value not in (getattr(DivergenceConfig, name), getattr(filled, name))
+        ]
 
     def _check_variants(self) -> None:
         key = "algo.divergence"
         if self.kind == "none":
             for text in self._chosen(("share", "follow_lr")):
                 raise UserError(f"{key}.{text} has no effect: {key}.kind=none has no bonus.")
-        if self.bound == "none":
+        if self.bound in ("none", "tanh"):
             for text in self._chosen(("scale", "inter_scale")):
-                raise UserError(f"{key}.{text} has no effect: {key}.bound=none has no scale.")
+                raise UserError(
+                    f"{key}.{text} has no effect: {key}.bound={self.bound} has no scale."
+                )
         if self.kind not in ("cs", "kl"):
             for text in self._chosen(("as_reward", "age", "inter_scale", "standardize_inter")):
                 raise UserError(

@@ -93,15 +93,17 @@ def summary(episodes: Episodes) -> dict[str, Any]:
 def metrics(episodes: Episodes) -> dict[str, list[float]]:
     """Every episode's numbers by name, as marl-eval has them.
 
-    Readings are those of the episodes whose physics did not blow up: marl-eval takes no null.
+    Readings are those of the episodes whose physics did not become unstable: marl-eval takes no
+    null.
     """
+    sound = episodes.causes["diverged"] == 0.0
     columns = {
         "return": episodes.returns,
         "success": episodes.success,
         "length": episodes.lengths,
         **episodes.milestones,
         **episodes.causes,
-        **episodes.readings,
+        **{name: values[sound] for name, values in episodes.readings.items()},
     }
     return {
         name: [x for x in values.tolist() if math.isfinite(x)] for name, values in columns.items()

@@ -163,13 +163,15 @@ class Gif:
         first, *others = (
             image.quantize(palette=palette, dither=Image.Dither.NONE) for image in self._frames
         )
+        # Pillow stores whole hundredths of a second; their sum is that of the exact durations.
+        times = np.round(np.arange(len(self._frames) + 1) * self._duration, -1)
         temporary = partial(self._path)
         try:
             first.save(
                 temporary,
                 save_all=True,
                 append_images=others,
-                duration=self._duration,
+                duration=np.diff(times).tolist(),
                 loop=0,
                 optimize=True,
             )
@@ -281,7 +283,7 @@ class Clip:
     def __init__(self, env: VecEnv, path: Path, count: int, length: int) -> None:
         check_path(path)
         self.path, self._env, self._count = path, env, count
-        self._left, self._length = length, length
+        self._length, self._added = length, 0
         kind = FORMATS[path.suffix]
         self._stride = math.ceil(1.0 / (kind.max_fps * env.step_dt) - 1e-6)
         self._writer: Writer = kind(path, 1.0 / (env.step_dt * self._stride))
@@ -292,10 +294,10 @@ class Clip:
     @property
     def complete(self) -> bool:
         """Nothing is left to film."""
-        return self._left <= 0
+        return self._added >= self._length
 
     def add(self, step: Step, returns: Tensor) -> None:
-        """Films the state after ``step``, unless the clip is complete.
+        """Films the state after ``step``.
 
         Args:
             step: the last step of the environments.
@@ -314,9 +316,9 @@ class Clip:
         for k, (_, total, won, over) in enumerate(numbers):
             if over and not math.isnan(total):
                 self._last[k] = f"last episode: {total:.1f}{self._success(won)}"
-        if (self._length - self._left) % self._stride == 0:
+        if self._added % self._stride == 0:
             self._film(numbers)
-        self._left -= 1
+        self._added += 1
 
     def _film(self, numbers: list[list[float]]) -> None:
         tiles = []

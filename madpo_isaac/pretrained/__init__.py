@@ -26,6 +26,9 @@ from madpo_isaac.system.files import parse_json, write_atomic, write_json, writi
 FOLDER = Path(__file__).parent
 SUFFIX = ".safetensors"
 _FACTS = ("task", "algo", "iteration", "env_steps")
+_SCORES = {"command": str, "revision": str, "episodes": int} | dict.fromkeys(
+    ("return", "success"), (int, float)
+)
 _CHECKSUM = "sha256"
 _MOMENT = re.compile(r"moments\.(\d{1,4})\.(\w+)")
 """Name of a tensor with moments of an agent's observations."""
@@ -60,8 +63,21 @@ def describe(path: Path) -> dict[str, Any]:
     """Returns the content of the JSON file beside ``path``.
 
     Raises:
-        UserError: it is not there or damaged.
+        UserError: it is not there or damaged, or it has no scores.
     """
+    facts = _facts(path)
+    found = {**facts, "episodes": None}
+    if isinstance(means := facts.get("mean_actions"), dict):
+        found["episodes"] = means.get("episodes")
+    for key, kind in _SCORES.items():
+        if not isinstance(found.get(key), kind):
+            beside = path.with_suffix(".json")
+            raise UserError(f"'{beside}' has no {key}: it does not describe a scored policy.")
+    return facts
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Does :func:`describe`, also for a policy that has not been scored yet."""
     beside = path.with_suffix(".json")
     try:
         content = parse_json(beside.read_text())
@@ -82,7 +98,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read.
     """
-    facts = describe(path)
+    facts = _facts(path)
     try:
         written = path.read_bytes()
         tensors = parse(written)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +114,7 @@ def began(run: Path) -> tuple[Path, int] | None:
         UserError: the checkpoint is gone, or not in a run folder.
     """
     path = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "checkpoint")
-    if not path:
+    if not path or Path(path).suffix == pretrained.SUFFIX:  # a policy has its own history
         return None
     folder = RunFolder.of_checkpoint(Path(path))
     if folder is None:
@@ -181,16 +183,25 @@ def origin(run: Path, iterations: int | None = None) -> dict[str, Any]:
     left_out = (*_HERE, *_FILES)
     settings = [text for text in overrides if text and text.partition("=")[0] not in left_out]
     config = OmegaConf.load(run / "config.yaml")
-    keys = ("sim_device", "task.name", _LENGTH)
-    device, task, length = (OmegaConf.select(config, key) for key in keys)
+    keys = ("sim_device", "task.name", _LENGTH, "checkpoint")
+    device, task, length, begun = (OmegaConf.select(config, key) for key in keys)
     settings = [f"task={task}", *(text for text in settings if not text.startswith("task="))]
-    given, length = f"{_LENGTH}=", iterations or length
-    settings = [f"{given}{length}" if text.startswith(given) else text for text in settings]
+    others = [text for text in settings if not text.startswith(f"{_LENGTH}=")]
+    if iterations or len(others) < len(settings):
+        settings = [*others, f"{_LENGTH}={iterations or length}"]
+    if begun and Path(begun).suffix == pretrained.SUFFIX:
+        settings.append(f"checkpoint={Path(begun).stem}")
     return {
-        "command": " ".join(("python train.py", *settings)),
+        "command": " ".join(("python train.py", *map(_quoted, settings))),
         "revision": revision,
         "machine": processor if device == "cpu" else gpu,
     }
+
+
+def _quoted(setting: str) -> str:
+    """Returns a setting as a shell reads it; lists of numbers stay as they are written."""
+    plain = re.fullmatch(r"[\w.=,:/+\[\]-]+", setting, re.ASCII)
+    return setting if plain else shlex.quote(setting)
 
 
 def record(config: Config) -> dict[str, Any]:

@@ -27,9 +27,9 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     """Does :func:`lines.read_columns`, at once if a report has read the file as it is now.
 
     The file is the same if its path, number (inode), size and times are. One that was written to
-    just now is not kept, nor is one that changes meanwhile. The cache is in the folder
-    ``madpo_isaac`` of ``XDG_CACHE_HOME``, by default ``~/.cache``; where it cannot be written,
-    nothing is kept.
+    just now is not kept, nor is one that changes meanwhile. The cache is the folder
+    ``madpo_isaac/report`` in ``XDG_CACHE_HOME``, by default ``~/.cache``; where it cannot be
+    written, nothing is kept.
     """
     folder, stamp = _folder(), _stamp(path)
     if folder is None or stamp is None:

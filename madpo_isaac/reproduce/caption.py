@@ -77,10 +77,12 @@ def _deviations(request: Request, jobs: Sequence[Job], configs: Sequence[Config]
         )
     if trusted := [c.algo for c in configs if isinstance(c.algo, HatrpoConfig)]:
         algo = trusted[0]
+        plural = "s" * (algo.cg_iterations > 1)
+        clip = "no value clip" if algo.value_clip is None else f"the value clip {algo.value_clip:g}"
         yield (
-            f"HATRPO has {algo.cg_iterations} iteration of conjugate gradient and a KL limit of "
-            f"{algo.kl_threshold:g} (HARL: 10, and 0.01 or 0.005), and the value clip "
-            f"{algo.value_clip:g} also where the other algorithms have less."
+            f"HATRPO has {algo.cg_iterations} iteration{plural} of conjugate gradient and a KL "
+            f"limit of {algo.kl_threshold:g} (HARL: 10, and 0.01 or 0.005), and {clip} also where "
+            "the other algorithms have less."
         )
     if any(config.algo.name == "a2po" for config in configs):
         yield "A2PO has HAPPO's hyper-parameters, not those of its own paper."

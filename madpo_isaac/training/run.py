@@ -59,6 +59,7 @@ class Run:
         self.state = self._begin()
         """Joint state to act on next. (N, S)"""
         check_observations(self.env, self.state)
+        self._check_critic_warmup()
         self.iteration = 0
         self.env_steps = 0
         """Steps of all environments of all processes."""
@@ -232,16 +233,18 @@ class Run:
     def _begin_with_policy(self, path: Path, content: dict[str, Any]) -> None:
         self.learner.check(path, content, playing=True)
         self.learner.begin_with_policy(content)
+        alone = self.config.algo.critic_warmup
+        first = f", which learns alone for {alone} steps" if alone else ""
+        console.info(f"'{path}' is a policy: the run begins with it and a new critic{first}")
+
+    def _check_critic_warmup(self) -> None:
         total = self.config.max_iterations * self.config.algo.horizon
         total *= self.config.num_envs * self.ranks.count
-        alone = getattr(self.config.algo, "critic_warmup", 0)
-        if total <= alone:
+        if total <= (alone := getattr(self.config.algo, "critic_warmup", 0)):
             raise UserError(
                 f"algo.critic_warmup={alone}: only the critic would learn in the {total} steps of "
                 "this run. Lower it, or raise max_iterations."
             )
-        first = f", which learns alone for {alone} steps" if alone else ""
-        console.info(f"'{path}' is a policy: the run begins with it and a new critic{first}")
 
     def _state(self, moment: Moment) -> dict[str, Any]:
         """Returns everything that changes in the course of a run, as this process has it."""
