@@ -48,6 +48,27 @@ class KernelComparison(Comparison):
         self._noise = noise.to(batch.state.device)
         self._states = batch.state
 
+    def paired(
+        self,
+        view: AgentView,
+        rows: Rows,
+        columns: tuple[Columns, Columns],
+        mean: Tensor,
+        std: Tensor,
+        other: FixedPolicy,
+    ) -> Tensor:
+        """See :meth:`Comparison.paired`; the actions have the same noise and states."""
+        own, theirs = columns
+        del view
+        their_mean, their_std = take(other.mean, rows)[:, theirs], other.std[theirs]
+        p, q = self._actions(rows, mean[:, own], std[own], their_mean, their_std)
+        unit = self.unit(their_std)
+        return self._measure("joint", rows, self._states, p / unit, self._states, q / unit)
+
+    def unit(self, std: Tensor) -> Tensor:
+        """Unit of the actions that :meth:`paired` compares, with a policy that has ``std``. (d,)"""
+        return torch.ones_like(std)
+
     def _actions(
         self, rows: Rows, mean: Tensor, std: Tensor, their_mean: Tensor, their_std: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -123,21 +144,9 @@ class YuComparison(KernelComparison):
         everything = slice(0, mean.shape[1])
         return self.paired(view, rows, (everything, everything), mean, std, other)
 
-    def paired(
-        self,
-        view: AgentView,
-        rows: Rows,
-        columns: tuple[Columns, Columns],
-        mean: Tensor,
-        std: Tensor,
-        other: FixedPolicy,
-    ) -> Tensor:
-        """See :meth:`Comparison.paired`."""
-        own, theirs = columns
-        del view
-        their_mean, unit = take(other.mean, rows)[:, theirs], other.std[theirs]
-        p, q = self._actions(rows, mean[:, own], std[own], their_mean, unit)
-        return self._measure("joint", rows, self._states, p / unit, self._states, q / unit)
+    def unit(self, std: Tensor) -> Tensor:
+        """The fixed policy's standard deviation."""
+        return std
 
 
 class PrintedComparison(KernelComparison):
@@ -179,22 +188,6 @@ class PrintedComparison(KernelComparison):
         states, actions = self._last
         q = take(actions[:, self._agents[view.index].action_slice], rows)
         return self._measure("last", rows, self._states, p, states, q)
-
-    def paired(
-        self,
-        view: AgentView,
-        rows: Rows,
-        columns: tuple[Columns, Columns],
-        mean: Tensor,
-        std: Tensor,
-        other: FixedPolicy,
-    ) -> Tensor:
-        """See :meth:`Comparison.paired`."""
-        own, theirs = columns
-        del view
-        their_mean = take(other.mean, rows)[:, theirs]
-        p, q = self._actions(rows, mean[:, own], std[own], their_mean, other.std[theirs])
-        return self._measure("joint", rows, self._states, p, self._states, q)
 
     def state_dict(self) -> dict[str, Any]:
         """Adds the trajectory to compare with."""

@@ -30,12 +30,16 @@ class Parser(argparse.ArgumentParser):
         # By itself argparse takes -1e3 for an option.
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.I)
 
-    def add_target(self) -> None:
-        """Adds the policy and the settings."""
+    def add_policy(self) -> None:
+        """Adds the policy."""
         self.add_argument(
             "policy",
             help="a run folder, a checkpoint, latest, best, or a task that has a policy",
         )
+
+    def add_target(self) -> None:
+        """Adds the policy and the settings."""
+        self.add_policy()
         self.add_argument(
             "settings",
             nargs="*",

@@ -12,9 +12,8 @@ from madpo_isaac.commands.arguments import Parser
 from madpo_isaac.env import is_success
 from madpo_isaac.evaluation.evaluate import Record, evaluate, summary
 from madpo_isaac.runs.folder import output_folder
-from madpo_isaac.system import device
 from madpo_isaac.system.files import check_writable, write_json
-from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.factory import playing_env
 from madpo_isaac.training.policy import find_checkpoint, policy_of
 from madpo_isaac.training.runner import with_seed
 
@@ -47,7 +46,7 @@ def main(argv: list[str]) -> int:
     config = with_seed(parser.config(options))
     folder = options.out or output_folder(find_checkpoint(config), Path(config.runs_dir), "eval")
     check_writable(folder)
-    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    env = playing_env(config)
     policy = policy_of(config, env)
     source = policy.source
     generator = torch.Generator(env.device).manual_seed(config.seed)

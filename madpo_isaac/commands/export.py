@@ -12,10 +12,7 @@ from madpo_isaac.interop.export import SUFFIXES, export
 def main(argv: list[str]) -> int:
     """Exports the policies that ``argv`` names and returns the exit code."""
     parser = Parser("madpo export", "Writes a run's policies, a file per agent.")
-    parser.add_argument(
-        "policy",
-        help="a run folder, a checkpoint, latest, best, or a task that has a policy",
-    )
+    parser.add_policy()
     parser.add_argument("--format", default="onnx", help=" or ".join(SUFFIXES))
     parser.add_argument(
         "--out", type=parser.path, help="folder to write to, instead of the run's export/"

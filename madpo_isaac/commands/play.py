@@ -21,9 +21,8 @@ from madpo_isaac.evaluation.render import choose_backend
 from madpo_isaac.evaluation.video import check_path
 from madpo_isaac.runs.folder import RunFolder, output_folder
 from madpo_isaac.sim import BRIDGES
-from madpo_isaac.system import device
 from madpo_isaac.training.display import steps
-from madpo_isaac.training.factory import make_env, seeds
+from madpo_isaac.training.factory import playing_env, seeds
 from madpo_isaac.training.policy import LoadedPolicy, find_checkpoint, policy_of
 from madpo_isaac.training.runner import with_seed
 
@@ -129,7 +128,7 @@ def play(
         html = _output(config, checkpoint, episode.SUFFIX) if html == DEFAULT else html
         episode.check_path(html)
     config = with_seed(config)
-    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    env = playing_env(config)
     if checkpoint is None:
         policy = untrained(agent, env, seeds(config.seed)[2])
     else:
@@ -158,9 +157,9 @@ def _titles(config: Config, policy: Policy) -> tuple[str, str]:
 def _output(config: Config, checkpoint: Path | None, suffix: str) -> Path:
     """Returns where a video or a page goes by default: to its run, or else ``runs_dir``."""
     runs = Path(config.runs_dir)
-    folder = runs / "videos" if checkpoint is None else output_folder(checkpoint, runs, "videos")
     if checkpoint is None:
-        return folder / f"{config.task.name}{suffix}"
+        return runs / "videos" / f"{config.task.name}{suffix}"
+    folder = output_folder(checkpoint, runs, "videos")
     page = suffix == episode.SUFFIX and RunFolder.of_checkpoint(checkpoint) is not None
     return folder / f"{'episode' if page else checkpoint.stem}{suffix}"
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHEET = "sheet"
+_COLUMNS = 5
 SIZE = (960, 600)
 """Width and height of a picture, pixels."""
 
@@ -100,13 +101,13 @@ def _draw(env: Any, width: int, height: int) -> NDArray[np.uint8]:
         painter.close()
 
 
-def sheet(names: Sequence[str], settings: Sequence[str], columns: int = 5) -> Figure:
+def sheet(names: Sequence[str], settings: Sequence[str]) -> Figure:
     """Returns one picture of every task in ``names``, each under its name."""
     from matplotlib.figure import Figure
 
-    rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(3.2 * columns, 2.3 * rows), dpi=100, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    rows = math.ceil(len(names) / _COLUMNS)
+    figure = Figure(figsize=(3.2 * _COLUMNS, 2.3 * rows), dpi=100, layout="constrained")
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False)
     for axis, name in itertools.zip_longest(axes.flat, names):
         axis.set_axis_off()
         if name:

@@ -38,9 +38,9 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("figure", nargs="?", default="", help=f"{', '.join(FIGURES)}, or {ALL} of the paper")
     add("settings", nargs="*", metavar="KEY=VALUE", help="further settings of every run")
-    add("--method", default="", help=f"MADPO's bonus: {_options(METHODS)}")
-    add("--recipe", default="", help=f"hyper-parameters: {_options(RECIPES)}")
-    add("--scale", default="", help=f"extent: {_options(paper.SCALES)}")
+    add("--method", default="", help=f"MADPO's bonus: {', '.join(METHODS)}")
+    add("--recipe", default="", help=f"hyper-parameters: {', '.join(RECIPES)}")
+    add("--scale", default="", help=f"extent: {', '.join(paper.SCALES)}")
     add("--tasks", metavar="A,B", help="only these of the figure's tasks")
     add("--seeds", type=parser.positive_int, metavar="N", help="only the scale's first N seeds")
     add(
@@ -133,11 +133,6 @@ def _in_short(tasks: Sequence[str]) -> str:
     if len(text) <= _LONGEST:
         return text
     return f"{len(tasks)}tasks_{zlib.crc32(text.encode()):08x}"
-
-
-def _options(names: Collection[str]) -> str:
-    """Returns the values of an option; the default comes first or is the command's."""
-    return ", ".join(names)
 
 
 def _cost(jobs: Sequence[Job], workers: int) -> str:

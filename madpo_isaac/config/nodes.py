@@ -14,15 +14,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from madpo_isaac import plugins
 from madpo_isaac.algos import ALGO_SCHEMAS
 from madpo_isaac.config import renamed
 from madpo_isaac.config.schema import Config
-from madpo_isaac.errors import UserError, reason_of, unknown
+from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.sim import SIM_SCHEMAS
-from madpo_isaac.system.files import plain_settings
+from madpo_isaac.system.files import plain_settings, reading_settings
 
 _stored: set[tuple[str, str]] = set()
 """Group and name of each entry of the store."""
@@ -94,14 +93,10 @@ def read_record(
         )
     if alone and OmegaConf.is_dict(record.get("sim")) and "python" in record.sim:
         del record.sim["python"]
-    try:
+    with reading_settings(where):
         if files:
             record.plugins = list(files)
         return from_record(record)
-    except (ValueError, OmegaConfBaseException) as problem:
-        raise UserError(
-            f"The configuration in '{where}' cannot be used: {reason_of(problem)}."
-        ) from problem
 
 
 def from_record(record: DictConfig) -> DictConfig:

@@ -18,7 +18,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.sim import ENGINES, SIM_SCHEMAS, physics
-from madpo_isaac.system.files import plain_settings
+from madpo_isaac.system.files import plain_settings, reading_settings
 
 WHERE = ("checkpoint", "resume", "experiment", "runs_dir", "test", "multi_gpu", "headless")
 """Keys that choose the run to continue, and its folder. They belong to a command line, and the
@@ -174,10 +174,8 @@ def read_file(path: Path, plugins: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: the file cannot be read, or is not the record of a run of this project.
     """
-    try:
+    with reading_settings(path):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise UserError(f"The configuration in '{path}' cannot be used: {problem}.") from problem
     return read_record(text, path, plugins)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from madpo_isaac.divergence.gram import FLUSH, StateGram, augmented, log_kernel, spans
+from madpo_isaac.divergence.gram import FLUSH, StateGram, augmented, log_kernel, spans, upper_tiles
 
 NARROW = 0.05
 """If a <L> is below this, all are summed as they are; otherwise as <L> - 1."""
@@ -105,17 +103,9 @@ class SelfSums(Sums):
             self.add_gradient(cols, kept.T @ self.moments[rows])
 
 
-def _upper(n: int, tile: int) -> Iterator[tuple[int, int, slice, slice]]:
-    """Tiles on and above the diagonal."""
-    for i, rows in enumerate(spans(n, tile)):
-        for j, cols in enumerate(spans(n, tile)):
-            if i <= j:
-                yield i, j, rows, cols
-
-
 def _fused_same(gram: StateGram, cross: Sums, alone: list[SelfSums], exact: Tensor) -> None:
     """All sums for equal states: one tile of K serves every pair of samples."""
-    for i, j, rows, cols in _upper(len(cross.x), gram.tile):
+    for i, j, rows, cols in upper_tiles(len(cross.x), gram.tile):
         kernel = gram.block("pp", i, j)
         for sums in alone:
             sums.add_pair(i, j, rows, cols, kernel)
@@ -130,7 +120,7 @@ def _fused_two(gram: StateGram, cross: Sums, alone: dict[str, SelfSums]) -> None
         for j, cols in enumerate(spans(len(cross.right), gram.tile)):
             cross.add(rows, cols, gram.block("pq", i, j))
     for pair, sums in alone.items():
-        for i, j, rows, cols in _upper(len(sums.x), gram.tile):
+        for i, j, rows, cols in upper_tiles(len(sums.x), gram.tile):
             sums.add_pair(i, j, rows, cols, gram.block(pair, i, j))
 
 

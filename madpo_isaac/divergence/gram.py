@@ -29,6 +29,14 @@ def spans(n: int, tile: int) -> Iterator[slice]:
     return (slice(start, min(start + tile, n)) for start in range(0, n, tile))
 
 
+def upper_tiles(n: int, tile: int) -> Iterator[tuple[int, int, slice, slice]]:
+    """Yields the tiles on and above the diagonal of an (n, n) matrix: numbers, rows, columns."""
+    for i, rows in enumerate(spans(n, tile)):
+        for j, cols in enumerate(spans(n, tile)):
+            if i <= j:
+                yield i, j, rows, cols
+
+
 def scaled(x: Tensor, center: Tensor, width: float, dtype: torch.dtype) -> Tensor:
     """(x - center) / width, evaluated in float64 and rounded once to ``dtype``. (n, d)"""
     return ((x.detach().double() - center) / width).to(dtype)
@@ -182,14 +190,11 @@ class StateGram:
         """Returns log sum_j K_ij of one sample: never below 0, as K_ii = 1. (n,)"""
         n = len(self._factors[pair[0]][0])
         total = torch.zeros(n, dtype=torch.float64, device=self.device)
-        for i, rows in enumerate(spans(n, self.tile)):
-            for j, cols in enumerate(spans(n, self.tile)):
-                if i > j:
-                    continue
-                tile = self.block(pair, i, j)
-                total[rows] += tile.sum(1).double()
-                if i < j:
-                    total[cols] += tile.sum(0).double()
+        for i, j, rows, cols in upper_tiles(n, self.tile):
+            tile = self.block(pair, i, j)
+            total[rows] += tile.sum(1).double()
+            if i < j:
+                total[cols] += tile.sum(0).double()
         return total.log()
 
     def _cross_sums(self) -> tuple[Tensor, Tensor]:

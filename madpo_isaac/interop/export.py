@@ -25,9 +25,8 @@ from madpo_isaac.errors import UserError, unknown
 from madpo_isaac.models import Actors
 from madpo_isaac.models.portable import PortablePolicy
 from madpo_isaac.runs.folder import RunFolder, output_folder
-from madpo_isaac.system import device
 from madpo_isaac.system.files import write_atomic, writing
-from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.factory import playing_env
 from madpo_isaac.training.on_policy import OnPolicyLearner
 from madpo_isaac.training.policy import policy_of
 
@@ -70,7 +69,7 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
             f"'{config.checkpoint}' is of algo=ppo: its one network is rl_games' own and is not "
             "exported; rl_games' tools read the checkpoint."
         )
-    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    env = playing_env(config)
     loaded = policy_of(config, env)
     assert isinstance(loaded.learner, OnPolicyLearner)
     source = loaded.source

@@ -15,7 +15,7 @@ from madpo_isaac.env import VecEnv
 from madpo_isaac.interop.pictures import Camera, check_open
 from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import action_box, box, observation_box
-from madpo_isaac.tasks.contract import check_observations, check_step
+from madpo_isaac.tasks.contract import StepCheck, check_observations
 
 
 class ParallelView(ParallelEnv):
@@ -48,7 +48,7 @@ class ParallelView(ParallelEnv):
         self.action_spaces = {a.name: action_box(env, a) for a in env.agents}
         self.state_space = box(env.readings())
         self._state = torch.zeros(1, env.state_dim)
-        self._checked = self._closed = False
+        self._check, self._closed = StepCheck(env), False
 
     def observation_space(self, agent: str) -> Space:
         """Returns the space of an agent's observations (obs_dim,)."""
@@ -108,9 +108,7 @@ class ParallelView(ParallelEnv):
                 raise ValueError(f"{name}'s action has shape {shape}, expected ({spec.act_dim},)")
             joint[0, spec.action_slice] = part.to(self.env.device)
         step = self.env.step(joint)
-        if not self._checked:
-            check_step(self.env, step)
-            self._checked = True
+        self._check(step)
         self._state = step.final_state
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         info = {name: float(value[0]) for name, value in step.log.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,10 +58,9 @@ def env_of(policy: str | Path, num_envs: int | None = None, **settings: Any) -> 
     Raises:
         UserError: there is no such policy, or a setting is wrong.
     """
-    config = playing(str(policy), *as_overrides(settings))
     if num_envs is not None:
-        config = dataclasses.replace(config, num_envs=num_envs)
-    return make_env(config)
+        settings["num_envs"] = num_envs
+    return make_env(playing(str(policy), *as_overrides(settings)))
 
 
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:

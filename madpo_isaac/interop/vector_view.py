@@ -15,7 +15,7 @@ from madpo_isaac.errors import UserError
 from madpo_isaac.interop.pictures import Camera, check_open
 from madpo_isaac.interop.seeds import reseed
 from madpo_isaac.interop.spaces import box
-from madpo_isaac.tasks.contract import check_state, check_step
+from madpo_isaac.tasks.contract import StepCheck, check_state
 
 
 class VectorView(VectorEnv):
@@ -39,7 +39,7 @@ class VectorView(VectorEnv):
         self._camera = Camera(env, render_mode, width, height)
         self.metadata = {**self._camera.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = render_mode
-        self.env, self._checked = env, False
+        self.env, self._check = env, StepCheck(env)
         self.num_envs = env.num_envs
         self.single_observation_space = box(env.readings())
         self.single_action_space = box(env.commands())
@@ -86,9 +86,7 @@ class VectorView(VectorEnv):
         if tuple(joint.shape) != (shape := (self.num_envs, self.env.action_dim)):
             raise ValueError(f"actions have shape {tuple(joint.shape)}, expected {shape}")
         step = self.env.step(joint)
-        if not self._checked:
-            check_step(self.env, step)
-            self._checked = True
+        self._check(step)
         everywhere = np.ones(self.num_envs, dtype=bool)
         infos: dict[str, Any] = {}
         for name, value in step.log.items():

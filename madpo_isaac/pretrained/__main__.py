@@ -32,9 +32,8 @@ from madpo_isaac.report.runs import Run, load
 from madpo_isaac.report.tables import Table
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
-from madpo_isaac.system import device
 from madpo_isaac.system.files import parse_json, write_atomic
-from madpo_isaac.training.factory import make_env
+from madpo_isaac.training.factory import playing_env
 from madpo_isaac.training.policy import policy_of
 
 _HERE = (*WHERE, "num_threads", "test_episodes")
@@ -218,7 +217,7 @@ def scores(config: Config, episodes: int) -> dict[str, Any]:
         config: one that plays it.
         episodes: are played at least; every environment plays equally many.
     """
-    env = make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+    env = playing_env(config)
     policy = policy_of(config, env)
     generator = torch.Generator(env.device).manual_seed(config.seed)
     each = -(-episodes // env.num_envs)

@@ -50,6 +50,12 @@ class Interval:
     low: float
     high: float
 
+    @classmethod
+    def at(cls, estimate: Estimate, k: int) -> Interval:
+        """Returns number k of an estimate."""
+        ends = (estimate.value, estimate.low, estimate.high)
+        return cls(*(float(end[k]) for end in ends))
+
 
 class Limits(NamedTuple):
     """The part of an axis that is shown."""

@@ -89,7 +89,7 @@ def aggregate(study: Study, scores: statistics.Scores, reps: int) -> Figure:
     panels = []
     for name in names:
         k = every.index(name)
-        bars = {g: _at(e, k) for g, e in estimates.items() if g in study.drawn}
+        bars = {g: Interval.at(e, k) for g, e in estimates.items() if g in study.drawn}
         values = [bar.value for bar in bars.values()]
         gap = name == "optimality gap"
         origin = float(gap) if scores.normalized else scores.beginning
@@ -102,7 +102,7 @@ def aggregate(study: Study, scores: statistics.Scores, reps: int) -> Figure:
 def improvement(study: Study, scores: statistics.Scores, reps: int, name: str) -> Figure:
     """Probability that a run of a group beats one of the baseline."""
     estimates = statistics.improvement(scores.finals, name, reps)
-    bars = {group: _at(e, 0) for group, e in estimates.items() if group in study.drawn}
+    bars = {group: Interval.at(e, 0) for group, e in estimates.items() if group in study.drawn}
     panel = Panel(f"P(better than {name})", bars=bars, fixed=(-0.02, 1.02), upright=0.5)
     title = f"Probability of improvement on {name}"
     return Figure("improvement", title, [panel], study.drawn, study.caption)
@@ -227,10 +227,6 @@ def agents(study: Study, task: str, group: str) -> Figure | None:
         panels.append(Panel(x_label, metric.replace("_", " "), lines=lines))
     title = f"{task}, {group}: each agent"
     return Figure("agents", title, panels, names, study.caption)
-
-
-def _at(estimate: statistics.Estimate, k: int) -> Interval:
-    return Interval(*(float(getattr(estimate, end)[k]) for end in ("value", "low", "high")))
 
 
 def _count(tasks: Sequence[str]) -> str:

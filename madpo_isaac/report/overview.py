@@ -76,7 +76,7 @@ def _against(
     lines = [point_line(name, xs, [each[group] for _, group in points])] if points else []
     log = len(xs) > 1 and min(xs) > 0.0 and max(xs) / min(xs) >= 4.0
     levels = {
-        group: Interval(float(estimate.value[0]), float(estimate.low[0]), float(estimate.high[0]))
+        group: Interval.at(estimate, 0)
         for group, estimate in each.items()
         if group not in knobs and np.isfinite(estimate.value).all()
     }

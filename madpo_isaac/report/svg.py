@@ -271,8 +271,7 @@ def _curve(line: Line, figure: Figure, x: _Scale, y: _Scale, unit: str) -> str:
     every = 1 if line.points else max(1, len(known) // _MARKERS)
     parts += [_mark(float(at[k]), float(values[k]), style) for k in known[place % every :: every]]
     for k in known:
-        number = Interval(*(float(getattr(line.estimate, e)[k]) for e in ("value", "low", "high")))
-        told = f"{_told(line.name, number)} at {line.x[k]:.4g} {unit}"
+        told = f"{_told(line.name, Interval.at(line.estimate, int(k)))} at {line.x[k]:.4g} {unit}"
         spot = f'<circle class="spot" cx="{at[k]:.1f}" cy="{values[k]:.1f}" r="6">'
         parts.append(f"{spot}<title>{escape(told)}</title></circle>")
     return f'<g color="{style.color}">{"".join(parts)}</g>'

@@ -111,6 +111,18 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+@contextlib.contextmanager
+def reading_settings(where: Path) -> Iterator[None]:
+    """Turns what goes wrong with a file of settings into an error that names it."""
+    wrong = (OSError, AssertionError, ValueError, RecursionError, YAMLError, OmegaConfBaseException)
+    try:
+        yield
+    except wrong as problem:
+        raise UserError(
+            f"The configuration in '{where}' cannot be used: {reason_of(problem)}."
+        ) from problem
+
+
 def plain_settings(text: Any, where: Path) -> DictConfig:
     """Reads settings in YAML from a file that may have come from elsewhere.
 
@@ -122,12 +134,8 @@ def plain_settings(text: Any, where: Path) -> DictConfig:
         UserError: it holds no settings, or a reference such as ``${oc.env:HOME}``, which would
             put something of this machine into them.
     """
-    try:
+    with reading_settings(where):
         content = OmegaConf.create(text) if isinstance(text, str) else None
-    except (AssertionError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as bad:
-        raise UserError(
-            f"The configuration in '{where}' cannot be used: {reason_of(bad)}."
-        ) from bad
     if not isinstance(content, DictConfig):
         raise UserError(f"'{where}' holds no configuration.")
     if found := re.search(r"\$\{[^}]*\}?", str(OmegaConf.to_container(content, resolve=False))):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from madpo_isaac import tasks
@@ -14,6 +12,7 @@ from madpo_isaac.config.nodes import sim_settings, task_settings
 from madpo_isaac.config.schema import Config
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError
+from madpo_isaac.system import device
 from madpo_isaac.system.distributed import ALONE, Ranks
 from madpo_isaac.tasks.hands.shaping import ShapingConfig
 from madpo_isaac.training.on_policy import OnPolicyLearner
@@ -52,10 +51,15 @@ def make_env(
     )
 
 
+def playing_env(config: Config) -> VecEnv:
+    """Returns the environments in which a policy plays, and gives torch its threads."""
+    return make_env(config, threads=device.configure(config.num_threads, config.sim_device))
+
+
 def make_learner(
     algo: AlgoConfig | PpoConfig,
     env: VecEnv,
-    seeds: Sequence[int],
+    draws: tuple[int, int],
     *,
     ranks: Ranks = ALONE,
     max_iterations: int = 1,
@@ -66,7 +70,7 @@ def make_learner(
     Args:
         algo: hyper-parameters.
         env: environments in which it acts.
-        seeds: seeds of the initial weights and of the actions.
+        draws: seeds of the initial weights and of the actions, see :func:`seeds`.
         ranks: the processes that train together.
         max_iterations: number of iterations of the whole training.
         playing: True if it only acts.
@@ -74,16 +78,15 @@ def make_learner(
     Raises:
         UserError: the package of ``algo=ppo`` is missing.
     """
-    init_seed, act_seed = seeds
     if not isinstance(algo, PpoConfig):
-        return OnPolicyLearner(algo, env, (init_seed, act_seed), ranks)
+        return OnPolicyLearner(algo, env, draws, ranks)
     try:
         from madpo_isaac.algos.ppo.learner import PpoLearner
     except ImportError as problem:
         raise UserError(
             f"algo=ppo needs the package rl-games: pip install rl-games ({problem})."
         ) from problem
-    return PpoLearner(algo, env, (init_seed, act_seed), max_iterations, playing)
+    return PpoLearner(algo, env, draws, max_iterations, playing)
 
 
 def seeds(seed: int, rank: int = 0) -> tuple[int, int, int]:

@@ -49,11 +49,11 @@ class Run:
     def __init__(self, config: Config, ranks: Ranks = ALONE) -> None:
         self.config, self.ranks = config, ranks
         self.threads = device.configure(config.num_threads, config.sim_device, config.precision)
-        env_seed, *others = seeds(config.seed, ranks.index)
+        env_seed, init_seed, act_seed = seeds(config.seed, ranks.index)
         self.env = make_env(config, seed=env_seed, threads=self.threads, training=True)
         total = config.max_iterations
         self.learner = make_learner(
-            config.algo, self.env, others, ranks=ranks, max_iterations=total
+            config.algo, self.env, (init_seed, act_seed), ranks=ranks, max_iterations=total
         )
         self.tracker = EpisodeTracker(config.num_envs, self.env.device)
         self.state = self._begin()

@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from madpo_isaac.config.nodes import read_record
 from madpo_isaac.config.resume import difference
 from madpo_isaac.config.schema import Config
 from madpo_isaac.env import Step
-from madpo_isaac.errors import RunFailed, UserError, reason_of
+from madpo_isaac.errors import RunFailed, UserError
 from madpo_isaac.runs import checkpoint
 from madpo_isaac.runs.folder import RunFolder
 from madpo_isaac.sim import physics
 from madpo_isaac.system.byproduct import ByProduct
+from madpo_isaac.system.files import reading_settings
 from madpo_isaac.training.callback import Callback
 from madpo_isaac.training.factory import make_env
 from madpo_isaac.training.run import Run
@@ -148,14 +148,8 @@ def replay(path: Path) -> list[tuple[int, int, bool]]:
 def _config(path: Path, content: dict[str, Any]) -> Config:
     """The checked configuration of a dump's run; raises UserError if the dump is of another."""
     record = read_record(content["config"], path, alone=RunFolder.of_dump(path) is None)
-    try:
+    with reading_settings(path):
         config = OmegaConf.to_object(record)
-    except UserError:
-        raise
-    except (ValueError, OmegaConfBaseException) as problem:
-        raise UserError(
-            f"The configuration in '{path}' cannot be used: {reason_of(problem)}."
-        ) from problem
     assert isinstance(config, Config)
     config.check()
     actions, faults = content["actions"], content["faults"]
