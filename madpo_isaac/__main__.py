@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib import metadata
 
@@ -20,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     spin.bound()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     try:
+        _check_folder()
         if name in ("", "-h", "--help"):
             for command, (_, text) in COMMANDS.items():
                 console.info(f"madpo {command:<12} {text}")
@@ -48,6 +50,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.error("interrupted")
         return 130
+
+
+def _check_folder() -> None:
+    """Raises UserError where the working folder was removed: libraries would fail in their ways."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as problem:
+        raise UserError(
+            "The working folder does not exist any more: change to another."
+        ) from problem
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The command line: bad input is one clear line and changes nothing; Hydra's own flags work."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 import torch
 from tiny_run import ONCE
 
+from madpo_isaac.__main__ import main as madpo
 from madpo_isaac.commands.train import main
 from madpo_isaac.config import overrides
 from madpo_isaac.config.schema import Config
@@ -352,6 +355,27 @@ def test_cfg_job_prints_any_recipe(capsys, recipe, gamma):
     out = capsys.readouterr().out
     assert f"\nrecipe: {recipe}\n" in out
     assert f"\n  gamma: {gamma}\n" in out
+
+
+def test_a_full_disk_below_cfg_is_one_line(monkeypatch, capfd):
+    stdout = open("/dev/full", "w", buffering=1)  # noqa: SIM115  what is left cannot be written
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["--cfg", "job"]) == 2
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        stdout.close()
+    wanted = r"error: The output cannot be written: No space left on device\.\n"
+    assert re.fullmatch(wanted, capfd.readouterr().err)
+
+
+def test_a_working_folder_that_was_removed_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # which goes back at the end
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert madpo(["doctor"]) == 2
+    assert re.fullmatch(r"error: The working folder does [^\n]*\n", capsys.readouterr().err)
 
 
 def test_no_key_is_taken_for_a_choice_of_a_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import itertools
 import os
 import re
@@ -134,8 +135,10 @@ def _hydra_main(argv: Sequence[str]) -> int:
         return _BAD_INPUT if done.code else 0
     except OBJECTIONS as problem:
         raise translate(problem) from problem
-    except OSError as problem:  # OmegaConf's objection to files that hold something else
-        if "Invalid loaded object type" not in str(problem):
+    except OSError as problem:
+        if problem.errno == errno.ENOSPC:  # Hydra prints by itself
+            raise UserError(f"The output cannot be written: {problem.strerror}.") from problem
+        if "Invalid loaded object type" not in str(problem):  # OmegaConf's objection to a file
             raise
         raise UserError("The configuration holds no settings: write <key>: <value>.") from problem
     except KeyboardInterrupt:
