@@ -94,10 +94,6 @@ class DoorTask(ReachTask):
         """Returns the door."""
         return self._door
 
-    def handles(self) -> Tensor:
-        """Handle points of the right leaf (at +y) and the left one, meters. (N, 2, 3)"""
-        return self.object_sensors.unflatten(1, (2, 3))
-
     def reset_object(self, mask: Tensor) -> None:
         """Puts the leaves at rest; their velocity is zero."""
         self.write_rows(self._angles, mask, torch.full_like(self._angles, self.rest))

@@ -68,6 +68,14 @@ class FloatingTaskEnv(HandTaskEnv):
         """Positions of the palms' bodies, meters. (N, 2, 3)"""
         return self.hand_sensors[..., -3:]
 
+    def handles(self) -> Tensor:
+        """Handle points of hand 0 and hand 1, world frame, meters. (N, 2, 3)
+
+        By default the two points that the scenery's sensors read. Tasks without such sensors have
+        no handles, or override this.
+        """
+        return self.object_sensors.unflatten(1, (2, 3))
+
     def observe_base(self, out: Tensor) -> None:
         """Writes position and turn of each hand's base into ``out`` (N, 2, 6)."""
         out[..., :3] = self.base_position()

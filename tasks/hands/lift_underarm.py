@@ -70,10 +70,6 @@ class Env(FloatingTaskEnv):
         """Returns the pot on its table."""
         return Pot(self.start, self.goal)
 
-    def handles(self) -> Tensor:
-        """Handle points at +y and at -y, meters. (N, 2, 3)"""
-        return self.object_sensors.unflatten(1, (2, 3))
-
     def observe_tail(self, out: Tensor) -> None:
         """Writes the pot and its handle points into ``out`` (N, 19)."""
         self.observe_free(self._pose, self._vel, out[:, :13])

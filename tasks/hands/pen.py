@@ -125,10 +125,6 @@ class Env(ReachTask):
         """Returns the pen on its table."""
         return Pen()
 
-    def handles(self) -> Tensor:
-        """Handle points of cap and body, meters. (N, 2, 3)"""
-        return self.object_sensors.unflatten(1, (2, 3))
-
     def observe_tail(self, out: Tensor) -> None:
         """Writes the pen and its handle points into ``out`` (N, 19)."""
         self.observe_free(self._pose, self._vel, out[:, :13])

@@ -37,10 +37,6 @@ class ReachTask(FloatingTaskEnv):
     shapes = ("progress", "action_rate", "hold")
 
     @abstractmethod
-    def handles(self) -> Tensor:
-        """Handle points of hand 0 and hand 1, world frame, meters. (N, 2, 3)"""
-
-    @abstractmethod
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -62,10 +62,6 @@ class Env(ReachTask):
         """Returns the switches on their table."""
         return Switches(self.places)
 
-    def handles(self) -> Tensor:
-        """Points to press of the right and the left switch, meters. (N, 2, 3)"""
-        return self.object_sensors.unflatten(1, (2, 3))
-
     def reset_object(self, mask: Tensor) -> None:
         """Releases the rockers."""
         self.write_rows(self._angles, mask, torch.full_like(self._angles, RELEASED))
