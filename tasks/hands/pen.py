@@ -22,8 +22,7 @@ from madpo_isaac.tasks.hands.objects import (
     add_point,
     add_table,
 )
-from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
-from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.reach import ABOVE_TABLE, ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.settings import size
 
@@ -107,10 +106,7 @@ class Env(ReachTask):
     tail_dim = 19
     transition_scale = 0.5
     orientation_scale = 0.1
-    placements = (
-        Placement.euler((0.55, 0.2, 0.8), 3.14159, 0.0, 1.57),
-        Placement.euler((0.55, -0.2, 0.8), 3.14159, 0.0, 1.57),
-    )
+    placements = ABOVE_TABLE
     view = View(lookat=(0.2, 0.0, 0.68), distance=1.15, azimuth=30.0, elevation=-40.0)
 
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:

@@ -12,8 +12,7 @@ from madpo_isaac.env import Reading
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
 from madpo_isaac.tasks.hands.blocks import BLOCKS, Blocks
-from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
-from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.reach import ABOVE_TABLE, ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.settings import size
 
@@ -40,10 +39,7 @@ class Env(ReachTask):
     objects = BLOCKS
     transition_scale = 0.5
     orientation_scale = 0.1
-    placements = (
-        Placement.euler((0.55, 0.2, 0.8), 3.14159, 0.0, 1.57),
-        Placement.euler((0.55, -0.2, 0.8), 3.14159, 0.0, 1.57),
-    )
+    placements = ABOVE_TABLE
     view = View(lookat=(0.1, 0.0, 0.66), distance=1.25, azimuth=30.0, elevation=-40.0)
     starts = ((0.0, 0.2, 0.625), (0.0, -0.2, 0.625))
     targets = ((-0.2, 0.2, 0.625), (-0.2, -0.2, 0.625))

@@ -11,8 +11,15 @@ from torch import Tensor
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands.base import Outcome
 from madpo_isaac.tasks.hands.floating import FloatingConfig, FloatingTaskEnv
+from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.shaping import Aim
 from madpo_isaac.tasks.settings import size
+
+ABOVE_TABLE = (
+    Placement.euler((0.55, 0.2, 0.8), 3.14159, 0.0, 1.57),
+    Placement.euler((0.55, -0.2, 0.8), 3.14159, 0.0, 1.57),
+)
+"""Places of hands side by side that point to -x, palms down."""
 
 
 @dataclass

@@ -11,8 +11,7 @@ from torch import Tensor
 from madpo_isaac.env import Reading
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
-from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
-from madpo_isaac.tasks.hands.scene import Placement
+from madpo_isaac.tasks.hands.reach import ABOVE_TABLE, ReachConfig, ReachTask
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.hands.switches import RELEASED, ROCKERS, Switches
 from madpo_isaac.tasks.settings import size
@@ -41,10 +40,7 @@ class Env(ReachTask):
     objects = ROCKERS
     transition_scale = 0.5
     orientation_scale = 0.1
-    placements = (
-        Placement.euler((0.55, 0.2, 0.8), 3.14159, 0.0, 1.57),
-        Placement.euler((0.55, -0.2, 0.8), 3.14159, 0.0, 1.57),
-    )
+    placements = ABOVE_TABLE
     view = View(lookat=(0.15, 0.0, 0.68), distance=1.2, azimuth=30.0, elevation=-40.0)
     places = ((0.0, 0.2, 0.65), (0.0, -0.2, 0.65))
     quat = (0.7074, 0.0, -0.7068, 0.0)
