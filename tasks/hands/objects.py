@@ -19,6 +19,8 @@ Color = tuple[float, float, float, float]
 """(red, green, blue, opacity)"""
 
 OBJECT, TABLE = "object", "table"
+SECOND = {"name": "object1", "rgba": (0.8, 0.3, 0.5, 1.0), "goal_rgba": (0.98, 0.6, 0.72, 0.4)}
+"""Name and colors of the second of two objects of a kind, for :class:`Solid`."""
 GRAVITY = 9.81
 """m/s^2, on objects only: Bi-DexHands switches it off for the hands."""
 

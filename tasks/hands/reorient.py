@@ -14,7 +14,7 @@ from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands.base import Outcome
 from madpo_isaac.tasks.hands.blocks import CUBE_DENSITY, CUBE_SIDE
 from madpo_isaac.tasks.hands.goal_task import GoalConfig, GoalTask, random_turn
-from madpo_isaac.tasks.hands.objects import Solid, Vector
+from madpo_isaac.tasks.hands.objects import SECOND, Solid, Vector
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.settings import size
@@ -50,9 +50,6 @@ def _cube(pos: Vector, **settings: Any) -> Solid:
     return Solid((half, half, half), mass, pos, kind=mujoco.mjtGeom.mjGEOM_BOX, **settings)
 
 
-_SECOND = {"name": "object1", "rgba": (0.8, 0.3, 0.5, 1.0), "goal_rgba": (0.98, 0.6, 0.72, 0.4)}
-
-
 class Env(GoalTask):
     """Palms up, a cube above each; a step after a goal is reached both hands get a new one."""
 
@@ -61,7 +58,7 @@ class Env(GoalTask):
         Placement((0.0, 0.0, 0.5), (1.0, 0.0, 0.0, 0.0)),
         Placement((0.0, -1.15, 0.5), (0.0, 0.0, 0.0, 1.0)),
     )
-    solids = (_cube((0.0, -0.39, 0.6)), _cube((0.0, -0.76, 0.6), **_SECOND))
+    solids = (_cube((0.0, -0.39, 0.6)), _cube((0.0, -0.76, 0.6), **SECOND))
     goals = ((0.0, -0.39, 0.56), (0.0, -0.76, 0.56))
     view = View(lookat=(0.0, -0.57, 0.5), distance=1.1, azimuth=30.0, elevation=-38.0)
 

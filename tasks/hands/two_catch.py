@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from madpo_isaac.tasks.hands.catch import CatchConfig, Underarm
-from madpo_isaac.tasks.hands.objects import egg_at
-
-_SECOND = {"name": "object1", "rgba": (0.8, 0.3, 0.5, 1.0), "goal_rgba": (0.98, 0.6, 0.72, 0.4)}
+from madpo_isaac.tasks.hands.objects import SECOND, egg_at
 
 
 @dataclass
@@ -20,5 +18,5 @@ class Env(Underarm):
 
     # Half-way both goals would be in one place, where there is no room for two eggs.
     shapes = ("progress", "action_rate", "hold")
-    solids = (egg_at((0.0, -0.39, 0.54)), egg_at((0.0, -0.78, 0.54), **_SECOND))
+    solids = (egg_at((0.0, -0.39, 0.54)), egg_at((0.0, -0.78, 0.54), **SECOND))
     goals = ((0.0, -0.79, 0.54), (0.0, -0.38, 0.54))
