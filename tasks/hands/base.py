@@ -346,6 +346,11 @@ class HandTaskEnv(VecEnv):
         # MuJoCo keeps a free joint's angular velocity in the body frame.
         out[..., 10:13] = _VEL_SCALE * quat_rotate(pose[..., 3:], vel[..., 3:])
 
+    @staticmethod
+    def free_readings(name: str) -> list[Reading]:
+        """Returns the meaning of the columns of :meth:`observe_free` for the body ``name``. (13)"""
+        return readings.of_free_body(name, angular=_VEL_SCALE)
+
     def _read_model(self, model: mujoco.MjModel) -> None:
         """Finds the hands' blocks in the simulation's tensors, see :func:`build_spec`."""
         first = model.joint(f"hand0_{self.hand.full(self.hand.joints[0])}")

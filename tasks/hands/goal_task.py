@@ -126,7 +126,7 @@ class GoalTask(HandTaskEnv):
         found = []
         for solid in self.solids:
             goal = solid.name.replace(OBJECT, "goal")
-            found += readings.of_free_body(solid.name, angular=0.2) + readings.of_pose(goal)
+            found += self.free_readings(solid.name) + readings.of_pose(goal)
             found += readings.of_quaternion(f"{goal}_to_{solid.name}")
         return found
 

@@ -78,7 +78,7 @@ class Env(FloatingTaskEnv):
     def tail_readings(self) -> list[Reading]:
         """Returns the meaning of the columns of the tail."""
         points = readings.of_points("right_handle", "left_handle")
-        return readings.of_free_body(OBJECT, angular=0.2) + points
+        return self.free_readings(OBJECT) + points
 
     def aim(self) -> Aim:
         """Returns the pot's distance to its goal, and the pot's position."""

@@ -129,7 +129,7 @@ class Env(ReachTask):
     def tail_readings(self) -> list[Reading]:
         """Returns the meaning of the columns of the tail."""
         points = readings.of_points("cap_handle", "barrel_handle")
-        return readings.of_free_body(OBJECT, angular=0.2) + points
+        return self.free_readings(OBJECT) + points
 
     @staticmethod
     def _pulled(handles: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class Env(ReachTask):
         right, left = BLOCKS
         again = readings.of_points(f"{right}/again", left, f"{left}/place", f"{right}/place")
         zeros = readings.constant("zero", 5)
-        return readings.of_free_body(right, angular=0.2) + again + zeros
+        return self.free_readings(right) + again + zeros
 
     def remaining(self, handles: Tensor) -> Tensor:
         """Returns the sum of the blocks' distances to their places, meters. (N,)"""

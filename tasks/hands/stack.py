@@ -80,7 +80,7 @@ class Env(ReachTask):
 
     def tail_readings(self) -> list[Reading]:
         """Returns the meaning of the columns of the tail."""
-        blocks = [column for b in BLOCKS for column in readings.of_free_body(b, angular=0.2)]
+        blocks = [column for b in BLOCKS for column in self.free_readings(b)]
         return blocks + readings.constant("zero", 4)
 
     def remaining(self, handles: Tensor) -> Tensor:
