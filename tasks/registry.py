@@ -56,7 +56,7 @@ TASKS: dict[str, str | Task] = {
     **dict.fromkeys(SCENARIOS, "madpo_isaac.tasks.mujoco.task"),
 }
 """Tasks by name. A value is a :class:`Task`, or the name of a module. The module has ``Config`` and
-``Env``, or if it has several tasks, a function ``variant(name)``."""
+``Env``, or if it has several tasks, pairs of them by name in ``TASKS``."""
 
 
 def register_task(name: str, settings: type) -> Callable[[Kind], Kind]:
@@ -114,7 +114,7 @@ def load(task: str) -> Any:
     if isinstance(found, Task):
         return found
     module = importlib.import_module(found)
-    return module.variant(name) if hasattr(module, "variant") else module
+    return Task(*module.TASKS[name]) if hasattr(module, "TASKS") else module
 
 
 def suite(task: str) -> str:

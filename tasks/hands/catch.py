@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -131,14 +130,8 @@ class Abreast(Leashed):
         return self.palm_origin()
 
 
-_VARIANTS = {
+TASKS = {
     "ShadowHandCatchUnderarm": (UnderarmConfig, Underarm),
     "ShadowHandCatchOver2Underarm": (Over2UnderarmConfig, Over2Underarm),
     "ShadowHandCatchAbreast": (AbreastConfig, Abreast),
 }
-
-
-def variant(name: str) -> Any:
-    """Returns Config and Env of the task ``name``, for the registry of tasks."""
-    config, env = _VARIANTS[name]
-    return SimpleNamespace(Config=config, Env=env)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -142,16 +141,10 @@ class CloseTask(DoorTask):
         return (1.0 - 2.0 * gap).clamp(min=self._lowest_bonus)
 
 
-_VARIANTS: dict[str, tuple[type[DoorConfig], partial[DoorTask]]] = {
+TASKS: dict[str, tuple[type[DoorConfig], partial[DoorTask]]] = {
     "ShadowHandDoorOpenInward": (DoorConfig, partial(DoorTask, inward=True)),
     "ShadowHandDoorOpenOutward": (DoorConfig, partial(DoorTask, inward=False)),
     "ShadowHandDoorCloseInward": (CloseConfig, partial(CloseTask, inward=True, place=(0.9, 0.5))),
     "ShadowHandDoorCloseOutward": (CloseOutwardConfig, partial(CloseTask, inward=False)),
 }
 """Inward leaves open toward the hands. ``place`` is x and y of the first hand, meters."""
-
-
-def variant(name: str) -> Any:
-    """Returns Config and Env of the task ``name``, for the registry of tasks."""
-    config, env = _VARIANTS[name]
-    return SimpleNamespace(Config=config, Env=env)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from madpo_isaac.env import Reading
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
+from madpo_isaac.tasks.hands.block_task import BlockTask
 from madpo_isaac.tasks.hands.blocks import BLOCKS, Blocks
-from madpo_isaac.tasks.hands.reach import ABOVE_TABLE, ReachConfig, ReachTask
+from madpo_isaac.tasks.hands.reach import ABOVE_TABLE, ReachConfig
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.settings import size
 
@@ -27,7 +26,7 @@ class Config(ReachConfig):
     """Meters from each block to its place up to which the episode counts as a success."""
 
 
-class Env(ReachTask):
+class Env(BlockTask):
     """Hand 0 pushes the right block (at +y), hand 1 the left one, 0.2 m away from themselves.
 
     The tail of the joint state: the right block's pose xyzw (7), linear velocity (3), angular
@@ -35,36 +34,23 @@ class Env(ReachTask):
     left (3) and the right one (3), five zeros, which keep the size of Bi-DexHands; world frame.
     """
 
-    tail_dim = 30
-    objects = BLOCKS
+    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
     transition_scale = 0.5
     orientation_scale = 0.1
     placements = ABOVE_TABLE
     view = View(lookat=(0.1, 0.0, 0.66), distance=1.25, azimuth=30.0, elevation=-40.0)
     starts = ((0.0, 0.2, 0.625), (0.0, -0.2, 0.625))
-    targets = ((-0.2, 0.2, 0.625), (-0.2, -0.2, 0.625))
-
-    def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
-        super().__init__(config, num_envs, **kwargs)
-        self._success_distance = config.success_distance
-        first = self.sim.model.joint(f"{BLOCKS[0]}_free")
-        self._poses = self.sim.qpos[:, first.qposadr[0] :][:, :14].unflatten(1, (2, 7))
-        self._vel = self.sim.qvel[:, first.dofadr[0] :][:, :6]
-        self._places = torch.tensor(self.targets, device=self.device)
+    goals = ((-0.2, 0.2, 0.625), (-0.2, -0.2, 0.625))
 
     def scenery(self) -> Blocks:
         """Returns the blocks on their table."""
-        return Blocks(self.starts, self.targets, table_friction=0.5, table_depth=1.0)
-
-    def handles(self) -> Tensor:
-        """Centers of the blocks, meters. (N, 2, 3)"""
-        return self._poses[..., :3]
+        return Blocks(self.starts, self.goals, table_friction=0.5, table_depth=1.0)
 
     def observe_tail(self, out: Tensor) -> None:
         """Writes blocks and places into ``out`` (N, 30)."""
-        self.observe_free(self._poses[:, 0], self._vel, out[:, :13])
+        self.observe_free(self.poses[:, 0], self.velocities[:, 0], out[:, :13])
         out[:, 13:19] = self.handles().flatten(1)
-        out[:, 19:25] = self._places.flip(0).flatten()
+        out[:, 19:25] = self.places.flip(0).flatten()
         out[:, 25:] = 0.0
 
     def tail_readings(self) -> list[Reading]:
@@ -74,15 +60,11 @@ class Env(ReachTask):
         zeros = readings.constant("zero", 5)
         return self.free_readings(right) + again + zeros
 
-    def remaining(self, handles: Tensor) -> Tensor:
-        """Returns the sum of the blocks' distances to their places, meters. (N,)"""
-        return torch.linalg.vector_norm(handles - self._places, dim=-1).sum(1)
-
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Reward: 7.4 - finger distances - 5 times the distances of the blocks to their places."""
-        distance = torch.linalg.vector_norm(handles - self._places, dim=-1)
+        distance = self.distances(handles)
         reward = 7.4 - fingers.sum(1) - 5.0 * distance.sum(1)
         terms = {"right_distance": distance[:, 0], "left_distance": distance[:, 1]}
-        return reward, (distance <= self._success_distance).all(1), terms
+        return reward, (distance <= self.config.success_distance).all(1), terms

@@ -89,9 +89,7 @@ def build_spec(
             f"task.hand={hand.name} cannot float, which this task needs: its data have no 'base'."
         )
     base = hand.base if drive is not None else None
-    spec = mujoco.MjSpec()
-    spec.compiler.degree = False
-    _set_options(spec)
+    spec = _empty_spec()
     for prefix, placement in zip(HAND_PREFIXES, placements, strict=True):
         frame = _frame(spec, prefix, placement, base)
         spec.attach(_hand_spec(hand, visual=visual), frame=frame, prefix=prefix)
@@ -110,9 +108,7 @@ def build_spec(
 
 def build_hand(hand: Hand, *, visual: bool) -> mujoco.MjSpec:
     """Returns a scene of one hand, whose names begin with :data:`PREFIX`, without sensors."""
-    spec = mujoco.MjSpec()
-    spec.compiler.degree = False
-    _set_options(spec)
+    spec = _empty_spec()
     frame = _frame(spec, PREFIX, Placement((0.0, 0.0, 0.5), (1.0, 0.0, 0.0, 0.0)), None)
     spec.attach(_hand_spec(hand, visual=visual), frame=frame, prefix=PREFIX)
     if visual:
@@ -156,6 +152,14 @@ def _add_drive(spec: mujoco.MjSpec, prefix: str, drive: Drive, base: Base) -> No
             actuator.gainprm[0] = gain
             actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
             actuator.biasprm[2] = -DRAG * inertia[axis]
+
+
+def _empty_spec() -> mujoco.MjSpec:
+    """Returns a scene without bodies; its angles are in radians."""
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    _set_options(spec)
+    return spec
 
 
 def _set_options(spec: mujoco.MjSpec) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 from madpo_isaac.env import Reading
 from madpo_isaac.settings import setting
 from madpo_isaac.tasks.hands import readings
+from madpo_isaac.tasks.hands.block_task import BlockTask
 from madpo_isaac.tasks.hands.blocks import BLOCKS, Blocks
-from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
+from madpo_isaac.tasks.hands.reach import ReachConfig
 from madpo_isaac.tasks.hands.scene import Placement
 from madpo_isaac.tasks.hands.stage import View
 from madpo_isaac.tasks.settings import size
@@ -30,15 +31,14 @@ class Config(ReachConfig):
     """Meters from each block to its place below which stacking is rewarded."""
 
 
-class Env(ReachTask):
+class Env(BlockTask):
     """Hand 0 takes the right block (at +y) to the middle, hand 1 puts the left one on top.
 
     The tail of the joint state: of each block pose xyzw (7), linear velocity (3) and angular
     velocity x 0.2 (3), world frame; four zeros, which keep the size of Bi-DexHands.
     """
 
-    tail_dim = 30
-    objects = BLOCKS
+    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
     transition_scale = 0.2
     orientation_scale = 0.02
     placements = (
@@ -47,45 +47,32 @@ class Env(ReachTask):
     )
     view = View(lookat=(0.0, 0.0, 0.64), distance=1.2, azimuth=150.0, elevation=-38.0)
     starts = ((0.0, 0.1, 0.625), (0.0, -0.1, 0.625))
-    targets = ((0.0, 0.0, 0.625), (0.0, 0.0, 0.675))
+    goals = ((0.0, 0.0, 0.625), (0.0, 0.0, 0.675))
 
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
         super().__init__(config, num_envs, **kwargs)
-        self._noise, self._target_distance = config.reset_block_pos_noise, config.target_distance
-        first = self.sim.model.joint(f"{BLOCKS[0]}_free")
-        self._poses = self.sim.qpos[:, first.qposadr[0] :][:, :14].unflatten(1, (2, 7))
-        self._vels = self.sim.qvel[:, first.dofadr[0] :][:, :12].unflatten(1, (2, 6))
         self._starts = torch.tensor(self.starts, device=self.device)
-        self._targets_pos = torch.tensor(self.targets, device=self.device)
 
     def scenery(self) -> Blocks:
         """Returns the blocks on their table."""
         return Blocks(
-            self.starts, self.targets, hand_friction=0.5, cube_friction=0.25, table_friction=0.2
+            self.starts, self.goals, hand_friction=0.5, cube_friction=0.25, table_friction=0.2
         )
 
     def reset_object(self, mask: Tensor) -> None:
         """Moves the blocks by noise in the plane of the table."""
-        noise = self._noise * self.uniform(4).unflatten(1, (2, 2))
-        self.write_rows(self._poses[..., :2], mask, self._starts[:, :2] + noise)
-
-    def handles(self) -> Tensor:
-        """Centers of the blocks, meters. (N, 2, 3)"""
-        return self._poses[..., :3]
+        noise = self.config.reset_block_pos_noise * self.uniform(4).unflatten(1, (2, 2))
+        self.write_rows(self.poses[..., :2], mask, self._starts[:, :2] + noise)
 
     def observe_tail(self, out: Tensor) -> None:
         """Writes the blocks into ``out`` (N, 30)."""
-        self.observe_free(self._poses, self._vels, out[:, :26].unflatten(1, (2, 13)))
+        self.observe_free(self.poses, self.velocities, out[:, :26].unflatten(1, (2, 13)))
         out[:, 26:] = 0.0
 
     def tail_readings(self) -> list[Reading]:
         """Returns the meaning of the columns of the tail."""
         blocks = [column for b in BLOCKS for column in self.free_readings(b)]
         return blocks + readings.constant("zero", 4)
-
-    def remaining(self, handles: Tensor) -> Tensor:
-        """Returns the sum of the blocks' distances to their places, meters. (N,)"""
-        return torch.linalg.vector_norm(handles - self._targets_pos, dim=-1).sum(1)
 
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
@@ -95,10 +82,9 @@ class Env(ReachTask):
         d sums the blocks' distances to their places, close says that each is below
         ``target_distance``, h is how far the left block is from its height.
         """
-        offset = handles - self._targets_pos
-        distance = torch.linalg.vector_norm(offset, dim=-1)
-        close = (distance < self._target_distance).all(1)
-        stack = close * 50.0 * (0.05 - offset[:, 1, 2].abs())
+        distance = self.distances(handles)
+        close = (distance < self.config.target_distance).all(1)
+        stack = close * 50.0 * (0.05 - (handles - self.places)[:, 1, 2].abs())
         carry = near * 2.0 * (0.24 - distance.sum(1))
         reward = 1.5 - fingers.sum(1) + carry + stack
         terms = {"right_distance": distance[:, 0], "left_distance": distance[:, 1]}

@@ -36,6 +36,7 @@ class Env(ReachTask):
     the points to press of the right (3) and of the left switch (3); world frame.
     """
 
+    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
     tail_dim = 19
     objects = ROCKERS
     transition_scale = 0.5
@@ -48,7 +49,6 @@ class Env(ReachTask):
 
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
         super().__init__(config, num_envs, **kwargs)
-        self._success_drop = config.success_drop
         first = self.sim.model.joint(f"{ROCKERS[0]}_hinge").qposadr[0]
         self._angles = self.sim.qpos[:, first : first + 2]
         frame = (*self.places[0], *self.quat, *6 * (0.0,))
@@ -78,7 +78,7 @@ class Env(ReachTask):
 
     def remaining(self, handles: Tensor) -> Tensor:
         """Returns how much deeper the points have to be pressed in sum, meters. (N,)"""
-        return self._success_drop - self._drop(handles)
+        return self.config.success_drop - self._drop(handles)
 
     def score(
         self, handles: Tensor, fingers: Tensor, near: Tensor
@@ -86,4 +86,4 @@ class Env(ReachTask):
         """Reward: 2 - both finger distances + 50 (1.4 - the heights of the points to press)."""
         drop = self._drop(handles)
         reward = 2.0 - fingers.sum(1) + 50.0 * drop
-        return reward, drop > self._success_drop, {"drop": drop}
+        return reward, drop > self.config.success_drop, {"drop": drop}

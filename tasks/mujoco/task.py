@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import mujoco
@@ -42,11 +41,6 @@ class Config:
     the torso. null: every agent observes everything, see ``observation``."""
     episode_length: int = 1000
     """Control steps after which an episode is truncated."""
-
-
-def variant(name: str) -> Any:
-    """Returns Config and Env of the scenario ``name``, for the registry of tasks."""
-    return SimpleNamespace(Config=Config, Env=partial(Env, scenario=name))
 
 
 class Env(VecEnv):
@@ -280,3 +274,7 @@ class Env(VecEnv):
 def standardize(x: Tensor) -> Tensor:
     """(x - mean) / std of every vector (..., D), with the population's std."""
     return F.layer_norm(x, x.shape[-1:], eps=_NO_VARIANCE)
+
+
+TASKS = {name: (Config, partial(Env, scenario=name)) for name in SCENARIOS}
+"""Config and Env of every scenario, for the registry of tasks."""

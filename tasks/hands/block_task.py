@@ -1,0 +1,45 @@
+"""What tasks with two blocks on a table have in common."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from madpo_isaac.tasks.hands.blocks import BLOCKS
+from madpo_isaac.tasks.hands.objects import Vector
+from madpo_isaac.tasks.hands.reach import ReachConfig, ReachTask
+
+
+class BlockTask(ReachTask):
+    """Base of tasks in which each hand moves a block to a place: the handles are the blocks."""
+
+    tail_dim = 30
+    objects = BLOCKS
+    starts: ClassVar[tuple[Vector, Vector]]
+    """Initial positions of the right and the left block, meters."""
+    goals: ClassVar[tuple[Vector, Vector]]
+    """Their places, meters."""
+
+    def __init__(self, config: ReachConfig, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(config, num_envs, **kwargs)
+        first = self.sim.model.joint(f"{BLOCKS[0]}_free")
+        self.poses = self.sim.qpos[:, first.qposadr[0] :][:, :14].unflatten(1, (2, 7))
+        """Poses of the blocks, quaternions wxyz. (N, 2, 7)"""
+        self.velocities = self.sim.qvel[:, first.dofadr[0] :][:, :12].unflatten(1, (2, 6))
+        """Linear and angular velocities of the blocks. (N, 2, 6)"""
+        self.places = torch.tensor(self.goals, device=self.device)
+        """``goals`` as a tensor. (2, 3)"""
+
+    def handles(self) -> Tensor:
+        """Centers of the blocks, meters. (N, 2, 3)"""
+        return self.poses[..., :3]
+
+    def distances(self, handles: Tensor) -> Tensor:
+        """Returns the distances of the blocks to their places, meters. (N, 2)"""
+        return torch.linalg.vector_norm(handles - self.places, dim=-1)
+
+    def remaining(self, handles: Tensor) -> Tensor:
+        """Returns the sum of the blocks' distances to their places, meters. (N,)"""
+        return self.distances(handles).sum(1)
