@@ -1,4 +1,4 @@
-"""What tasks with two blocks on a table have in common."""
+"""Base of the tasks with two blocks on a table."""
 
 from __future__ import annotations
 
