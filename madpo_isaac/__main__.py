@@ -21,7 +21,6 @@ def main(argv: list[str] | None = None) -> int:
     spin.bound()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     try:
-        _check_folder()
         if name in ("", "-h", "--help"):
             for command, (_, text) in COMMANDS.items():
                 console.info(f"madpo {command:<12} {text}")
@@ -32,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         if name == "--version":
             console.info(f"madpo_isaac {metadata.version('madpo-isaac')}")
             return 0
+        _check_folder()
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
         check_text(rest)

@@ -126,7 +126,7 @@ def _check_number(key: str, value: Any) -> None:
 def as_text(text: str) -> str:
     """Returns a text in quotes, with any characters except for references such as ``${x}``."""
     # In quotes a backslash stands for itself, except before a quote and at the end.
-    quoted = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    quoted = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
     return f"'{quoted}'"
 
 

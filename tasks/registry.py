@@ -173,6 +173,5 @@ def make(
     env = module.Env(
         config, num_envs, device=device, sim=engine, seed=seed, num_threads=num_threads
     )
-    if isinstance(module, Task):  # of a user
-        check_agents(env)
+    check_agents(env)
     return env

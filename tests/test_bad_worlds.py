@@ -371,7 +371,9 @@ def test_a_dump_without_steps_is_refused(tmp_path, explode, capsys):
                "runs/x/dumps/iteration_2.pth")  # fmt: skip
     capsys.readouterr()
     assert madpo(["replay-dump", "runs/x/dumps/iteration_2.pth"]) == 2
-    assert re.fullmatch(r"error: Dump [^\n]*iteration_2.pth'[^\n]*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"error: Dump '[^\n]*iteration_2.pth' has no steps\.\n", capsys.readouterr().err
+    )
 
 
 def test_a_replay_repeats_what_happened(tmp_path, explode, capsys):

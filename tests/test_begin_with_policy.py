@@ -123,6 +123,11 @@ def test_a_run_in_which_no_policy_would_learn_is_refused(policy, tmp_path, capsy
     assert not (tmp_path / "y").exists()
 
 
+def test_so_is_a_new_run_in_which_no_policy_would_learn(tmp_path, capsys):
+    command = *TINY, f"algo.critic_warmup={2 * STEPS}", "max_iterations=2"
+    assert "only the critic would learn" in refused(capsys, tmp_path, *command)
+
+
 def test_a_policy_in_a_run_folder_begins_a_run_of_its_own(half, first_half):  # noqa: F811
     path = policy_of(first_half, half / "nn" / f"p{pretrained.SUFFIX}")
     command = f"checkpoint={path}", "experiment=y", "algo.critic_warmup=0", "max_iterations=1"
@@ -154,11 +159,6 @@ def test_it_is_continued_exactly_even_while_the_critic_learns(policy, tmp_path):
     assert timeless(whole) == timeless(parts)
     for part in ("actors", "critic"):
         assert torch.equal(*(weights(run)["algo_state"][part] for run in (whole, parts)))
-
-
-def test_so_is_a_new_run_in_which_no_policy_would_learn(tmp_path, capsys):
-    command = *TINY, f"algo.critic_warmup={2 * STEPS}", "max_iterations=2"
-    assert "only the critic would learn" in refused(capsys, tmp_path, *command)
 
 
 def test_the_critic_has_time_unless_the_command_says_otherwise(policy, tmp_path):

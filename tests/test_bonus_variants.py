@@ -190,6 +190,10 @@ def test_training_continues_exactly(tmp_path, divergence):
     [
         ({"preset": "official", "share": 0.1}, "share=0.1 works with algo.divergence.preset=ga"),
         ({"preset": "printed", "as_reward": True}, "as_reward=True works with"),
+        (
+            {"kind": "entropy", "scale": 3.0},
+            "scale=3.0 has no effect: algo.divergence.kind=entropy",
+        ),
         ({"kind": "entropy", "age": 2}, "age=2 has no effect: algo.divergence.kind=entropy"),
         ({"kind": "none", "inter_scale": 2.0}, "inter_scale=2.0 has no effect"),
         ({"kind": "none", "share": 0.1}, "share=0.1 has no effect: algo.divergence.kind=none"),

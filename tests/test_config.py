@@ -407,11 +407,6 @@ def test_validate_reports_the_first_problem_of_a_configuration_made_by_hand():
         dataclasses.replace(config, num_envs=0, max_iterations=0).check()
 
 
-def test_a_target_needs_the_adaptive_schedule():
-    with pytest.raises(UserError, match=r"kl_target=0.1 has no effect: algo.lr_schedule=linear"):
-        compose(["algo.kl_target=0.1", "algo.lr_schedule=linear"])
-
-
 ENUMERATED = {
     "lr_schedule": LR_SCHEDULES,
     "agent_order": AGENT_ORDERS,
@@ -428,10 +423,10 @@ ENUMERATED = {
 @pytest.mark.parametrize("algo", [name for name in ALGO_SCHEMAS if name != "ppo"])
 def test_what_a_run_records_passes_the_same_checks(algo, recipe):
     """A record has numbers in place of null; otherwise its run could not be continued."""
-    accepted = 0
     for key, choices in ENUMERATED.items():
         if "divergence" in key and algo != "madpo":
             continue
+        accepted = 0
         for choice in choices:
             try:
                 config = compose([f"algo={algo}", f"recipe={recipe}", f"algo.{key}={choice}"])
@@ -442,7 +437,7 @@ def test_what_a_run_records_passes_the_same_checks(algo, recipe):
             recorded = OmegaConf.to_object(read_record(as_yaml(config), Path("config.yaml")))
             recorded.check()
             assert values(recorded) == before
-    assert accepted >= len(ENUMERATED) - 3
+        assert accepted, key
 
 
 # Presets of the divergence ----------------------------------------------------------------------

@@ -255,7 +255,7 @@ def test_a_description_without_scores_is_one_line(tmp_path, capsys, key):
     describe(path, **{key: None})
     assert main(["play", str(path), "num_envs=2", f"runs_dir={tmp_path}"]) == 2
     error = capsys.readouterr().err
-    assert "does not describe a scored policy" in error and len(error.splitlines()) == 1
+    assert "of a scored policy" in error and len(error.splitlines()) == 1
 
 
 def test_a_policy_with_one_other_byte_is_refused(tmp_path, capsys):

@@ -188,7 +188,7 @@ def test_caption_of_a_task_without_success_does_not_name_it(opengl, tmp_path, mo
 def test_the_places_of_blocks_are_shown_and_change_no_physics(task):
     env = tasks.make(task, num_envs=1)
     model, physics = env.scene(visual=True).compile(), env.scene(visual=False).compile()
-    for block, place in zip(("right_block", "left_block"), env.targets, strict=True):
+    for block, place in zip(("right_block", "left_block"), env.goals, strict=True):
         goal = model.geom(f"{block}_goal")
         np.testing.assert_allclose(goal.pos, place)
         np.testing.assert_allclose(goal.rgba[:3], model.geom(block).rgba[:3])

@@ -87,8 +87,8 @@ class HATRPO(HAPPO):
     change.
 
     The whole batch is one step, so ``epochs`` does not affect the policies, and ``num_minibatches``
-    affects only the critic. Ratios are not clipped;
-    ``clip_fraction`` is the share of them whose distance from 1 is larger than ``clip``.
+    affects only the critic. Ratios are not clipped; ``clip_fraction`` is the share of them whose
+    distance from 1 is larger than ``clip``.
     """
 
     config: HatrpoConfig

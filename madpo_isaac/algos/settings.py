@@ -181,11 +181,6 @@ class AlgoConfig:
         if self.actor_lr is None:
             raise UserError("algo.actor_lr=null works with hatrpo only: policies need a rate.")
         if self.lr_schedule != "adaptive":
-            if self.kl_target is not None:
-                raise UserError(
-                    f"algo.kl_target={self.kl_target} has no effect: "
-                    f"algo.lr_schedule={self.lr_schedule} has no target."
-                )
             return
         if self.kl_target is None and self.joint_kl_target is None:
             raise UserError(

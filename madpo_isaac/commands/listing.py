@@ -91,7 +91,7 @@ def tasks() -> list[list[str]]:
     from madpo_isaac.tasks.registry import TASKS as REGISTERED
 
     plugins.load_installed()
-    trained = {pretrained.describe(pretrained.find(name))["task"] for name in pretrained.names()}
+    trained = {pretrained.facts_of(pretrained.find(name))["task"] for name in pretrained.names()}
     rows = [["task", "agents", "state", "action", "policy", ""]]
     for name in REGISTERED:
         agents, state, action, text = facts(name) or ("", "", "", "")

@@ -156,7 +156,8 @@ class DivergenceConfig:
                     f"{key}.{text} has no effect: {key}.bound={self.bound} has no scale."
                 )
         if self.kind not in ("cs", "kl"):
-            for text in self._chosen(("as_reward", "age", "inter_scale", "standardize_inter")):
+            pairs = ("as_reward", "age", "scale", "inter_scale", "standardize_inter")
+            for text in self._chosen(pairs):
                 raise UserError(
                     f"{key}.{text} has no effect: {key}.kind={self.kind} compares nothing."
                 )

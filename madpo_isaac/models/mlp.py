@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madpo_isaac.errors import unknown
-from madpo_isaac.models.protocol import Network, Networks, NetworkSettings, views
+from madpo_isaac.models.protocol import Network, Networks, NetworkSettings
 from madpo_isaac.system.precision import network_products
 
 
@@ -257,6 +257,16 @@ def _linear(net: Network, k: int, name: str, x: Tensor) -> Tensor:
         return F.linear(x, weight, net[f"{name}.bias"])
     bias = torch.addmv(net[f"{name}.bias"], weight, net[f"norm{k}.bias"])
     return F.linear(x, weight * net[f"norm{k}.weight"], bias)
+
+
+def views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Cuts rows (..., K) into views (..., *shape) by name, in order; the rest is not used."""
+    cut, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        cut[name] = flat[..., start:stop].view(flat.shape[:-1] + shape)
+        start = stop
+    return cut
 
 
 class _Adam(torch.optim.Adam):

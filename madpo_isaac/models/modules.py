@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from madpo_isaac.errors import UserError, reason_of
-from madpo_isaac.models.mlp import activation_of, standardize
-from madpo_isaac.models.protocol import Network, NetworkSettings, views
+from madpo_isaac.models.mlp import activation_of, standardize, views
+from madpo_isaac.models.protocol import Network, NetworkSettings
 from madpo_isaac.system.precision import network_products
 
 

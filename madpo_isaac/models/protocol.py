@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -87,13 +86,3 @@ class Networks(Protocol):
         It maps inputs (B, in_dims[p]), not prepared, to (B, out_dims[p]).
         """
         ...
-
-
-def views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Cuts rows (..., K) into views (..., *shape) by name, in order; the rest is not used."""
-    cut, start = {}, 0
-    for name, shape in shapes.items():
-        stop = start + math.prod(shape)
-        cut[name] = flat[..., start:stop].view(flat.shape[:-1] + shape)
-        start = stop
-    return cut

@@ -9,6 +9,7 @@ hyphen.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ from madpo_isaac.system.files import parse_json, write_atomic, write_json, writi
 FOLDER = Path(__file__).parent
 SUFFIX = ".safetensors"
 _FACTS = ("task", "algo", "iteration", "env_steps")
-_SCORES = {"command": str, "revision": str, "episodes": int} | dict.fromkeys(
-    ("return", "success"), (int, float)
-)
+_SCORES = {
+    **dict.fromkeys(("command", "revision"), (str,)),
+    "episodes": (int,),
+    **dict.fromkeys(("return", "success"), (int, float)),
+}
+"""Types of the entries that tell how good a policy is."""
 _CHECKSUM = "sha256"
 _MOMENT = re.compile(r"moments\.(\d{1,4})\.(\w+)")
 """Name of a tensor with moments of an agent's observations."""
@@ -65,18 +69,19 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not there or damaged, or it has no scores.
     """
-    facts = _facts(path)
+    facts = facts_of(path)
     found = {**facts, "episodes": None}
     if isinstance(means := facts.get("mean_actions"), dict):
         found["episodes"] = means.get("episodes")
     for key, kind in _SCORES.items():
-        if not isinstance(found.get(key), kind):
+        value = found.get(key)
+        if type(value) not in kind or (type(value) is float and not math.isfinite(value)):
             beside = path.with_suffix(".json")
-            raise UserError(f"'{beside}' has no {key}: it does not describe a scored policy.")
+            raise UserError(f"'{beside}' has no {key} of a scored policy.")
     return facts
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def facts_of(path: Path) -> dict[str, Any]:
     """Does :func:`describe`, also for a policy that has not been scored yet."""
     beside = path.with_suffix(".json")
     try:
@@ -98,7 +103,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read.
     """
-    facts = _facts(path)
+    facts = facts_of(path)
     try:
         written = path.read_bytes()
         tensors = parse(written)

@@ -13,6 +13,7 @@ import itertools
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,7 @@ def main(argv: list[str]) -> int:
     except UserError as problem:
         console.error(str(problem))
         return 2
-    scored = pretrained.describe(path)
-    console.info(f"wrote {path}: return {scored['return']:.4g}, success {scored['success']:.4g}")
+    console.info(f"wrote {path}: return {pretrained.describe(path)['return']:.4g}")
     return 0
 
 
@@ -99,8 +99,10 @@ def make(argv: list[str]) -> Path:
         }
     given = {key: getattr(options, key) for key in ("revision", "machine", "note")}
     facts |= {key: value for key, value in given.items() if value}
-    pretrained.save(path, content, facts)
-    scored = scores(playing(str(path), *options.settings), options.episodes)
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / path.name
+        pretrained.save(draft, content, facts)
+        scored = scores(playing(str(draft), *options.settings), options.episodes)
     pretrained.save(path, content, {**scored, **facts})
     write_atomic(path.with_suffix(".csv"), curve(joined(runs), content["env_steps"]).encode())
     return path
@@ -113,12 +115,17 @@ def began(run: Path) -> tuple[Path, int] | None:
         UserError: the checkpoint is gone, or not in a run folder.
     """
     path = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "checkpoint")
-    if not path or Path(path).suffix == pretrained.SUFFIX:  # a policy has its own history
+    if not path or _is_policy(path):  # which has its own history
         return None
     folder = RunFolder.of_checkpoint(Path(path))
     if folder is None:
         raise UserError(f"'{run}' began with '{path}', which is in no run folder.")
     return folder.path, checkpoint.load(Path(path))["iteration"]
+
+
+def _is_policy(path: str) -> bool:
+    """Returns whether a checkpoint is a policy that comes with the project."""
+    return Path(path).parent.resolve() == pretrained.FOLDER
 
 
 def history(run: Path) -> list[tuple[Path, int | None]]:
@@ -188,7 +195,7 @@ def origin(run: Path, iterations: int | None = None) -> dict[str, Any]:
     others = [text for text in settings if not text.startswith(f"{_LENGTH}=")]
     if iterations or len(others) < len(settings):
         settings = [*others, f"{_LENGTH}={iterations or length}"]
-    if begun and Path(begun).suffix == pretrained.SUFFIX:
+    if begun and _is_policy(begun):
         settings.append(f"checkpoint={Path(begun).stem}")
     return {
         "command": " ".join(("python train.py", *map(_quoted, settings))),

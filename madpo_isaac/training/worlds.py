@@ -153,11 +153,12 @@ def _config(path: Path, content: dict[str, Any]) -> Config:
     assert isinstance(config, Config)
     config.check()
     actions, faults = content["actions"], content["faults"]
-    shape = (len(actions), config.num_envs)
+    if not actions.numel():
+        raise UserError(f"Dump '{path}' has no steps.")
     within = faults.dim() == 2 and faults.shape[1] == 2 and (faults >= 0).all()
-    if not len(actions) or actions.dim() != 3 or actions.shape[1] != config.num_envs:
+    if actions.dim() != 3 or actions.shape[1] != config.num_envs:
         raise UserError(f"Dump '{path}' has actions of other environments than its configuration.")
-    if not within or not (faults < torch.tensor(shape)).all():
+    if not within or not (faults < torch.tensor(actions.shape[:2])).all():
         raise UserError(f"Dump '{path}' names steps or environments that it does not have.")
     return config
 

@@ -29,7 +29,7 @@ class BlockTask(ReachTask):
         """Poses of the blocks, quaternions wxyz. (N, 2, 7)"""
         self.velocities = self.sim.qvel[:, first.dofadr[0] :][:, :12].unflatten(1, (2, 6))
         """Linear and angular velocities of the blocks. (N, 2, 6)"""
-        self.places = torch.tensor(self.goals, device=self.device)
+        self.goal_positions = torch.tensor(self.goals, device=self.device)
         """``goals`` as a tensor. (2, 3)"""
 
     def handles(self) -> Tensor:
@@ -38,7 +38,7 @@ class BlockTask(ReachTask):
 
     def distances(self, handles: Tensor) -> Tensor:
         """Returns the distances of the blocks to their places, meters. (N, 2)"""
-        return torch.linalg.vector_norm(handles - self.places, dim=-1)
+        return torch.linalg.vector_norm(handles - self.goal_positions, dim=-1)
 
     def remaining(self, handles: Tensor) -> Tensor:
         """Returns the sum of the blocks' distances to their places, meters. (N,)"""

@@ -50,7 +50,7 @@ class Env(BlockTask):
         """Writes blocks and places into ``out`` (N, 30)."""
         self.observe_free(self.poses[:, 0], self.velocities[:, 0], out[:, :13])
         out[:, 13:19] = self.handles().flatten(1)
-        out[:, 19:25] = self.places.flip(0).flatten()
+        out[:, 19:25] = self.goal_positions.flip(0).flatten()
         out[:, 25:] = 0.0
 
     def tail_readings(self) -> list[Reading]:

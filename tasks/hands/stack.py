@@ -84,7 +84,7 @@ class Env(BlockTask):
         """
         distance = self.distances(handles)
         close = (distance < self.config.target_distance).all(1)
-        stack = close * 50.0 * (0.05 - (handles - self.places)[:, 1, 2].abs())
+        stack = close * 50.0 * (0.05 - (handles - self.goal_positions)[:, 1, 2].abs())
         carry = near * 2.0 * (0.24 - distance.sum(1))
         reward = 1.5 - fingers.sum(1) + carry + stack
         terms = {"right_distance": distance[:, 0], "left_distance": distance[:, 1]}
