@@ -13,7 +13,7 @@ from typing import NamedTuple
 import mujoco
 
 from madpo_isaac.tasks.mujoco.partitions import Partition
-from madpo_isaac.tasks.mujoco.robots import Robot
+from madpo_isaac.tasks.mujoco.robots import WIDTHS, Robot
 
 
 class JointGraph(NamedTuple):
@@ -94,10 +94,9 @@ class StateColumns:
         self._model, self._hidden = model, robot.hidden_qpos
         self._start = {"qpos": 0, "qvel": model.nq - robot.hidden_qpos}
         column = self._start["qvel"] + model.nv
-        self._widths = {"cinert": 10, "cvel": 6, "cfrc_ext": 6}
         for name in (*robot.fields, *["cfrc_ext"] * bool(robot.contact_forces)):
             self._start[name] = column
-            column += model.nv if name == "qfrc_actuator" else model.nbody * self._widths[name]
+            column += model.nbody * WIDTHS[name] if name in WIDTHS else model.nv
 
     def joint(self, category: str, name: str) -> list[int]:
         """Columns of a driven joint's position, velocity or actuator force."""
@@ -112,7 +111,7 @@ class StateColumns:
         """Columns of a body's readings."""
         if category not in self._start:
             return []
-        width = self._widths[category]
+        width = WIDTHS[category]
         start = self._start[category] + body * width
         return list(range(start, start + width))
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import mujoco
 
 from madpo_isaac.env import Command, Reading
-from madpo_isaac.tasks.mujoco.robots import Robot
+from madpo_isaac.tasks.mujoco.robots import WIDTHS, Robot
 
 _FREE_POSITION = (*((axis, "m") for axis in "xyz"), *((f"q{part}", "") for part in "wxyz"))
 _FREE_VELOCITY = (
     *((f"velocity_{axis}", "m/s", "world") for axis in "xyz"),
     *((f"rate_{axis}", "rad/s", "torso") for axis in "xyz"),
 )
-_WIDTHS = {"cinert": 10, "cvel": 6}
-"""Numbers per body of the derived fields; others have one per degree of freedom."""
 
 
 def of_state(robot: Robot, model: mujoco.MjModel) -> tuple[Reading, ...]:
@@ -34,9 +32,9 @@ def of_state(robot: Robot, model: mujoco.MjModel) -> tuple[Reading, ...]:
     derived = []
     dofs = [reading.name.removesuffix("/velocity") for reading in velocities]
     for field in robot.fields:
-        if field in _WIDTHS:
+        if field in WIDTHS:
             bodies = [model.body(b).name for b in range(model.nbody)]
-            derived += [f"{body}/{field}[{i}]" for body in bodies for i in range(_WIDTHS[field])]
+            derived += [f"{body}/{field}[{i}]" for body in bodies for i in range(WIDTHS[field])]
         else:
             derived += [f"{dof}/{field}" for dof in dofs]
     derived += [f"contact_force[{i}]" for i in range(robot.contact_forces)]

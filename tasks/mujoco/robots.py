@@ -17,6 +17,9 @@ from torch import Tensor
 from madpo_isaac.errors import UserError, unknown
 
 VERSIONS = ("v2", "v5")
+WIDTHS = {"cinert": 10, "cvel": 6, "cfrc_ext": 6}
+"""Numbers per body of the observed fields that go by bodies; others have one per degree of
+freedom."""
 
 Healthy = Callable[[Tensor, Tensor], Tensor]
 """Maps exact qpos (N, nq) and qvel (N, nv) to whether the robot still stands. (N,) bool"""
