@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_runner import _keep_torch_settings  # noqa: F401
+from test_runner import _keep_torch_settings, weights  # noqa: F401
 from tiny_run import ONCE
 
 from madpo_isaac import pretrained
@@ -310,6 +310,27 @@ def test_odd_tensors_are_one_line(tmp_path, capsys, name, change, part):
     assert main(["eval", str(path), "--episodes=1", "num_envs=2", f"runs_dir={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert part in error and len(error.splitlines()) == 1
+
+
+def test_a_policy_of_a_run_that_began_with_one(tmp_path):
+    """Its command names the policy, by which the run can be made again."""
+    settings = ("num_envs=2", "algo.horizon=8", "algo.num_minibatches=1", "algo.critic_warmup=0")
+    settings += ("max_iterations=2", "eval_frequency=1", "eval_envs=2", "task.episode_length=10")
+    train = ["train", f"runs_dir={tmp_path}", "num_threads=1"]
+    assert main([*train, "checkpoint=HalfCheetah-2x3", "experiment=x", *settings]) == 0
+    assert make([f"{tmp_path}/x", f"--out={tmp_path}", "--episodes=1"]) == 0
+    facts = json.loads((tmp_path / "HalfCheetah-2x3.json").read_text())
+    command = facts["command"].split()
+    assert command[:3] == ["python", "train.py", "task=HalfCheetah-2x3"]
+    assert command[-1] == "checkpoint=HalfCheetah-2x3"
+    assert main([*train, "experiment=y", *command[2:]]) == 0
+    first, again = (weights(tmp_path / name)["algo_state"]["actors"] for name in ("x", "y"))
+    assert torch.equal(first, again)
+    # A policy of one's own has no name by which others could begin with it.
+    own = [f"checkpoint={tmp_path}/HalfCheetah-2x3.safetensors", "experiment=z"]
+    assert main([*train, *own, *settings]) == 0
+    assert make([f"{tmp_path}/z", f"--out={tmp_path}/out", "--episodes=1"]) == 2
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["overrides.txt", "env.json"])
