@@ -164,7 +164,7 @@ def test_a_run_becomes_a_policy(tmp_path, capsys, algo):
     argv = [str(tmp_path / "x"), "--revision=abc1234", f"--out={tmp_path}", "--episodes=1"]
     assert make(argv) == 0
     path = tmp_path / "HalfCheetah-2x3.safetensors"
-    whole = torch.load(tmp_path / "x" / "nn" / "last.pth", weights_only=True)["algo_state"]
+    whole = weights(tmp_path / "x")["algo_state"]
     loaded = pretrained.load(path)["algo_state"]
     # Half precision has 11 significant bits.
     torch.testing.assert_close(loaded["actors"], whole["actors"], rtol=2**-11, atol=2**-24)
@@ -208,10 +208,7 @@ def test_a_policy_of_a_run_that_began_with_another_one(tmp_path, capsys):
     for settings in commands:
         given = [text.replace("=runs/", f"={tmp_path}/") for text in settings]
         assert main(["train", f"runs_dir={tmp_path}", "num_threads=1", *given]) == 0
-    own, again = (
-        torch.load(tmp_path / name / "nn" / "last.pth", weights_only=True)["algo_state"]["actors"]
-        for name in ("z", "third")
-    )
+    own, again = (weights(tmp_path / name)["algo_state"]["actors"] for name in ("z", "third"))
     assert torch.equal(own, again)
     means = rows(tmp_path / "HalfCheetah-2x3.csv")["mean_actions"]
     assert [row[0] for row in means] == [16, 32, 48, 64, 80, 96]

@@ -62,12 +62,13 @@ class KernelComparison(Comparison):
         del view
         their_mean, their_std = take(other.mean, rows)[:, theirs], other.std[theirs]
         p, q = self._actions(rows, mean[:, own], std[own], their_mean, their_std)
-        unit = self.unit(their_std)
-        return self._measure("joint", rows, self._states, p / unit, self._states, q / unit)
+        p, q = (self.in_units(actions, their_std) for actions in (p, q))
+        return self._measure("joint", rows, self._states, p, self._states, q)
 
-    def unit(self, std: Tensor) -> Tensor:
-        """Unit of the actions that :meth:`paired` compares, with a policy that has ``std``. (d,)"""
-        return torch.ones_like(std)
+    def in_units(self, actions: Tensor, std: Tensor) -> Tensor:
+        """The actions (b, d) that :meth:`paired` compares with a policy that has ``std`` (d,)."""
+        del std
+        return actions
 
     def _actions(
         self, rows: Rows, mean: Tensor, std: Tensor, their_mean: Tensor, their_std: Tensor
@@ -144,9 +145,9 @@ class YuComparison(KernelComparison):
         everything = slice(0, mean.shape[1])
         return self.paired(view, rows, (everything, everything), mean, std, other)
 
-    def unit(self, std: Tensor) -> Tensor:
-        """The fixed policy's standard deviation."""
-        return std
+    def in_units(self, actions: Tensor, std: Tensor) -> Tensor:
+        """Divides by the fixed policy's standard deviation."""
+        return actions / std
 
 
 class PrintedComparison(KernelComparison):

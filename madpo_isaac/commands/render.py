@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHEET = "sheet"
-_COLUMNS = 5
 SIZE = (960, 600)
 """Width and height of a picture, pixels."""
+_COLUMNS = 5
+"""Pictures side by side in a sheet."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -48,6 +48,7 @@ class Run:
 
     def __init__(self, config: Config, ranks: Ranks = ALONE) -> None:
         self.config, self.ranks = config, ranks
+        self._check_critic_warmup()
         self.threads = device.configure(config.num_threads, config.sim_device, config.precision)
         env_seed, init_seed, act_seed = seeds(config.seed, ranks.index)
         self.env = make_env(config, seed=env_seed, threads=self.threads, training=True)
@@ -59,7 +60,6 @@ class Run:
         self.state = self._begin()
         """Joint state to act on next. (N, S)"""
         check_observations(self.env, self.state)
-        self._check_critic_warmup()
         self.iteration = 0
         self.env_steps = 0
         """Steps of all environments of all processes."""
