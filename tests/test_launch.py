@@ -66,18 +66,22 @@ def test_local_jobs_give_the_same_runs(one_after_another, tmp_path):
 @pytest.mark.slow
 @needs_plugin
 def test_a_local_job_that_is_refused_does_not_stop_the_others(tmp_path):
-    """A folder that is taken is found before anything starts, a run of other kind by its job."""
+    """What the records show is found before anything starts, a damaged checkpoint by its job."""
     jobs = (NAMED, "-m", "seed=0,1", "hydra/launcher=submitit_local")
     other = train("experiment=s0", "seed=0", "algo.clip=0.3", "algo.input_norm=both", cwd=tmp_path)
     assert other.returncode == 0
     done = train(*jobs, cwd=tmp_path)
     assert (done.returncode, "already holds a run" in done.stderr) == (2, True)
-    assert not (tmp_path / "runs" / "s1").exists()
     done = train(*jobs, "resume=auto", "algo.input_norm=none", cwd=tmp_path)
+    assert (done.returncode, "algo.input_norm" in done.stderr) == (2, True)
+    assert not (tmp_path / "runs" / "s1").exists()
+    checkpoint = tmp_path / "runs" / "s0" / "nn" / "last.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:3000])
+    done = train(*jobs, "resume=auto", "max_iterations=3", cwd=tmp_path)
     assert done.returncode == 2
-    assert len((tmp_path / "runs" / "s1" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "runs" / "s1" / "metrics.jsonl").read_text().splitlines()) == 3
     logs = [path.read_text() for path in tmp_path.glob("runs/.submitit/*/*.err")]
-    assert sum("algo.input_norm" in text for text in logs) == 1
+    assert sum("last.pth' is damaged" in text for text in logs) == 1
 
 
 @needs_plugin
