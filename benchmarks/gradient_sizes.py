@@ -47,21 +47,21 @@ class Probe(MADPO):
         self.entropy_coef = self.config.entropy_coef
         self.tile = 2**31  # one tile a minibatch, so that a norm is that of the whole gradient
         self.ratios: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        self._epoch = 0
+        self._step = 0
 
     def begin_agent(self, view: AgentView) -> None:
-        """Starts counting epochs."""
+        """Starts counting gradient steps."""
         super().begin_agent(view)
-        self._epoch = 0
+        self._step = 0
 
     def bonus(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> Tensor:
         """Measures instead of adding."""
         if self.listening and self._predecessor is not None:
-            self._measure(view, rows, mean, std)
-        self._epoch += 1
+            self._record(view, rows, mean, std)
+        self._step += 1
         return std.new_zeros(())
 
-    def _measure(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> None:
+    def _record(self, view: AgentView, rows: Rows, mean: Tensor, std: Tensor) -> None:
         net = list(self.actors.stack.nets[view.index].values())
 
         def norm(loss: Tensor) -> float:
@@ -78,9 +78,10 @@ class Probe(MADPO):
             "inter": self.coef * w * inter,
             "entropy": self.entropy_coef * len(mean) * entropy(std),
         }
+        epoch = self._step // self.config.num_minibatches
         for name, term in terms.items():
             size = norm(term) if term.requires_grad else 0.0
-            self.ratios[name][self._epoch].append(size / surrogate)
+            self.ratios[name][epoch].append(size / surrogate)
 
 
 def probe(config: Config, iterations: int) -> dict[str, dict[int, float]]:

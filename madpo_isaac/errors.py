@@ -63,7 +63,8 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     hint = closest(name, choices)
     own = OWN.get(kind)
     more = f" {own}" if own and not hint else ""
-    return UserError(f"Unknown {kind} '{name}'.{hint} Allowed: {', '.join(choices)}.{more}")
+    known = f"Allowed: {', '.join(choices)}." if choices else "There are none."
+    return UserError(f"Unknown {kind} '{name}'.{hint} {known}{more}")
 
 
 def closest(name: object, choices: Iterable[str]) -> str:

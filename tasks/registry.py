@@ -12,7 +12,7 @@ import torch
 from madpo_isaac import plugins
 from madpo_isaac.env import VecEnv
 from madpo_isaac.errors import UserError, unknown
-from madpo_isaac.settings import MAX_INTEGER
+from madpo_isaac.settings import MAX_INTEGER, check_fields, check_types
 from madpo_isaac.sim import BRIDGES, SIM_SCHEMAS
 from madpo_isaac.tasks.contract import check_agents
 from madpo_isaac.tasks.mujoco.partitions import ALIASES, SCENARIOS
@@ -159,17 +159,19 @@ def make(
             raise unknown(f"setting of task {task}", key, allowed)
     config = replace(module.Config(), **{key: plain(value) for key, value in overrides.items()})
     check_settings(config)
-    settings = dict(sim_settings or {})
-    if sim in BRIDGES:
-        bridge = importlib.import_module(f"madpo_isaac.tasks.bridges.{sim}")
-        return bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
     if sim not in SIM_SCHEMAS:
         raise unknown("sim", sim, SIM_SCHEMAS)
-    known = [field.name for field in fields(SIM_SCHEMAS[sim])]
+    settings = {key: plain(value) for key, value in (sim_settings or {}).items()}
+    known = [field.name for field in fields(SIM_SCHEMAS[sim]) if field.name != "name"]
     for key in settings:
         if key not in known:
             raise unknown(f"setting of sim={sim}", key, known)
     engine = SIM_SCHEMAS[sim](sim, **settings)
+    check_types(engine, "sim.")
+    check_fields(engine, "sim.")
+    if sim in BRIDGES:
+        bridge = importlib.import_module(f"madpo_isaac.tasks.bridges.{sim}")
+        return bridge.make(canonical(task), config, num_envs, device=device, seed=seed, **settings)
     env = module.Env(
         config, num_envs, device=device, sim=engine, seed=seed, num_threads=num_threads
     )

@@ -326,7 +326,7 @@ def test_critic_loss_is_the_larger_huber_loss():
     exact = network(critic_parameters(algo), state.double().numpy())[:, 0]
     old = torch.from_numpy(exact).float() + 0.4 * torch.randn(60, generator=generator)
     rollout, _ = collect(algo, ToyEnv(), ToyEnv().reset())
-    batch = Batch(rollout, state, *[torch.zeros(60)] * 4, value=old, next_value=old)
+    batch = Batch(rollout, state, *[torch.zeros(60)] * 4, value=old)
     batch.returns = algo.value_norm.denormalize(target)
     inputs = algo.critic.inputs(state)
     loss, stats = algo.critic_loss(batch, inputs, torch.arange(60).flip(0), 60)

@@ -129,7 +129,7 @@ def test_result_does_not_depend_on_what_the_gram_saw_before():
         assert float(found) == float(kernel_cs(s_p, a_p, s_q, a_q, **settings))
 
 
-def test_gram_notices_another_reference():
+def test_a_gram_serves_any_actions():
     s_p, a_p, s_q, a_q = cs_oracle.data(20, 20, 4, 3)
     gram = StateGram(s_p, s_q, width=1.5)
     settings = {"state_width": 1.5, "gram": gram}

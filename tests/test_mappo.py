@@ -364,7 +364,7 @@ def test_local_advantages_and_returns(share):
         np.testing.assert_allclose(
             algo.advantage_of(batch, p), normal.ravel(), rtol=1e-3, atol=1e-3
         )
-    assert batch.value.shape == batch.next_value.shape == (72, 3)
+    assert batch.value.shape == (72, 3)
 
 
 @pytest.mark.parametrize("share", [True, False])

@@ -384,3 +384,17 @@ def test_agents_that_share_no_role_are_not_compared():
     metrics = train(build(MADPO, config, env), env, 2)[1]
     assert metrics["agent1/divergence_inter"].item() > 0.0
     assert metrics["agent2/divergence_inter"].item() == 0.0
+
+
+@pytest.mark.parametrize("preset", ["yu", "printed", "official"])
+def test_more_rows_than_are_left_of_a_batch_are_all_of_them(preset):
+    """Steps of an unstable environment leave fewer samples than the settings were checked for."""
+    div = {"preset": preset, "coef": 1.0, "rows": BATCH}
+    algo, env = build(MADPO, settings(MadpoConfig, divergence=div), ToyEnv()), ToyEnv()
+    state = env.reset()
+    for _ in range(2):
+        rollout, state = collect(algo, env, state)
+        rollout.valid[3, 2] = False
+        rollout.all_valid = False
+        metrics = algo.update(rollout)
+    assert all(metrics[f"agent{p}/loss"].isfinite() for p in range(3))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy import ToyEnv, build, check_it_continues, settings, train
+from toy import ToyEnv, build, check_it_continues, collect, settings, train
 
 from madpo_isaac.algos import ALGO_SCHEMAS, ALGORITHMS
 
@@ -154,3 +154,22 @@ def test_the_values_clip_range_is_apart_from_the_policies(clip):
     train(algo, ToyEnv(), 1)
     for found, wanted in seen:
         assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["happo", "madpo", "a2po", "mappo", "ippo"])
+@pytest.mark.parametrize("target", [1e-9, 1e3])
+def test_a_single_step_is_judged_by_what_it_did(name, target):
+    """Before the only step of an update the divergence is 0, which would always raise the rate."""
+    algo = fresh(name, epochs=1, num_minibatches=1, kl_target=target, **ADAPTIVE)
+    rates, env = [1e-3] * len(algo.actor_optimizers), ToyEnv()
+    state = env.reset()
+    for _ in range(3):
+        rollout, state = collect(algo, env, state)
+        metrics = algo.update(rollout)
+        kls = torch.stack([metrics[f"agent{p}/kl"] for p in range(3)])
+        assert kls.min() > 0.0
+        for index, kl in enumerate(kls.view(len(rates), -1).mean(1).tolist()):
+            rates[index] = expected(rates[index], kl, target)
+    found = [algo.rates.of(p).item() for p in range(3)]
+    assert found == pytest.approx(rates if len(rates) == 3 else rates * 3, rel=1e-5)
+    assert (found[0] < 1e-3) == (target < 1.0)

@@ -110,6 +110,23 @@ def test_wrong_engine_and_device_are_user_errors():
 
 
 @pytest.mark.parametrize(
+    ("sim", "settings", "message"),
+    [
+        ("warp", {"solver": "xyz"}, "Unknown sim.solver 'xyz'. Allowed: cg, newton."),
+        ("warp", {"njmax": "many"}, "sim.njmax=many must be a whole number or null."),
+        ("warp", {"nconmax": -5}, "sim.nconmax=-5 must be at least 1."),
+        ("warp", {"njmx": 5}, "Unknown setting of sim=warp 'njmx'. Did you mean 'njmax'?"),
+        ("mujoco", {"name": "x"}, "Unknown setting of sim=mujoco 'name'. There are none."),
+        ("isaacgym", {"timeout": -3}, "sim.timeout=-3 must be greater than 0."),
+        ("isaaclab", {"speed": 3}, "Unknown setting of sim=isaaclab 'speed'. There are none."),
+    ],
+)
+def test_bad_settings_of_an_engine_are_named(sim, settings, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        make(sim=sim, sim_settings=settings)
+
+
+@pytest.mark.parametrize(
     ("agents", "groups"),
     [
         ("hands", [[0, 1, 2, 3, 4, 5]]),

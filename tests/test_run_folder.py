@@ -158,6 +158,18 @@ def test_a_folder_that_another_process_began_meanwhile_is_left_alone(tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_a_lock_that_is_only_looked_at_does_not_stop_a_run(tmp_path, monkeypatch):
+    """`reproduce.py` takes a lock for a moment to see whether a run goes on."""
+    folder = RunFolder.create(settings(tmp_path, "experiment=x"), OVERRIDES)
+    folder.release()
+    probe = Lock(folder.path / "lock")
+    assert probe.acquire()
+    monkeypatch.setattr("time.sleep", lambda _: probe.release())
+    folder.acquire()
+    assert not probe.acquire()
+    folder.release()
+
+
 def test_two_that_create_one_folder_at_once(tmp_path, monkeypatch):
     config = settings(tmp_path, "experiment=x")
     (tmp_path / "x").mkdir()

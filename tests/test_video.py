@@ -437,6 +437,8 @@ FILMED += ("capture_video_envs=4",)
     [
         (["play", "HalfCheetah-2x3", "--video", "x.avi"], ["'x.avi'", ".mp4 or .gif"]),
         (["play", "x", "--steps", "0"], ["--steps", "'0'"]),
+        (["play", "x", "--steps", "5"], ["--steps 5 works with --video only"]),
+        (["play", "x", "--html", "--envs", "2"], ["--envs 2 works with --video only"]),
         (["play", "x", "--vido", "y"], ["Did you mean '--video'?"]),
         (["train", *FILMED, "capture_video_len=9"], ["capture_video_len=9 must be at most", "=8"]),
         (["train", *FILMED, "num_envs=3"], ["capture_video_envs=4 exceeds num_envs=3"]),

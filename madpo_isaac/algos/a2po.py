@@ -113,7 +113,7 @@ class A2PO(HAPPO):
         advantage = self.estimate_advantage(rollout, value, next_value, trace)
         batch.advantage = normalized(batch.pick(advantage), self.ranks)
         batch.returns = batch.pick(advantage + self.value_norm.denormalize(value))
-        batch.value, batch.next_value = batch.pick(value), batch.pick(next_value)
+        batch.value = batch.pick(value)
 
 
 def influence(advantage: Tensor, log_prob: Tensor, ranks: Ranks = ALONE) -> Tensor:

@@ -183,7 +183,10 @@ class OnPolicy(ABC):
                 self.actors.update_moments(batch.state, moments, self.ranks)
             self.critic.update_moments(batch.state, moments, self.ranks)
         means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
-        return dict(zip(metrics, means, strict=True))
+        metrics = dict(zip(metrics, means, strict=True))
+        if not self.critic_only:
+            self.rates.follow_update([metrics[f"agent{p}/kl"] for p in range(len(self.agents))])
+        return metrics
 
     def _unmoved(self, batch: Batch) -> dict[str, Tensor]:
         """The metrics of policies that were not updated; NaN for those of gradient steps."""
@@ -222,14 +225,13 @@ class OnPolicy(ABC):
             advantage=normalized(pick(advantage, rows), self.ranks),
             returns=pick(returns, rows),
             value=pick(value, rows),
-            next_value=pick(next_value, rows),
             rows=rows,
         )
 
     def _valid_rows(self, rollout: Rollout) -> Tensor | None:
         """The valid steps (B,), None for all; as many in every process, so that they weigh alike.
 
-        Where worlds went bad in some processes, the others leave out their last steps.
+        Where steps of some processes are invalid, the others leave out their last steps.
         """
         rows = rollout.valid_rows()
         total = rollout.valid.numel()
@@ -287,7 +289,7 @@ class OnPolicy(ABC):
         )
 
     def value_target(self, batch: Batch, p: int) -> Tensor:
-        """Returns as agent p's network learns to predict them, normalized. (B,)"""
+        """The returns that agent p's network learns to predict, normalized. (B,)"""
         returns = batch.returns if batch.returns.dim() == 1 else batch.returns[:, p]
         return self.value_norm.normalize(returns)
 
@@ -302,7 +304,7 @@ class OnPolicy(ABC):
                 for the current ones.
 
         Returns:
-            Mean (B, d) and standard deviation (d,), none of which follows the training.
+            Mean (B, d) and standard deviation (d,), which later steps do not change.
         """
         net = None if flat is None else self.actors.stack.unpack(p, flat)
         parts = [self.actors.distribution(p, rows, net) for rows in obs.split(self.tile)]

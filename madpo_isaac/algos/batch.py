@@ -15,7 +15,7 @@ Rows = slice | Tensor
 
 @dataclass
 class Batch:
-    """The valid steps of a rollout, flattened to B rows (T N unless worlds went bad)."""
+    """The valid steps of a rollout, flattened to B rows (T N unless some steps were invalid)."""
 
     rollout: Rollout
     """The rollout that the rows come from."""
@@ -26,13 +26,12 @@ class Batch:
     log_prob: Tensor
     """Behavior policies' log-densities. (B, P)"""
     advantage: Tensor
-    """Normalized advantages. (B,); (B, P) if every agent has its own value, as the next three"""
+    """Normalized advantages. (B,); (B, P) if every agent has its own value, as the next two"""
     returns: Tensor
     """(B,)"""
     value: Tensor
-    """Normalized value predictions at collection. (B,)"""
-    next_value: Tensor
-    """Normalized values of the states the steps led to. (B,)"""
+    """Normalized value predictions that ``value_clip`` starts from: those of the collection, in
+    A2PO of the latest estimate. (B,)"""
     rows: Tensor | None = None
     """Indices of the rows among the T N steps (B,); None for all."""
 
@@ -66,7 +65,7 @@ class AgentView:
     value_target: Tensor | None = None
     """The normalized return, for networks that predict it. (B,)"""
     factor: Tensor | None = None
-    """Factor of the ratio in the objective, before it is clipped. (B,)"""
+    """Multiplies pi_new / pi_old in the objective; the product is clipped. None for 1. (B,)"""
 
 
 def pick(x: Tensor, rows: Tensor | None) -> Tensor:

@@ -81,7 +81,10 @@ class Comparison(ABC):
         std: Tensor,
         other: FixedPolicy,
     ) -> Tensor:
-        """Divergence from another agent in ``columns`` of both, see :meth:`columns`. ()"""
+        """Divergence from another agent in ``columns`` of both, see :meth:`columns`.
+
+        Times the number of rows. ()
+        """
 
     def columns(self, p: int, q: int) -> tuple[Columns, Columns] | None:
         """Columns of p's and of q's actions that correspond; None if none do."""
@@ -171,10 +174,9 @@ def shared_actions(a: AgentSpec, b: AgentSpec) -> tuple[slice | list[int], slice
         return leading, leading
     if a.action_roles == b.action_roles:
         return slice(0, a.act_dim), slice(0, b.act_dim)
-    theirs = {role: k for k, role in enumerate(_numbered(b.action_roles))}
-    own = [k for k, role in enumerate(_numbered(a.action_roles)) if role in theirs]
-    roles = list(_numbered(a.action_roles))
-    return own, [theirs[roles[k]] for k in own]
+    own, theirs = ({role: k for k, role in enumerate(_numbered(x.action_roles))} for x in (a, b))
+    shared = [role for role in own if role in theirs]
+    return [own[role] for role in shared], [theirs[role] for role in shared]
 
 
 def _columns(

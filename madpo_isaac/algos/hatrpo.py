@@ -205,15 +205,15 @@ class HATRPO(HAPPO):
         """
         cfg, p = self.config, view.index
         mean, std = self.evaluate(p, view.obs, old)
-        fraction = 1.0
+        share = 1.0
         for _ in range(cfg.line_search_steps):
-            new = (old + fraction * step).to(old.dtype)
+            new = (old + share * step).to(old.dtype)
             trial = compare(view, (mean, std), self.evaluate(p, view.obs, new), self.ranks)
-            enough = trial.improvement >= cfg.accept_ratio * fraction * expected
+            enough = trial.improvement >= cfg.accept_ratio * share * expected
             if trial.kl < cfg.kl_threshold and trial.improvement > 0.0 and enough:
                 self.actors.stack.flat[p].copy_(new)
-                return True, fraction * expected, trial
-            fraction *= cfg.backtrack
+                return True, share * expected, trial
+            share *= cfg.backtrack
         return False, 0.0, Trial()
 
 

@@ -23,7 +23,7 @@ STORED_GRAM = 6000
 class KernelComparison(Comparison):
     """Base of the comparisons by an estimator of ``kernel_cs``; each has its states and actions.
 
-    The kernel widths are 1 unless a subclass sets them in :meth:`begin`.
+    The kernel widths are 1 unless a subclass sets them.
     """
 
     is_sum_over_rows = False
@@ -97,7 +97,7 @@ class KernelComparison(Comparison):
             action_width=self._action_width,
             variant=self.variant,
             gram=gram,
-            rows=self._config.rows,
+            rows=self._config.rows and min(self._config.rows, len(p)),
             generator=self._generator,
         )
         return len(p) * value
@@ -256,7 +256,7 @@ class OfficialComparison(KernelComparison):
 def cycled(x: Tensor, size: int) -> Tensor:
     """The first ``size`` rows of ``x``, which starts again where it ends. (size, ...)
 
-    Batches differ in size where worlds went bad.
+    Batches differ in size where steps were invalid.
     """
     return x if len(x) == size else x[torch.arange(size, device=x.device) % len(x)]
 

@@ -115,7 +115,7 @@ class MADPO(HAPPO):
         self.coef = self._full_coef * self._left
 
     def begin_update(self, batch: Batch) -> None:
-        """Takes the next snapshot as the previous policy, and stores the one of this batch."""
+        """Makes the policies of ``age`` iterations ago the previous ones; keeps this batch's."""
         if self.preset.previous == "iteration":
             self._previous.copy_(self._recent[0])
             self._recent = torch.cat((self._recent[1:], self.actors.stack.flat[None]))

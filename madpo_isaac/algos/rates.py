@@ -18,10 +18,11 @@ class ActorRates:
     """One learning rate for each optimizer, as tensors on the device.
 
     With ``constant`` and ``linear`` all have the same rate. With ``adaptive`` each has its own,
-    which changes after every epoch: it is divided by 1.5 if KL(old || new) of the iteration so far
-    exceeds twice the target, multiplied by 1.5 if the KL is below half of the target, and kept
-    between ``min_lr`` and ``max_lr``. The target is ``kl_target``, or else an equal share of
-    ``joint_kl_target``. Nothing is read from the device.
+    which changes after every epoch: it is divided by 1.5 if KL(old || new) exceeds twice the
+    target, multiplied by 1.5 if the KL is below half of the target, and kept between ``min_lr`` and
+    ``max_lr``. The KL is that of the epoch's last minibatch before its step. If an update has one
+    step only, that KL is always 0, and the KL after the update takes its place. The target is
+    ``kl_target``, or else an equal share of ``joint_kl_target``. Nothing is read from the device.
 
     Args:
         config: hyper-parameters.
@@ -33,6 +34,7 @@ class ActorRates:
         self._config, self._actor_lr = config, config.actor_lr or 0.0
         self._target = config.kl_target or (config.joint_kl_target or 0.0) / agents
         self._rates = [optimizer.lr for optimizer in optimizers]
+        self._one_step = config.epochs * config.num_minibatches == 1
 
     @property
     def adaptive(self) -> bool:
@@ -61,9 +63,18 @@ class ActorRates:
             rate.fill_(self._actor_lr * scale)
 
     def follow(self, index: int, kl: Tensor) -> None:
-        """Adapts the rate of optimizer ``index`` after an epoch that ended at ``kl`` nats. ()"""
-        if not self.adaptive:
-            return
+        """Adapts the rate of optimizer ``index`` to the KL of an epoch, in nats. ()"""
+        if self.adaptive and not self._one_step:
+            self._adapt(index, kl)
+
+    def follow_update(self, kls: Sequence[Tensor]) -> None:
+        """Adapts the rates to the agents' KL after an update of one step, in nats. () each"""
+        if self.adaptive and self._one_step:
+            shared = torch.stack(list(kls)).view(len(self._rates), -1)
+            for index, kl in enumerate(shared.mean(1)):
+                self._adapt(index, kl)
+
+    def _adapt(self, index: int, kl: Tensor) -> None:
         cfg = self._config
         # A KL that is not finite counts as too large.
         slower, faster = ~(kl <= 2.0 * self._target), kl < 0.5 * self._target

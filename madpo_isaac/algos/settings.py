@@ -78,8 +78,9 @@ class AlgoConfig:
     clip: float = setting(0.2, positive)
     """Clip range of the policy ratio."""
     value_clip: float | None = setting(None, positive)
-    """Largest change of a value since the collection, in standard deviations of the return; moving
-    the value further does not lower the loss. null for no limit."""
+    """Largest change of a value since the collection (in A2PO since it was last estimated), in
+    standard deviations of the return; moving the value further does not lower the loss. null for no
+    limit."""
     epochs: int = setting(5, integer())
     """Passes of a policy's update over the rollout."""
     critic_epochs: int = setting(5, integer())
@@ -154,7 +155,7 @@ class AlgoConfig:
         )
 
     def take(self, recipe: Callable[[str], Any]) -> None:
-        """Fills in the settings of ``recipe_keys`` by their numbers in the recipe."""
+        """Takes numbers from the recipe that the YAML file leaves open; none by default."""
         del recipe
 
     def check(self, run: RunSettings) -> None:

@@ -149,6 +149,6 @@ class Faults:
                 continue
             name = next(name for name, bad in self._bad[network].items() if bad)
             raise RunFailed(
-                f"{network}: {LABELS[name]} was not finite in {number} gradient steps in a row "
-                f"(max_skipped={most})."
+                f"{network}: {LABELS.get(name, name)} was not finite in {number} gradient steps in "
+                f"a row (max_skipped={most})."
             )

@@ -56,22 +56,26 @@ def main(argv: list[str]) -> int:
         "--viewer", action="store_true", help="play in MuJoCo's viewer until it is closed"
     )
     parser.add_argument(
-        "--steps", type=parser.positive_int, default=300, help="steps to film (300)"
+        "--steps", type=parser.positive_int, help="steps to film with --video (300)"
     )
     parser.add_argument(
-        "--envs", type=parser.positive_int, default=1, help="environments to film (1)"
+        "--envs", type=parser.positive_int, help="environments to film with --video (1)"
     )
     options = parser.parse(argv)
     if options.agent not in AGENTS:
         raise unknown("agent", options.agent, AGENTS)
+    for flag, value in (("--steps", options.steps), ("--envs", options.envs)):
+        if value is not None and options.video is None:
+            raise UserError(f"{flag} {value} works with --video only.")
+    steps, envs = options.steps or 300, options.envs or 1
     settings = [f"test_episodes={options.episodes or 1}", f"headless={not options.viewer}"]
     shown = options.video is not None or options.html is not None or options.viewer
     scores = options.episodes is not None or not shown
     if not scores:  # as many environments as are seen, unless the settings say so
-        settings += [f"num_envs={options.envs if options.video else 1}"]
+        settings += [f"num_envs={envs if options.video else 1}"]
     if options.video is not None:
-        settings += ["capture_video=True", f"capture_video_len={options.steps}"]
-        settings += [f"capture_video_freq={options.steps}", f"capture_video_envs={options.envs}"]
+        settings += ["capture_video=True", f"capture_video_len={steps}"]
+        settings += [f"capture_video_freq={steps}", f"capture_video_envs={envs}"]
     return play(
         _config(parser, options, settings),
         options.video,

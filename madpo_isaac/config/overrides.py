@@ -136,6 +136,7 @@ def _apply(overrides: Sequence[str]) -> DictConfig:
             with contextlib.suppress(UserError):
                 _set(config, override, known)
     where = {key: config[key] for key in resume.WHERE}
+    # Their references are resolved now, before the run's own settings replace the defaults.
     for key, value in where.items():
         config[key] = value
     devices = [str(x.value()) for x in settings if x.get_key_element() == "sim_device"]

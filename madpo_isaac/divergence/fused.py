@@ -134,14 +134,12 @@ def _log(mass: Tensor, narrow: bool) -> Tensor:
     return mass.log() if narrow else mass.clamp(min=-1.0).log1p()
 
 
-def _all_sums(
-    gram: StateGram, x: Tensor, y: Tensor, reference: bool, grad: bool
-) -> tuple[Sums, list[SelfSums]]:
-    """Sums across the samples and within p, then within q if ``reference``."""
+def _all_sums(gram: StateGram, x: Tensor, y: Tensor, grad: bool) -> tuple[Sums, list[SelfSums]]:
+    """Sums across the samples, and within p and q."""
     u = _factors(gram.log_pp, gram.log_pq, gram.shift, x.dtype)
     t = _factors(gram.log_qq, gram.log_qp, gram.shift, x.dtype)
     cross = Sums(x, y, u, t, narrow=gram.narrow, grad=grad)
-    within = [("pp", x, gram.log_pp, grad), ("qq", y, gram.log_qq, False)][: 1 + reference]
+    within = [("pp", x, gram.log_pp, grad), ("qq", y, gram.log_qq, False)]
     alone = {
         pair: SelfSums(z, _factors(log, log, 0.0, z.dtype), narrow=gram.narrow, grad=with_grad)
         for pair, z, log, with_grad in within
@@ -154,21 +152,16 @@ def _all_sums(
 
 
 def _all_logs(
-    gram: StateGram, x: Tensor, y: Tensor, reference: bool, grad: bool
-) -> tuple[list[Tensor], Tensor, Sums, SelfSums]:
-    """log<L> within p (and q), across the samples (2,), and the sums of their gradients."""
-    cross, alone = _all_sums(gram, x, y, reference, grad)
-    own = [_log(sums.total, gram.narrow) for sums in alone]
-    return own, _log(cross.mass, gram.narrow), cross, alone[0]
+    gram: StateGram, x: Tensor, y: Tensor, grad: bool
+) -> tuple[Tensor, Sums, SelfSums, float]:
+    """log<L>_pp, _qq, _pq and _qp (4,), the sums of their gradients, and the least <L>."""
+    cross, alone = _all_sums(gram, x, y, grad)
+    mass = torch.cat((torch.stack([sums.total for sums in alone]), cross.mass))
+    logs = _log(mass, gram.narrow)
+    return logs, cross, alone[0], float(logs.min().exp())
 
 
-def _is_narrow(own: list[Tensor], other: Tensor) -> bool:
-    return float(torch.stack((*own, *other)).min().exp()) < NARROW
-
-
-def yu_fused(
-    gram: StateGram, actions_q: Tensor, x: Tensor, y: Tensor, width: float, *, grad: bool
-) -> tuple[Tensor, Tensor] | None:
+def yu_fused(gram: StateGram, x: Tensor, y: Tensor, *, grad: bool) -> tuple[Tensor, Tensor] | None:
     r"""Yu's estimator over all pairs, in the precision of the actions.
 
     The state-only constants of the four terms cancel, which leaves
@@ -180,27 +173,21 @@ def yu_fused(
     wide kernels <L> - 1 is summed, so that nearly equal terms do not cancel, else <L>.
 
     Args:
-        gram: the state kernels. It keeps which of the two served last, and log<L>_qq of the
-            reference, which does not move between epochs.
-        actions_q: the reference's actions as the caller passed them; stored sums belong to them.
+        gram: the state kernels. It keeps which of the two sums served last.
         x: (n, d), actions of p, centered and divided by the width.
         y: (m, d), actions of q, centered and divided by the width.
-        width: action width.
         grad: whether to compute the gradient.
 
     Returns:
         D (float64) and its gradient with respect to x (n, d), or None if a term is so small that
         it has to be summed in log space.
     """
-    kept = gram.recall(actions_q, width)
-    own, other, cross, alone = _all_logs(gram, x, y, kept is None, grad)
-    if gram.narrow != _is_narrow(own, other):
+    logs, cross, alone, least = _all_logs(gram, x, y, grad)
+    if gram.narrow != (least < NARROW):
         gram.narrow = not gram.narrow
-        own, other, cross, alone = _all_logs(gram, x, y, kept is None, grad)
-    if float(torch.stack((*own, *other)).min().exp()) < LEAST:
+        logs, cross, alone, least = _all_logs(gram, x, y, grad)
+    if least < LEAST:
         return None
-    if kept is None:
-        kept = own[1]
-        gram.remember(actions_q, width, kept)
-    away = cross.grad[0] / other[0].exp() + cross.grad[1] / other[1].exp()
-    return own[0] + kept - other.sum(), away - alone.grad.sum(0) / own[0].exp()
+    pp, qq, pq, qp = logs
+    away = cross.grad[0] / pq.exp() + cross.grad[1] / qp.exp()
+    return pp + qq - (pq + qp), away - alone.grad.sum(0) / pp.exp()

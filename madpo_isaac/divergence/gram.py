@@ -135,8 +135,8 @@ class StateGram:
             states_q: (m, d_s); None for the states of p.
             width: h, in the units of the states.
             tile: rows and columns of a tile.
-            store: keep the tiles, n^2 / 2 numbers for equal states; else every call makes them
-                again, with memory linear in n.
+            store: keep the tiles, n^2 / 2 numbers for equal states, else 2 n^2; if False, every
+                call makes them again, with memory linear in n.
 
         Raises:
             ValueError: if shapes, dtypes, devices, the width or the tile size do not fit.
@@ -158,7 +158,6 @@ class StateGram:
         self._center = center_of(states_p, states_q)
         self._factors = self._make_factors(states_p.dtype)
         self._tiles: dict[tuple[str, int, int], Tensor] = {}
-        self._reference: tuple[Tensor, int, float, Tensor] | None = None
         self.shift, self.narrow = 0.0, False
         self._sum_rows()
 
@@ -224,21 +223,9 @@ class StateGram:
         tile = self._tiles.get(key)
         if tile is None:
             tile = self._make_block(key[0], i, j)
-            if self.store and key[0] != "qq":  # whose only sum is kept by `remember`
+            if self.store:
                 self._tiles[key] = tile
         return tile
-
-    def remember(self, actions: Tensor, width: float, value: Tensor) -> None:
-        """Keeps a number that depends on q's states, ``actions`` and ``width`` only."""
-        if not actions.is_inference():  # an inference tensor does not tell when it was written to
-            self._reference = (actions, actions._version, width, value)
-
-    def recall(self, actions: Tensor, width: float) -> Tensor | None:
-        """The number last kept, if it was for this very tensor, unchanged since, and width."""
-        kept = self._reference
-        if kept is None or kept[0] is not actions or kept[1:3] != (actions._version, width):
-            return None
-        return kept[3]
 
     def _make_block(self, pair: str, i: int, j: int) -> Tensor:
         left, right = self._factors[pair[0]][0], self._factors[pair[1]][1]

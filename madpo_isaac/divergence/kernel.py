@@ -166,7 +166,7 @@ def _evaluate(
     x, y = (scaled(a, center, width, actions_p.dtype) for a in (actions_p, actions_q))
     everything = rows[0] is None and not gram.exact
     if estimator.fused and everything and max(rounding(x), rounding(y)) < LOGIT_ERROR:
-        result = estimator.fused(gram, actions_q, x, y, width, grad=grad)
+        result = estimator.fused(gram, x, y, grad=grad)
         if result is not None:
             return result
     x, y = (scaled(a, center, width, torch.float64) for a in (actions_p, actions_q))

@@ -129,6 +129,8 @@ class DivergenceConfig:
             raise UserError(f"{key}.{text} works with {key}.preset=gaussian only.")
         if self.kind not in ("cs", "none"):
             raise UserError(f"{key}.kind={self.kind} works with {key}.preset=gaussian only.")
+        if self.kind == "none" and self.rows is not None:
+            raise UserError(f"{key}.rows={self.rows} has no effect: {key}.kind=none has no bonus.")
         if self.bound not in (None, "none"):
             raise UserError(f"{key}.bound={self.bound} works with {key}.preset=gaussian only.")
 
@@ -156,11 +158,16 @@ class DivergenceConfig:
                     f"{key}.{text} has no effect: {key}.bound={self.bound} has no scale."
                 )
         if self.kind not in ("cs", "kl"):
-            pairs = ("as_reward", "age", "scale", "inter_scale", "standardize_inter")
+            pairs = ("as_reward", "age", "bound", "scale", "inter_scale", "standardize_inter")
             for text in self._chosen(pairs):
                 raise UserError(
                     f"{key}.{text} has no effect: {key}.kind={self.kind} compares nothing."
                 )
+        if self.follow_lr and self.share is not None:
+            raise UserError(
+                f"{key}.follow_lr=True contradicts {key}.share={self.share}, which sets the bonus "
+                "whatever the rate is."
+            )
         if self.as_reward and self.share is not None:
             raise UserError(
                 f"{key}.share={self.share} has no effect: {key}.as_reward=True leaves the "

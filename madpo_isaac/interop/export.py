@@ -72,19 +72,14 @@ def export(policy: str, kind: str = "onnx", out: Path | None = None) -> Path:
     env = playing_env(config)
     loaded = policy_of(config, env)
     assert isinstance(loaded.learner, OnPolicyLearner)
-    source = loaded.source
-    path = Path(source["checkpoint"])
+    path = Path(loaded.source["checkpoint"])
     run = RunFolder.of_checkpoint(path)
     out = out or output_folder(path, Path(config.runs_dir), "export")
     origin = {
+        **loaded.source,
         "checkpoint": path.name,
         "run": None if run is None else run.path.name,
-        "task": source["task"],
-        "algo": source["algo"],
         "sim": config.sim.name,
-        "seed": config.seed,
-        "iteration": source["iteration"],
-        "env_steps": source["env_steps"],
     }
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

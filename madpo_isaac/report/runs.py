@@ -57,24 +57,22 @@ class Run:
     @property
     def state(self) -> str:
         """``state`` of status.json; empty where there is none."""
-        return (
-            ""
-            if self.folder is None
-            else str(read_json(self.folder / "status.json").get("state", ""))
-        )
+        return str(self._record("status.json").get("state", ""))
 
     @property
     def peak_mb(self) -> float:
         """Peak of main memory, or of the GPU's if it was used, in MB; NaN where unknown."""
-        status = {} if self.folder is None else read_json(self.folder / "status.json")
+        status = self._record("status.json")
         found = status.get("peak_gpu_memory_mb", status.get("peak_memory_mb"))
         return float(found) if is_number(found) else float("nan")
 
     @property
     def revision(self) -> str:
         """The source revision of env.json; empty where there is none."""
-        machine = {} if self.folder is None else read_json(self.folder / "env.json")
-        return str(machine.get("git_revision") or "")
+        return str(self._record("env.json").get("git_revision") or "")
+
+    def _record(self, name: str) -> dict[str, Any]:
+        return {} if self.folder is None else read_json(self.folder / name)
 
     def overrides(self) -> list[str]:
         """The settings of the command line that began the run; empty where unknown."""

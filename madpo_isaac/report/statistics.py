@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from madpo_isaac.evaluation import stats
 from madpo_isaac.report.study import Study
 
 
@@ -21,9 +22,8 @@ def _iqm(scores: np.ndarray) -> np.ndarray:
 
     A quarter of the scores, rounded down, is left out at each end.
     """
-    flat = np.sort(scores.reshape(len(scores), -1, *scores.shape[3:]), axis=1)
-    cut = flat.shape[1] // 4
-    return flat[:, cut : flat.shape[1] - cut].mean(axis=1)
+    flat = scores.reshape(len(scores), -1, *scores.shape[3:])
+    return stats.iqm(np.moveaxis(flat, 1, -1))
 
 
 AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

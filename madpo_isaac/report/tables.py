@@ -99,7 +99,7 @@ def _latex(text: str) -> str:
 
 
 def results(study: Study, marks: Sequence[float], reps: int) -> Table:
-    """Returns at the common end of a task and at ``marks``, with success, time and every seed."""
+    """The table of returns at a task's common end and at ``marks``, with success and times."""
     heads = [f"at {_steps(mark)}" for mark in marks]
     head = ["task", "group", "seeds", "steps", *heads, "return", "95 % (t)", "95 % (bootstrap)"]
     rows = []
@@ -148,7 +148,7 @@ def best_groups(study: Study, task: str) -> list[str]:
 
 
 def comparison(study: Study) -> Table:
-    """Returns at the end with half of the t interval: a row per task, a column per drawn group."""
+    """The table of returns with half of their t interval: tasks in rows, groups in columns."""
     rows, best = [], set()
     for i, task in enumerate(study.tasks):
         row, marked = [task], best_groups(study, task)

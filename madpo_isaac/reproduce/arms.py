@@ -44,7 +44,7 @@ BASELINES: Arms = {
     "mappo": Arm("MAPPO", ("algo=mappo",)),
 }
 LAMBDAS = (0, 0.1, 0.2, 0.5, 1)
-ON_RESTORE = {
+SIGMAS = {
     "gaussian": ("coef (there is no sigma)", "coef", (0.02, 0.06, 0.2)),
     "official": ("coef (the size of the tables' sigma)", "coef", (500, 1000, 2000)),
     "printed": ("sigma", "sigma", (500, 1000, 2000)),
@@ -91,7 +91,7 @@ def sensitivity(method: str) -> Arms:
     If the method drops the entropy bonus, HAPPO without this bonus is added, too.
     """
     base = METHODS[method]
-    label, key, values = ON_RESTORE[method]
+    label, key, values = SIGMAS[method]
     lines = HAPPO if method == "gaussian" else {**HAPPO, **NO_INCENTIVE}
     lambdas = {
         f"madpo_{method}_lam{x}": Arm(

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -131,6 +132,9 @@ class RunFolder:
         status = self._status() if not self._lock.path.exists() else {}
         with writing(self.path, "run folder "):
             free = self._lock.acquire()
+            if not free:  # who only looks whether it is taken holds it for some microseconds
+                time.sleep(0.05)
+                free = self._lock.acquire()
         if free and _is_alive(status):  # somebody has removed the lock of a run that goes on
             self.release()
             with contextlib.suppress(OSError):

@@ -45,7 +45,8 @@ def load_policy(path: str | Path, env: VecEnv) -> LoadedPolicy:
         env: environments with the task and the agents that it was trained for.
 
     Raises:
-        UserError: there is no such policy, it is damaged, or it is for other environments.
+        UserError: there is no such policy, it is damaged, or its networks have other sizes than
+            those of ``env``.
     """
     return policy_of(playing(str(path)), env)
 

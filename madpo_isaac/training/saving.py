@@ -74,8 +74,8 @@ class Checkpoints(Callback):
         if cfg.eval_frequency and run.iteration % cfg.eval_frequency == 0:
             self._compare(run, run.ranks.broadcast(metrics.get("eval/return")), run.now())
         now = time.monotonic()
-        overdue = 2 * now - self._looked_at - self._saved_at > SAVE_INTERVAL  # after the next one
-        self._looked_at = now
+        took, self._looked_at = now - self._looked_at, now  # the next one takes about as long
+        overdue = now + took - self._saved_at > SAVE_INTERVAL
         numbered = bool(cfg.save_frequency) and run.iteration % cfg.save_frequency == 0
         last = run.stopping or run.iteration == cfg.max_iterations
         if run.ranks.any(overdue) or numbered or last:
