@@ -351,6 +351,22 @@ class HandTaskEnv(VecEnv):
         """Returns the meaning of the columns of :meth:`observe_free` for the body ``name``. (13)"""
         return readings.of_free_body(name, angular=_VEL_SCALE)
 
+    def free_bodies(self, first: str, count: int = 1) -> tuple[Tensor, Tensor]:
+        """Returns the simulation's own numbers of ``count`` free bodies that follow one another.
+
+        Args:
+            first: name of the first body.
+            count: number of bodies.
+
+        Returns:
+            Poses (N, count, 7), meters and quaternions wxyz, and velocities (N, count, 6): m/s, and
+            rad/s in the body's frame.
+        """
+        joint = self.sim.model.joint(f"{first}_free")
+        poses = self.sim.qpos[:, joint.qposadr[0] :][:, : 7 * count].unflatten(1, (count, 7))
+        velocities = self.sim.qvel[:, joint.dofadr[0] :][:, : 6 * count].unflatten(1, (count, 6))
+        return poses, velocities
+
     def _read_model(self, model: mujoco.MjModel) -> None:
         """Finds the hands' blocks in the simulation's tensors, see :func:`build_spec`."""
         first = model.joint(f"hand0_{self.hand.full(self.hand.joints[0])}")

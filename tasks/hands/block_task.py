@@ -24,11 +24,7 @@ class BlockTask(ReachTask):
 
     def __init__(self, config: ReachConfig, num_envs: int, **kwargs: Any) -> None:
         super().__init__(config, num_envs, **kwargs)
-        first = self.sim.model.joint(f"{BLOCKS[0]}_free")
-        self.poses = self.sim.qpos[:, first.qposadr[0] :][:, :14].unflatten(1, (2, 7))
-        """Poses of the blocks, quaternions wxyz. (N, 2, 7)"""
-        self.velocities = self.sim.qvel[:, first.dofadr[0] :][:, :12].unflatten(1, (2, 6))
-        """Linear and angular velocities of the blocks. (N, 2, 6)"""
+        self.poses, self.velocities = self.free_bodies(BLOCKS[0], 2)
         self.goal_positions = torch.tensor(self.goals, device=self.device)
         """``goals`` as a tensor. (2, 3)"""
 

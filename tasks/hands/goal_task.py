@@ -64,10 +64,7 @@ class GoalTask(HandTaskEnv):
         self.tail_dim = 24 * count
         self.objects = tuple(solid.name for solid in self.solids)
         super().__init__(config, num_envs, **kwargs)
-        first = self.sim.model.joint(f"{self.solids[0].name}_free")
-        qpos, dof = first.qposadr[0], first.dofadr[0]
-        self.object_poses = self.sim.qpos[:, qpos : qpos + 7 * count].unflatten(1, (count, 7))
-        self.object_vels = self.sim.qvel[:, dof : dof + 6 * count].unflatten(1, (count, 6))
+        self.object_poses, self.object_vels = self.free_bodies(self.solids[0].name, count)
         self._start = torch.tensor([solid.pos for solid in self.solids], device=self.device)
         self._goals = torch.tensor(self.goals, device=self.device)
         self.goal_positions = self._goals.repeat(num_envs, 1, 1)

@@ -61,9 +61,8 @@ class Env(FloatingTaskEnv):
 
     def __init__(self, config: Config, num_envs: int, **kwargs: Any) -> None:
         super().__init__(config, num_envs, **kwargs)
-        joint = self.sim.model.joint(f"{OBJECT}_free")
-        self._pose = self.sim.qpos[:, joint.qposadr[0] :][:, :7]
-        self._vel = self.sim.qvel[:, joint.dofadr[0] :][:, :6]
+        poses, velocities = self.free_bodies(OBJECT)
+        self._pose, self._vel = poses[:, 0], velocities[:, 0]
         self._goal = torch.tensor(self.goal, device=self.device)
 
     def scenery(self) -> Pot:

@@ -113,9 +113,8 @@ class Env(ReachTask):
         super().__init__(config, num_envs, **kwargs)
         self._success_distance = config.success_distance
         self._steepness = 2.0 if config.mean_finger_distance else 10.0
-        joint = self.sim.model.joint(f"{OBJECT}_free")
-        self._pose = self.sim.qpos[:, joint.qposadr[0] :][:, :7]
-        self._vel = self.sim.qvel[:, joint.dofadr[0] :][:, :6]
+        poses, velocities = self.free_bodies(OBJECT)
+        self._pose, self._vel = poses[:, 0], velocities[:, 0]
 
     def scenery(self) -> Pen:
         """Returns the pen on its table."""
