@@ -27,12 +27,16 @@ def check_agents(env: VecEnv) -> None:
                 "and '.', because exported files are called so."
             )
         columns = agent.action_slice
-        open_end = isinstance(columns, slice) and (columns.stop is None or columns.stop < 0)
-        if open_end or not isinstance(columns, (slice, Tensor)):
+        odd = isinstance(columns, slice) and (
+            columns.stop is None or columns.stop < 0 or (columns.step or 1) < 1
+        )
+        if odd or not isinstance(columns, (slice, Tensor)):
             raise UserError(
                 f"action_slice={columns} of agent '{agent.name}' of {_name(env)} must be a slice "
-                "with an end counted from the start, or a tensor of columns."
+                "with an end counted from the start and no negative step, or a tensor of columns."
             )
+        if not len(agent.action_columns):
+            raise UserError(f"Agent '{agent.name}' of {_name(env)} chooses no action.")
     if len(set(names)) < len(names):
         raise UserError(f"Agents of {_name(env)} must have different names: {', '.join(names)}.")
     columns = sorted(column for agent in env.agents for column in agent.action_columns)

@@ -43,6 +43,8 @@ def test_the_toy_is_as_it_should_be():
         ({"name": ToyEnv().agents[0].name}, "ToyEnv must have different names: "),
         ({"action_slice": slice(0, 1)}, "each of the 6 columns of the joint action once"),
         ({"action_slice": torch.tensor([7])}, "each of the 6 columns of the joint action once"),
+        ({"action_slice": slice(3, 0, -2)}, r"slice\(3, 0, -2\).*and no negative step"),
+        ({"action_slice": slice(0, 0)}, "of ToyEnv chooses no action"),
     ],
 )
 def test_agents_have_own_names_and_share_out_the_actions(changed, message):
@@ -161,6 +163,19 @@ def one_bad_number(monkeypatch, name, worth):
 def test_returns_that_are_not_finite_are_refused(monkeypatch, worth):
     one_bad_number(monkeypatch, "reward", worth)
     with pytest.raises(UserError, match="ToyEnv gave rewards that are not finite in 1 episodes"):
+        evaluate(lambda state: torch.zeros(6, 6), ToyEnv())
+
+
+@pytest.mark.parametrize("worth", [3.0, 0.5, float("nan")])
+def test_success_is_0_or_1_when_an_episode_ends(monkeypatch, worth):
+    step = ToyEnv.step
+
+    def odd(self, action):
+        found = step(self, action)
+        return found._replace(log={**found.log, "success": torch.full((6,), worth)})
+
+    monkeypatch.setattr(ToyEnv, "step", odd)
+    with pytest.raises(UserError, match=rf"log\['success'\] of ToyEnv must be 0 or 1 .*{worth:g}"):
         evaluate(lambda state: torch.zeros(6, 6), ToyEnv())
 
 

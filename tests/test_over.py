@@ -142,6 +142,16 @@ def test_actions_are_positions_within_the_limits(value, share):
     np.testing.assert_allclose(env.sim.ctrl[:, :40].numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
+def test_actions_of_other_numbers_are_those_of_float32(dtype):
+    action, results = torch.tensor([[1.0] * 20 + [-1.0] * 20] * 2), []
+    for given in (action, action.to(dtype)):
+        env = make(2)
+        env.reset()
+        results.append(env.step(given).state)
+    assert torch.equal(*results)
+
+
 @pytest.mark.parametrize("shape", [(2, 20), (3, 40), (40,), (2, 40, 1)])
 def test_action_of_a_wrong_shape_is_refused(shape):
     env = make(2)

@@ -33,6 +33,10 @@ def runs(tmp_path):
         (run / "status.json").write_text(json.dumps(state))
         (run / "nn").mkdir()
         (run / "nn" / "last.pth").write_bytes(b"network")
+        if seed == 1:
+            (run / "eval").mkdir()
+            score = {"return": {"mean": 7.0}, "env_steps": 2000}
+            (run / "eval" / "last_mean_summary.json").write_text(json.dumps(score))
     return folder
 
 
@@ -47,12 +51,16 @@ def test_runs_come_back_as_they_were(runs, tmp_path):
     assert sorted(path.name for path in back.iterdir()) == ["Task_happo_s1", "Task_happo_s2"]
     for new in back.iterdir():
         old = runs / new.name
-        assert sorted(path.name for path in new.iterdir()) == sorted(
-            ("config.yaml", "env.json", "metrics.jsonl", "overrides.txt", "status.json")
-        )
+        files = ["config.yaml", "env.json", "metrics.jsonl", "overrides.txt", "status.json"]
+        files += ["eval"] * (new.name == "Task_happo_s1")
+        assert sorted(path.name for path in new.iterdir()) == sorted(files)
         assert "here" not in (new / "status.json").read_text()
         (before,), (after,) = load([str(old)]), load([str(new)])
         assert after.settings == before.settings
+        score = 7.0 if new.name == "Task_happo_s1" else np.nan
+        np.testing.assert_equal(
+            [run.score_of_means(2000.0) for run in (before, after)], [score] * 2
+        )
         assert after.metrics.keys() == before.metrics.keys()
         for key, values in before.metrics.items():
             np.testing.assert_allclose(after.metrics[key], values, rtol=1e-4, err_msg=key)

@@ -200,6 +200,7 @@ def test_a_policy_of_a_run_that_began_with_another_one(tmp_path, capsys):
     assert main([*train, *more, "algo.std_on_restore=initial", "algo.init_std=0.2"]) == 0
     more = [f"checkpoint={tmp_path}/y/nn/ep_4.pth", "experiment=z", "max_iterations=6"]
     assert main([*train, *more, "algo.gamma=0.9"]) == 0
+    assert main(["train", f"checkpoint={tmp_path}/y", "max_iterations=7"]) == 0  # it goes on
     assert make([str(tmp_path / "z"), f"--out={tmp_path}", "--episodes=1"]) == 0
     facts = json.loads((tmp_path / "HalfCheetah-2x3.json").read_text())
     commands = [text.split()[2:] for text in facts["command"].split(" && ")]

@@ -1,5 +1,7 @@
 """madpo report: figures of sensitivity, and room for long names in all."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +24,19 @@ def test_sensitivity_joins_runs_that_are_alike_otherwise(tmp_path):
     assert list(lines) == ["madpo coef=1"]
     found = [(x, values.tolist()) for x, values in lines["madpo coef=1"]]
     assert found == [(0.1, [2.0, 4.0]), (0.5, [4.0, 8.0])]
+
+
+def test_sensitivity_has_the_finals_of_the_table(tmp_path):
+    """No episode ends in the last window, so the one before it counts."""
+    for lam in (0.1, 0.5):
+        run = write_run(tmp_path / f"l{lam}_s1", "T", "madpo", divergence={"lam": lam, "coef": 1.0})
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for line in lines[15:]:
+            line["episode_return"] = None
+        (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    study = Study(load([str(tmp_path)]), ["algo.divergence.lam"])
+    (points,) = figures._lines(study, "T", "algo.divergence.lam").values()
+    assert [(x, values.tolist()) for x, values in points] == [(0.1, [1.5]), (0.5, [1.5])]
 
 
 def test_sigma_of_the_printed_preset_carries_its_coefficient_along(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from report_runs import write_run, write_two_tasks
 
-from madpo_isaac.report import tables
+from madpo_isaac.report import figures, tables
 from madpo_isaac.report.runs import Run, load
 from madpo_isaac.report.study import Study, natural
 
@@ -75,6 +75,17 @@ def test_csv_that_the_report_wrote_reads_the_same(runs, tmp_path):
     assert again.tasks == ["A"]
     assert again.finals("A", "A_happo") == pytest.approx(study.finals("A", "happo"), rel=1e-4)
     assert again.finals("A", "A_happo", "success_rate") == pytest.approx([1.0, 1.0])
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for gain in (1.0, 2.0):
+        write_run(tmp_path / f"{gain}" / "x_s1", "A", gain=gain)
+    study = Study(load([str(tmp_path / "1.0"), str(tmp_path / "2.0")]))
+    tables.write_csv(study, tmp_path / "curves.csv")
+    first, second = load([str(tmp_path / "curves.csv")])
+    assert (first.metrics["episode_return"][-1], second.metrics["episode_return"][-1]) == (2.0, 4.0)
+    (panel,) = figures.curves(study, 10).panels
+    assert [len(line.runs) for line in panel.lines] == [2]
 
 
 def test_recorded_curves_give_the_published_table():

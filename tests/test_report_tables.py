@@ -115,6 +115,20 @@ def test_mean_actions_are_else_those_of_madpo_eval(tmp_path):
     assert tables.leaderboard(Study(load([str(run)]))).rows[0][4] == "-"
 
 
+def test_scores_of_an_earlier_step_or_of_other_settings_do_not_count(tmp_path):
+    run = write_run(tmp_path / "a_s1")
+    (study,) = load([str(run)])
+    (run / "eval").mkdir()
+    for steps, settings, shown in (
+        (study.steps, [], "9.50"),
+        (study.steps - 1, [], "-"),
+        (study.steps, ["task.early=1"], "-"),
+    ):
+        score = {"return": {"mean": 9.5}, "env_steps": steps, "settings": settings}
+        (run / "eval" / "last_mean_summary.json").write_text(json.dumps(score))
+        assert tables.leaderboard(Study(load([str(run)]))).rows[0][4] == shown
+
+
 def test_a_command_is_that_of_one_run_or_of_a_sweep(tmp_path):
     for seed, lam in ((1, "0.1"), (2, "0.5")):
         run = write_run(tmp_path / f"a_s{seed}", seed=seed)

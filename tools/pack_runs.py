@@ -26,6 +26,8 @@ from madpo_isaac.system.files import parse_json, write_atomic  # noqa: E402
 
 WHOLE = ("config.yaml", "env.json", "overrides.txt")
 """Files that are kept as they are."""
+SCORES = ("eval/last_mean_summary.json",)
+"""Files that are kept where they are, because reports read them."""
 _OF_A_PROCESS = ("pid", "host")
 """Keys of status.json that mean nothing elsewhere."""
 
@@ -59,6 +61,7 @@ def _files(run: Run) -> dict[str, bytes]:
     assert run.folder is not None
     try:
         files = {name: (run.folder / name).read_bytes() for name in WHOLE}
+        files |= {name: path.read_bytes() for name in SCORES if (path := run.link(name))}
         state = parse_json((run.folder / "status.json").read_text())
     except OSError as problem:
         raise UserError(f"'{problem.filename}' cannot be read: {problem.strerror}.") from problem

@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
         **source,
         "evaluation_seed": config.seed,
         "actions": "mean" if options.deterministic else "sampled",
+        "settings": [text for text in options.settings if text.startswith(("task.", "sim."))],
         "num_envs": env.num_envs,
         "episodes_per_environment": options.episodes,
         **scores,

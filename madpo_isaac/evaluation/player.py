@@ -114,7 +114,8 @@ def play_episodes(env: VecEnv, act: Policy, episodes: int) -> Episodes:
         episodes: number of episodes in each environment.
 
     Raises:
-        UserError: episodes are longer than the environments say, or returns are not finite.
+        UserError: episodes are longer than the environments say, returns are not finite, or
+            success is not 0 or 1.
     """
     scores = Scores(env, episodes)
     state = env.reset()
@@ -133,6 +134,12 @@ def play_episodes(env: VecEnv, act: Policy, episodes: int) -> Episodes:
     result = scores.result()
     if odd := int((~result.returns.isfinite()).sum()):
         raise UserError(f"{name} gave rewards that are not finite in {odd} episodes.")
+    for key, reached in {"success": result.success, **result.milestones}.items():
+        wrong = reached[(reached != 0.0) & (reached != 1.0)]
+        if len(wrong):
+            raise UserError(
+                f"log['{key}'] of {name} must be 0 or 1 when an episode ends, not {wrong[0]:g}."
+            )
     return result
 
 

@@ -111,8 +111,11 @@ def make(argv: list[str]) -> Path:
 def began(run: Path) -> tuple[Path, int] | None:
     """Returns the run, and the iteration of it, with whose checkpoint another run began, if any.
 
+    The iteration is the one before the first of the other run: the file of the checkpoint may be
+    that of a later one by now.
+
     Raises:
-        UserError: the checkpoint is gone, or not in a run folder.
+        UserError: the checkpoint is in no run folder.
     """
     path = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "checkpoint")
     if not path or _is_policy(path):  # which has its own history
@@ -120,7 +123,8 @@ def began(run: Path) -> tuple[Path, int] | None:
     folder = RunFolder.of_checkpoint(Path(path))
     if folder is None:
         raise UserError(f"'{run}' began with '{path}', which is in no run folder.")
-    return folder.path, checkpoint.load(Path(path))["iteration"]
+    (later,) = load([str(run)])
+    return folder.path, int(later.metrics["iteration"][0]) - 1
 
 
 def _is_policy(path: str) -> bool:

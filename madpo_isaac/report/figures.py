@@ -9,7 +9,7 @@ import numpy as np
 from madpo_isaac.report import statistics
 from madpo_isaac.report.chart import Figure, Interval, Line, Panel, step_unit
 from madpo_isaac.report.lines import is_number
-from madpo_isaac.report.runs import SHORT, Run
+from madpo_isaac.report.runs import SHORT, Run, distinct
 from madpo_isaac.report.study import POINTS, Study, label, natural, varied
 
 CURVES = {
@@ -40,8 +40,7 @@ def curves(study: Study, reps: int, key: str = "episode_return") -> Figure:
             known = np.isfinite(values).all(axis=0)
             if known.any():
                 estimate = statistics.mean_curve(values[:, known], reps)
-                names = [run.name for run in runs]
-                each = dict(zip(names, values[:, known], strict=True))
+                each = dict(zip(distinct(runs), values[:, known], strict=True))
                 lines.append(Line(group, grid[known] / unit, estimate, each))
         panels.append(
             Panel(
@@ -167,18 +166,20 @@ def point_line(name: str, x: Sequence[float], each: Sequence[statistics.Estimate
 
 def _lines(study: Study, task: str, key: str) -> dict[str, list[tuple[float, np.ndarray]]]:
     """Returns the points of each set of otherwise equal runs: a setting's value, finals (runs,)."""
-    runs = [r for cell in study.of_task(task).values() for r in cell]
-    runs = [r for r in runs if is_number(r.settings.get(key))]
-    others = [name for name in varied(runs) if name != key]
-    stop, window = study.end(task), study.window(task)
+    finals = [
+        (run, float(final))
+        for group, cell in study.of_task(task).items()
+        for run, final in zip(cell, study.finals(task, group), strict=True)
+        if is_number(run.settings.get(key))
+    ]
+    others = [name for name in varied([run for run, _ in finals]) if name != key]
     groups = [name for name in study.by if SHORT.get(name, name) != key]
     lines: dict[str, dict[float, list[float]]] = {}
     brief: dict[str, str] = {}
-    for run in runs:
+    for run, final in finals:
         alike = [name for name in others if not _follows(run, name, key)]
         name = label(run, ["algo", *alike])
         points = lines.setdefault(name, {})
-        final = run.mean("episode_return", stop, window)
         points.setdefault(float(run.settings[key]), []).append(final)
         brief[name] = label(run, groups)
     shown = sorted((name for name, points in lines.items() if len(points) > 1), key=natural)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +86,16 @@ class Run:
         """Returns the last return with mean actions after ``steps``; NaN where there is none.
 
         It comes from the last evaluation in training until then. If there was none and the run
-        ends there, it comes from ``madpo eval --deterministic`` for ``last.pth``.
+        ends there, it comes from ``madpo eval --deterministic`` for ``last.pth``, unless the run
+        has gone on since, or other settings of the task or the simulation were given there.
         """
         trained = self.latest("eval/return", np.array([steps]))[0]
         if np.isfinite(trained) or self.folder is None or self.steps > steps:
             return float(trained)
-        scores = read_json(self.folder / "eval" / "last_mean_summary.json").get("return")
+        found = self._record("eval/last_mean_summary.json")
+        if found.get("env_steps", self.steps) != self.steps or found.get("settings"):
+            return float("nan")
+        scores = found.get("return")
         mean = scores.get("mean") if isinstance(scores, dict) else None
         return float(mean) if is_number(mean) else float("nan")
 
@@ -183,6 +187,14 @@ def load(arguments: Sequence[str], tell: Tell = lambda text: None) -> list[Run]:
             where = path if run.folder is None else run.folder
             runs[where.resolve(), run.task, run.name] = run
     return list(runs.values())
+
+
+def distinct(runs: Sequence[Run]) -> list[str]:
+    """Returns the runs' names, and their paths where several have one name."""
+    times = Counter(run.name for run in runs)
+    return [
+        run.name if times[run.name] == 1 or run.folder is None else str(run.folder) for run in runs
+    ]
 
 
 def named(argument: str) -> tuple[str, Path]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from madpo_isaac import console
 from madpo_isaac.report import statistics
-from madpo_isaac.report.runs import EPISODE, Run
+from madpo_isaac.report.runs import EPISODE, Run, distinct
 from madpo_isaac.report.study import Study, differences, show
 from madpo_isaac.system.files import write_atomic
 
@@ -219,6 +219,9 @@ def command(runs: Sequence[Run]) -> str:
                 if key not in _OF_A_FOLDER and not key.startswith("wandb_")
             }
         )
+        if "max_iterations" in each[-1]:  # a continued run may have another number by now
+            now = run.settings.get("max_iterations", each[-1]["max_iterations"])
+            each[-1]["max_iterations"] = f"{now}"
         if "checkpoint" in each[-1]:
             each[-1]["experiment"] = run.name
     if not each[0]:
@@ -291,6 +294,8 @@ def every_run(study: Study, out: Path) -> Table:
 def write_csv(study: Study, path: Path) -> None:
     """Writes run, env_steps, episode_return and success_rate, a row per window; load() reads it."""
     head, rows = ["run", "env_steps", "episode_return", "success_rate"], []
+    every = [run for runs in study.cells.values() for run in runs]
+    names = dict(zip(map(id, every), distinct(every), strict=True))
     for (task, _), runs in study.cells.items():
         window = study.window(task)
         for run in runs:
@@ -298,7 +303,9 @@ def write_csv(study: Study, path: Path) -> None:
             columns = (run.means(key, stops, window) for key in head[2:])
             for stop, *values in zip(stops, *columns, strict=True):
                 if np.isfinite(values[0]):
-                    rows.append([run.name, f"{stop:.0f}", *(f"{value:.5g}" for value in values)])
+                    rows.append(
+                        [names[id(run)], f"{stop:.0f}", *(f"{value:.5g}" for value in values)]
+                    )
     write_atomic(path, Table("", head, rows).csv().encode(errors="replace"))
 
 

@@ -224,7 +224,7 @@ class HandTaskEnv(VecEnv):
         """Applies the joint action (N, A), clipped to [-1, 1], for one control step of 1/60 s."""
         self.check_action(action)
         previous = self.last_action.clone() if self.shaping.adds else self.last_action
-        torch.clamp(action, -1.0, 1.0, out=self.last_action)
+        torch.clamp(action.to(self.last_action.dtype), -1.0, 1.0, out=self.last_action)
         self._write_controls(self.randomizer.noisy_action(self.last_action))
         self.sim.step(SUBSTEPS)
         self.episode_step += 1
