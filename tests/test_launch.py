@@ -66,7 +66,7 @@ def test_local_jobs_give_the_same_runs(one_after_another, tmp_path):
 @pytest.mark.slow
 @needs_plugin
 def test_a_local_job_that_is_refused_does_not_stop_the_others(tmp_path):
-    """What the records show is found before anything starts, a damaged checkpoint by its job."""
+    """A mismatch of records is found before anything starts, a damaged checkpoint by its job."""
     jobs = (NAMED, "-m", "seed=0,1", "hydra/launcher=submitit_local")
     other = train("experiment=s0", "seed=0", "algo.clip=0.3", "algo.input_norm=both", cwd=tmp_path)
     assert other.returncode == 0

@@ -428,8 +428,7 @@ def test_a_place_that_takes_no_video_is_named_before_anything_is_played(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.mp4"]
 
 
-FILMED = ("capture_video=True", "capture_video_freq=8", "capture_video_len=8")
-FILMED += ("capture_video_envs=4",)
+FILMED = [f"capture_video{text}" for text in ("=True", "_freq=8", "_len=8", "_envs=4")]
 
 
 @pytest.mark.parametrize(

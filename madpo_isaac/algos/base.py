@@ -185,7 +185,7 @@ class OnPolicy(ABC):
         means = self.ranks.mean(torch.stack([value.double() for value in metrics.values()]))
         metrics = dict(zip(metrics, means, strict=True))
         if not self.critic_only:
-            self.rates.follow_update([metrics[f"agent{p}/kl"] for p in range(len(self.agents))])
+            self.rates.follow_update(metrics)
         return metrics
 
     def _unmoved(self, batch: Batch) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class ActorRates:
         self._config, self._actor_lr = config, config.actor_lr or 0.0
         self._target = config.kl_target or (config.joint_kl_target or 0.0) / agents
         self._rates = [optimizer.lr for optimizer in optimizers]
+        self._agents = agents
         self._one_step = config.epochs * config.num_minibatches == 1
 
     @property
@@ -67,11 +68,11 @@ class ActorRates:
         if self.adaptive and not self._one_step:
             self._adapt(index, kl)
 
-    def follow_update(self, kls: Sequence[Tensor]) -> None:
-        """Adapts the rates to the agents' KL after an update of one step, in nats. () each"""
+    def follow_update(self, metrics: Mapping[str, Tensor]) -> None:
+        """Adapts the rates to the ``agent<i>/kl`` of an update, in nats, if it has one step."""
         if self.adaptive and self._one_step:
-            shared = torch.stack(list(kls)).view(len(self._rates), -1)
-            for index, kl in enumerate(shared.mean(1)):
+            kls = torch.stack([metrics[f"agent{p}/kl"] for p in range(self._agents)])
+            for index, kl in enumerate(kls.view(len(self._rates), -1).mean(1)):
                 self._adapt(index, kl)
 
     def _adapt(self, index: int, kl: Tensor) -> None:

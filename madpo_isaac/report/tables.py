@@ -294,18 +294,15 @@ def every_run(study: Study, out: Path) -> Table:
 def write_csv(study: Study, path: Path) -> None:
     """Writes run, env_steps, episode_return and success_rate, a row per window; load() reads it."""
     head, rows = ["run", "env_steps", "episode_return", "success_rate"], []
-    every = [run for runs in study.cells.values() for run in runs]
-    names = dict(zip(map(id, every), distinct(every), strict=True))
+    names = iter(distinct([run for runs in study.cells.values() for run in runs]))
     for (task, _), runs in study.cells.items():
         window = study.window(task)
         for run in runs:
-            stops = _stops(run, window)
+            name, stops = next(names), _stops(run, window)
             columns = (run.means(key, stops, window) for key in head[2:])
             for stop, *values in zip(stops, *columns, strict=True):
                 if np.isfinite(values[0]):
-                    rows.append(
-                        [names[id(run)], f"{stop:.0f}", *(f"{value:.5g}" for value in values)]
-                    )
+                    rows.append([name, f"{stop:.0f}", *(f"{value:.5g}" for value in values)])
     write_atomic(path, Table("", head, rows).csv().encode(errors="replace"))
 
 
